@@ -1,0 +1,1 @@
+"""Learn which queries need the expensive model, and prove what that saves."""

@@ -1,0 +1,1 @@
+"""Causal estimators on arrays; knows nothing of language models."""

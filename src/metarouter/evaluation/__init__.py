@@ -1,0 +1,1 @@
+"""Metrics, intervals, experiments and the report."""

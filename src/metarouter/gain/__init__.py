@@ -1,0 +1,1 @@
+"""Gain models: features to quality gain with uncertainty."""

@@ -1,0 +1,1 @@
+"""Label files or rows to one :class:`GainTable`."""

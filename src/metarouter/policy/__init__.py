@@ -1,0 +1,1 @@
+"""Costs, thresholds and the choice of a model."""

@@ -1,0 +1,131 @@
+"""Protocols and aliases that the parts of metarouter agree on.
+
+Extension goes by these protocols: an object with the right methods is enough,
+no base class is needed. Third parties register theirs by entry points in the
+groups ``metarouter.embedders``, ``metarouter.correctors`` and
+``metarouter.gain_models``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarouter.records import GainEstimate
+
+if TYPE_CHECKING:
+    from metarouter.labels.table import GainTable
+
+__all__ = [
+    "BoolArray",
+    "Corrector",
+    "Embedder",
+    "FloatArray",
+    "GainModel",
+    "IntArray",
+    "ModelState",
+    "Regressor",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelState:
+    """All that is needed to score with a fitted object, without pickle.
+
+    `kind` picks the loader from a closed table, `config` is JSON, `arrays` go
+    to safetensors.
+    """
+
+    kind: str
+    config: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Texts to vectors. Stateless: the same text always gives the same vector."""
+
+    @property
+    def name(self) -> str:
+        """Identity of the embedder: kind, version and settings, no secrets."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors, shape (n_texts, dim), finite float32."""
+        ...
+
+
+class Regressor(Protocol):
+    """The part of the scikit-learn regressor contract that nuisances need."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Learn E[y given X]."""
+        ...
+
+    def predict(self, X: Any) -> Any:
+        """Predict, shape (n,)."""
+        ...
+
+
+@runtime_checkable
+class GainModel(Protocol):
+    """Query features to one quality gain with uncertainty.
+
+    The gain of one candidate over one baseline. Pools of models are built from
+    these by :class:`metarouter.gain.PoolGainModel`.
+    """
+
+    def fit(
+        self, features: NDArray[Any], gain: FloatArray, weight: FloatArray | None = None
+    ) -> Self:
+        """Learn ψ(x) = E[gain given x] from rows with precision `weight`.
+
+        `features` has shape (n, d), `gain` and `weight` (n,). A weight is
+        proportional to the inverse variance of its row; None means equal.
+        """
+        ...
+
+    def predict(self, features: NDArray[Any]) -> GainEstimate:
+        """ψ̂ and its standard deviation, each of shape (n,)."""
+        ...
+
+    def state(self) -> ModelState:
+        """Arrays from which the NumPy-only scorer predicts the same values."""
+        ...
+
+
+@runtime_checkable
+class Corrector(Protocol):
+    """Removes the preference bias from a table that holds features.
+
+    Gold rows come back untouched. Preference rows come back with a pseudo-gold
+    gain and the variance of that gain as a stand-in for a gold label; a row
+    that the corrector does not trust comes back with infinite variance, which
+    gives it no weight.
+    """
+
+    def fit(self, table: GainTable) -> Self:
+        """Learn the shift between the two label sources."""
+        ...
+
+    def transform(self, table: GainTable) -> GainTable:
+        """The corrected table."""
+        ...
+
+    @property
+    def diagnostics_(self) -> dict[str, Any]:
+        """What was learned, as plain JSON values."""
+        ...
