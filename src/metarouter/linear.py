@@ -128,7 +128,8 @@ def _weighted_mean(X: NDArray[Any], w: FloatArray) -> FloatArray:
     total = np.zeros(X.shape[1])
     for start in range(0, len(X), _CHUNK):
         total += w[start : start + _CHUNK] @ X[start : start + _CHUNK].astype(np.float64)
-    return total / w.sum()
+    mean: FloatArray = total / w.sum()
+    return mean
 
 
 def _primal(
