@@ -1,1 +1,25 @@
-"""Data with known truth, for tests and for users."""
+"""Data of which every truth is known, and stand-ins, for tests, studies and demonstrations."""
+
+from __future__ import annotations
+
+from metarouter.testing.judges import SIMULATED_JUDGES, semi_synthetic_votes
+from metarouter.testing.nuisances import OracleNuisances
+from metarouter.testing.queries import QuerySet, make_queries
+from metarouter.testing.simulation import SIMULATED_BIASES, Simulation, make_simulation
+from metarouter.testing.worlds import WORLDS, World, WorldOptions, WorldPaths, make_world
+
+__all__ = [
+    "SIMULATED_BIASES",
+    "SIMULATED_JUDGES",
+    "WORLDS",
+    "OracleNuisances",
+    "QuerySet",
+    "Simulation",
+    "World",
+    "WorldOptions",
+    "WorldPaths",
+    "make_queries",
+    "make_simulation",
+    "make_world",
+    "semi_synthetic_votes",
+]
