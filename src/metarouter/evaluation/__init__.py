@@ -1,1 +1,47 @@
 """Metrics, intervals, experiments and the report."""
+
+from metarouter.evaluation.curves import (
+    Curve,
+    collected_gain_curve,
+    efficiency_gain_curve,
+    pgr_curve,
+    quality_curve,
+)
+from metarouter.evaluation.intervals import (
+    Band,
+    PairedTest,
+    bootstrap_interval,
+    corrected_resampled_ttest,
+    mean_interval,
+    proportion_interval,
+    ratio_of_means,
+    simultaneous_band,
+)
+from metarouter.evaluation.metrics import (
+    apgr,
+    apgr_grid,
+    cost_saving_ratio,
+    cpt,
+    efficiency_gain_area,
+)
+
+__all__ = [
+    "Band",
+    "Curve",
+    "PairedTest",
+    "apgr",
+    "apgr_grid",
+    "bootstrap_interval",
+    "collected_gain_curve",
+    "corrected_resampled_ttest",
+    "cost_saving_ratio",
+    "cpt",
+    "efficiency_gain_area",
+    "efficiency_gain_curve",
+    "mean_interval",
+    "pgr_curve",
+    "proportion_interval",
+    "quality_curve",
+    "ratio_of_means",
+    "simultaneous_band",
+]
