@@ -1,0 +1,505 @@
+"""Compare correctors and gain models on held-out gold labels.
+
+One *cell* is a split (seed), a number of gold labels, a corrector and a gain
+model. For each split the queries with gold labels are permuted; the first
+`n_test` are the test set, the next `n_gold` keep their gold label, and every
+other query that has a preference label is a preference row whose gold label,
+if there is one, is hidden. So the gold set of a smaller size is part of that of
+a larger one, and all methods see the same rows. Nothing fitted ever sees a test
+query: features, scale, propensity and tuning are learned on training rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarouter.errors import DataError, MissingDependencyError, OptionError
+from metarouter.evaluation.comparison import (
+    CEILING,
+    Cell,
+    CompareConfig,
+    CompareRecord,
+    CompareResult,
+)
+from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
+from metarouter.evaluation.studylog import StudyLog
+from metarouter.labels.table import GainTable
+from metarouter.types import BoolArray, Corrector, FloatArray, GainModel, IntArray
+
+__all__ = ["DEFAULT_CORRECTORS", "Split", "compare", "split_queries"]
+
+DEFAULT_CORRECTORS = (
+    "gold_only",
+    "preference_only",
+    "none",
+    "mean_shift",
+    "r",
+    "dr",
+    "x",
+    "two_fidelity",
+    "auto",
+    CEILING,
+)
+DEFAULT_N_GOLD = (50, 100, 250, 500)
+
+T = TypeVar("T")
+Makers = Sequence[str] | Mapping[str, Callable[[int], T]]
+
+
+class Features(Protocol):
+    """A feature pipeline: learned on training texts, applied to any."""
+
+    def fit(self, texts: Sequence[str]) -> Self:
+        """Learn from training texts."""
+        ...
+
+    def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Features, shape (n_texts, dim)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """Query indices of one split; the three sets are disjoint."""
+
+    gold: IntArray
+    preference: IntArray
+    test: IntArray
+
+
+def split_queries(
+    has_gold: BoolArray, has_preference: BoolArray, *, n_gold: int, n_test: int, seed: int
+) -> Split:
+    """Draw test, gold and preference queries.
+
+    Parameters
+    ----------
+    has_gold, has_preference : bool arrays, shape (n_queries,)
+    n_gold, n_test : int
+        How many gold queries to train on and to test on.
+    seed : int
+        With the same seed and `n_test`, the test set is the same for every
+        `n_gold` and the gold sets are nested.
+
+    Raises
+    ------
+    DataError
+        When there are fewer than ``n_gold + n_test`` queries with gold labels.
+
+    Examples
+    --------
+    >>> both = np.ones(5, dtype=bool)
+    >>> split = split_queries(both, both, n_gold=1, n_test=2, seed=0)
+    >>> len(split.gold), len(split.preference), len(split.test)
+    (1, 2, 2)
+    """
+    _check_enough(int(has_gold.sum()), n_gold, n_test)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(has_gold))
+    test, gold = order[:n_test], order[n_test : n_test + n_gold]
+    free = has_preference.copy()
+    free[test] = free[gold] = False
+    return Split(gold=gold, preference=np.flatnonzero(free), test=test)
+
+
+def compare(
+    gold: Any,
+    preference: Any = None,
+    *,
+    n_gold: Sequence[int] | None = None,
+    correctors: Makers[Corrector] = DEFAULT_CORRECTORS,
+    gain_models: Makers[GainModel] = ("ridge",),
+    seeds: int | Sequence[int] = 20,
+    n_test: int = 500,
+    premium: str | None = None,
+    cheap: str | None = None,
+    embedder: str | Callable[[], Features] = "default",
+    jobs: int = 2,
+    resume: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CompareResult:
+    """Measure every corrector with every gain model at every number of gold labels.
+
+    Estimates, for queries like those with gold labels, the gain that a router
+    trained each way collects above a random router. Gold labels are assumed to
+    be a random sample of the queries the router will meet.
+
+    Parameters
+    ----------
+    gold, preference : path, list of paths, data frame or iterable of dicts
+        Label sources as for :func:`metarouter.labels.read_gain_table`. A query
+        may be in both. Or `gold` is a :class:`GainTable` that holds both.
+    n_gold : ints
+        Gold sizes to train on; those of 50, 100, 250 and 500 that the data
+        allow by default.
+    correctors, gain_models : names, or mapping of names to ``make(seed)``
+        Registered names, or your own. The corrector ``all_gold`` is the
+        ceiling: gold labels for every training row that has one.
+    seeds : int or ints
+        Number of splits, or the seeds themselves.
+    n_test : int, default 500
+        Held-out gold queries of each split.
+    premium, cheap : str
+        The two models, where the labels know more than two.
+    embedder : str or ``make()``, default "default"
+        Feature pipeline, fitted on the training prompts of each split.
+    jobs : int, default 2
+        Processes, one BLAS thread each. The numbers do not depend on it.
+    resume : path, optional
+        Log of finished cells: an interrupted comparison goes on from there.
+    progress : ``progress(done, total)``, optional
+        Called after every finished cell.
+
+    Returns
+    -------
+    CompareResult
+
+    Raises
+    ------
+    DataError
+        When there are too few labelled queries for `n_gold` and `n_test`.
+    OptionError
+        When an argument is out of its range.
+    """
+    table = _read(gold, preference, premium, cheap)
+    study = _make_study(table, n_test, correctors, gain_models, embedder)
+    config = _make_config(study, n_gold, seeds)
+    log = None if resume is None else StudyLog(resume, config.fingerprint)
+    done = {} if log is None else log.load()
+    cells = config.cells()
+    todo = [cell for cell in cells if cell not in done]
+    found = {cell: done[cell] for cell in cells if cell in done}
+    with nullcontext() if log is None or not todo else log.appending() as appender:
+        for record in _run(study, todo, jobs):
+            found[record.cell] = record
+            if appender is not None:
+                appender.add(record)
+            if progress is not None:
+                progress(len(found), len(cells))
+    return CompareResult(records=tuple(found[cell] for cell in cells), config=config)
+
+
+def _read(gold: Any, preference: Any, premium: str | None, cheap: str | None) -> GainTable:
+    if isinstance(gold, GainTable):
+        return gold
+    from metarouter.labels import read_gain_table
+
+    return read_gain_table(gold, preference, premium=premium, cheap=cheap)[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Study:
+    """All that a worker needs; picklable."""
+
+    table: GainTable
+    n_test: int
+    correctors: Mapping[str, Callable[[int], Corrector] | None]
+    gain_models: Mapping[str, Callable[[int], GainModel] | None]
+    embedder: str | Callable[[], Features]
+
+    @property
+    def has_gold(self) -> BoolArray:
+        return _queries_with(self.table, self.table.is_gold)
+
+    @property
+    def has_preference(self) -> BoolArray:
+        return _queries_with(self.table, ~self.table.is_gold)
+
+    @property
+    def embedder_name(self) -> str:
+        return self.embedder if isinstance(self.embedder, str) else _name(self.embedder)
+
+
+def _make_study(
+    table: GainTable,
+    n_test: int,
+    correctors: Makers[Corrector],
+    gain_models: Makers[GainModel],
+    embedder: str | Callable[[], Features],
+) -> _Study:
+    if not table.is_pair:
+        raise OptionError.of("premium, cheap", list(table.models), "two of these models")
+    if n_test < 2:
+        raise OptionError.of("n_test", n_test, "at least 2")
+    _check_registered(correctors, gain_models)
+    return _Study(
+        table=table,
+        n_test=n_test,
+        correctors=_makers(correctors, "correctors"),
+        gain_models=_makers(gain_models, "gain_models"),
+        embedder=embedder,
+    )
+
+
+def _check_registered(correctors: Makers[Corrector], gain_models: Makers[GainModel]) -> None:
+    """Build every registered name once, so that a typo fails before the work."""
+    for name in () if isinstance(correctors, Mapping) else correctors:
+        if name != CEILING:
+            _make_corrector(None, name, 0)
+    for name in () if isinstance(gain_models, Mapping) else gain_models:
+        _make_gain_model(None, name, 0)
+
+
+def _makers(given: Makers[T], option: str) -> dict[str, Callable[[int], T] | None]:
+    if isinstance(given, Mapping):
+        return dict(given)
+    makers: dict[str, Callable[[int], T] | None] = dict.fromkeys(given)
+    if not makers or isinstance(given, str) or len(makers) != len(given):
+        raise OptionError.of(option, given, "a list of different names, at least one")
+    return makers
+
+
+def _make_config(
+    study: _Study, n_gold: Sequence[int] | None, seeds: int | Sequence[int]
+) -> CompareConfig:
+    has_gold, has_preference = study.has_gold, study.has_preference
+    sizes = _gold_sizes(n_gold, int(has_gold.sum()), study.n_test)
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if len(seeds) < 1 or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise OptionError.of("seeds", seeds, "at least one, different, not negative")
+    for seed in seeds:
+        _check_preference(has_gold, has_preference, max(sizes), study.n_test, seed)
+    return CompareConfig(
+        n_gold=sizes,
+        correctors=tuple(study.correctors),
+        gain_models=tuple(study.gain_models),
+        seeds=seeds,
+        n_test=study.n_test,
+        embedder=study.embedder_name,
+        models=study.table.models,
+        n_queries=int((has_gold | has_preference).sum()),
+        n_gold_queries=int(has_gold.sum()),
+        n_preference_queries=int(has_preference.sum()),
+        fingerprint=_fingerprint(study),
+    )
+
+
+def _gold_sizes(n_gold: Sequence[int] | None, available: int, n_test: int) -> tuple[int, ...]:
+    if n_gold is None:
+        sizes = tuple(n for n in DEFAULT_N_GOLD if n + n_test <= available)
+        if not sizes:
+            _check_enough(available, DEFAULT_N_GOLD[0], n_test)
+        return sizes
+    sizes = tuple(sorted(set(n_gold)))
+    if not sizes or sizes[0] < 2:
+        raise OptionError.of("n_gold", list(n_gold), "sizes of at least 2")
+    _check_enough(available, sizes[-1], n_test)
+    return sizes
+
+
+def _check_enough(available: int, n_gold: int, n_test: int) -> None:
+    if available < n_gold + n_test:
+        raise DataError(
+            f"n_gold {n_gold} and n_test {n_test} need {n_gold + n_test} queries with gold "
+            f"labels, there are {available}: lower n_gold or n_test, or label more queries"
+        )
+
+
+def _check_preference(
+    has_gold: BoolArray, has_preference: BoolArray, n_gold: int, n_test: int, seed: int
+) -> None:
+    split = split_queries(has_gold, has_preference, n_gold=n_gold, n_test=n_test, seed=seed)
+    if len(split.preference) < 2:
+        raise DataError(
+            f"of {int(has_preference.sum())} queries with preference labels, "
+            f"{len(split.preference)} are left for training beside n_gold {n_gold} and n_test "
+            f"{n_test}: lower n_gold or n_test, or add preference labels for other queries"
+        )
+
+
+def _run(study: _Study, cells: Sequence[Cell], jobs: int) -> Iterator[CompareRecord]:
+    """Records as they are finished; a task is all cells of one seed and gold size."""
+    if jobs < 1:
+        raise OptionError.of("jobs", jobs, "at least 1")
+    tasks: dict[tuple[int, int], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        tasks[cell.seed, cell.n_gold].append(cell)
+    if jobs == 1 or len(tasks) < 2:
+        for task in tasks.values():
+            yield from _run_task(study, task)
+        return
+    joblib = _import_joblib()
+    parallel = joblib.Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
+    for records in parallel(joblib.delayed(_run_list)(study, task) for task in tasks.values()):
+        yield from records
+
+
+def _run_list(study: _Study, cells: Sequence[Cell]) -> list[CompareRecord]:
+    return list(_run_task(study, cells))
+
+
+def _run_task(study: _Study, cells: Sequence[Cell]) -> Iterator[CompareRecord]:
+    """Fit and test the cells of one seed and gold size, on the same features."""
+    from threadpoolctl import threadpool_limits
+
+    split = split_queries(
+        study.has_gold,
+        study.has_preference,
+        n_gold=cells[0].n_gold,
+        n_test=study.n_test,
+        seed=cells[0].seed,
+    )
+    with threadpool_limits(limits=1):
+        features = _split_features(study, split)
+        test_features = features[split.test]
+        test_gain = _mean_gold_gain(study.table, split.test)
+        tables = {
+            ceiling: _training_table(study.table, split, features, ceiling=ceiling)
+            for ceiling in (False, True)
+        }
+        for cell in cells:
+            score, seconds = _fit_score(
+                study, cell, tables[cell.corrector == CEILING], test_features
+            )
+            yield _record(cell, score, test_gain, len(split.preference), seconds)
+
+
+def _split_features(study: _Study, split: Split) -> NDArray[np.float32]:
+    """Features of all queries from a pipeline that saw no test query."""
+    queries = np.asarray(study.table.queries, dtype=object)
+    seen = study.has_gold | study.has_preference
+    seen[split.test] = False
+    pipeline = _make_features(study.embedder).fit(queries[seen].tolist())
+    return pipeline.transform(list(study.table.queries))
+
+
+def _training_table(
+    table: GainTable, split: Split, features: NDArray[np.float32], *, ceiling: bool
+) -> GainTable:
+    """Rows, queries and features of the training part only.
+
+    With `ceiling`, the preference queries come with their gold label instead.
+    """
+    in_gold = _mask(table.n_queries, split.gold)
+    in_preference = _mask(table.n_queries, split.preference)
+    gold_rows = table.is_gold & (in_gold | in_preference if ceiling else in_gold)[table.query]
+    preference_rows = ~table.is_gold & in_preference[table.query] & (not ceiling)
+    return _restrict(table.rows(gold_rows | preference_rows), features)
+
+
+def _restrict(table: GainTable, features: NDArray[np.float32]) -> GainTable:
+    """The table without the queries that no row is about."""
+    used, position = np.unique(table.query, return_inverse=True)
+    return replace(
+        table,
+        queries=tuple(table.queries[i] for i in used),
+        query_ids=tuple(table.query_ids[i] for i in used),
+        domain=table.domain[used],
+        query=position.astype(np.int64),
+    ).with_features(features[used])
+
+
+def _fit_score(
+    study: _Study, cell: Cell, table: GainTable, test_features: NDArray[np.float32]
+) -> tuple[FloatArray, float]:
+    """Predicted gain of the test queries, and the seconds it took to fit."""
+    from metarouter.gain import PoolGainModel
+
+    start = time.perf_counter()
+    if cell.corrector != CEILING:
+        corrector = _make_corrector(study.correctors[cell.corrector], cell.corrector, cell.seed)
+        table = corrector.fit(table).transform(table)
+    model = PoolGainModel(
+        lambda: _make_gain_model(study.gain_models[cell.gain_model], cell.gain_model, cell.seed)
+    ).fit(table)
+    seconds = time.perf_counter() - start
+    return model.predict(test_features).mean.reshape(len(test_features)), seconds
+
+
+def _record(
+    cell: Cell, score: FloatArray, gain: FloatArray, n_preference: int, seconds: float
+) -> CompareRecord:
+    # Only differences of quality enter PGR, so the cheap model's may be put at 0.
+    cheap = np.zeros_like(gain)
+    return CompareRecord(
+        seed=cell.seed,
+        n_gold=cell.n_gold,
+        corrector=cell.corrector,
+        gain_model=cell.gain_model,
+        n_preference=n_preference,
+        n_test=len(gain),
+        efficiency_gain_area=efficiency_gain_area(score, gain),
+        efficiency_gain_area_20_80=efficiency_gain_area(score, gain, 0.2, 0.8),
+        apgr=apgr(score, cheap, gain),
+        cpt50=cpt(score, cheap, gain, 0.5),
+        cpt80=cpt(score, cheap, gain, 0.8),
+        fit_seconds=seconds,
+    )
+
+
+def _mean_gold_gain(table: GainTable, queries: IntArray) -> FloatArray:
+    """Weighted mean gold gain of each query in `queries`."""
+    rows = table.gold()
+    total = np.bincount(rows.query, rows.weight * rows.gain, minlength=table.n_queries)
+    weight = np.bincount(rows.query, rows.weight, minlength=table.n_queries)
+    gain: FloatArray = total[queries] / weight[queries]
+    return gain
+
+
+def _fingerprint(study: _Study) -> str:
+    """Identity of everything a cell's record depends on but the cell."""
+    table = study.table
+    digest = hashlib.sha256()
+    for part in (version("metarouter"), study.embedder_name, str(study.n_test), *table.models):
+        digest.update(part.encode() + b"\0")
+    for text in table.queries:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    for column in (table.query, table.gain, table.is_gold, table.weight, table.judge):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _queries_with(table: GainTable, rows: BoolArray) -> BoolArray:
+    return _mask(table.n_queries, table.query[rows])
+
+
+def _mask(n: int, indices: IntArray) -> BoolArray:
+    mask = np.zeros(n, dtype=np.bool_)
+    mask[indices] = True
+    return mask
+
+
+def _name(make: Callable[[], Features]) -> str:
+    return str(getattr(make, "__qualname__", type(make).__qualname__))
+
+
+def _make_features(embedder: str | Callable[[], Features]) -> Features:
+    if not isinstance(embedder, str):
+        return embedder()
+    from metarouter.features import make_pipeline
+
+    return make_pipeline(embedder)
+
+
+def _make_corrector(make: Callable[[int], Corrector] | None, name: str, seed: int) -> Corrector:
+    if make is not None:
+        return make(seed)
+    from metarouter.correction import make_corrector
+
+    return make_corrector(name, seed=seed)
+
+
+def _make_gain_model(make: Callable[[int], GainModel] | None, name: str, seed: int) -> GainModel:
+    if make is not None:
+        return make(seed)
+    from metarouter.gain import make_gain_model
+
+    return make_gain_model(name, seed=seed)
+
+
+def _import_joblib() -> Any:
+    try:
+        import joblib
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError.of("compare with more than one job", "train") from error
+    return joblib
