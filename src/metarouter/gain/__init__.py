@@ -1,1 +1,17 @@
-"""Gain models: features to quality gain with uncertainty."""
+"""Gain models: query features to a quality gain with uncertainty."""
+
+from metarouter.gain.pool import PoolGainModel
+from metarouter.gain.registry import GAIN_MODELS, gain_model_names, make_gain_model
+from metarouter.gain.scoring import GainScorer, load_gain_model
+from metarouter.gain.weights import label_noise, row_weights
+
+__all__ = [
+    "GAIN_MODELS",
+    "GainScorer",
+    "PoolGainModel",
+    "gain_model_names",
+    "label_noise",
+    "load_gain_model",
+    "make_gain_model",
+    "row_weights",
+]
