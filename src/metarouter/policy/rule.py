@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
@@ -58,14 +58,12 @@ class UtilityPolicy:
     w: float
     cost_unit: str = "calls"
     version: str = ""
-    _tail: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.models) < 2 or len(set(self.models)) != len(self.models):
             raise OptionError.of("models", self.models, "at least two different names")
         if not math.isfinite(self.w):
             raise OptionError.of("w", self.w, "a finite number of gain units per unit of cost")
-        object.__setattr__(self, "_tail", self.models[1:])
 
     def choose(self, mean: FloatArray, costs: FloatArray) -> IntArray:
         """Index of the chosen model for each query.
@@ -130,21 +128,20 @@ class UtilityPolicy:
         Decision
         """
         options = [self._option(self.models[0], 0.0, 0.0, costs[0])]
-        options += map(self._option, self._tail, mean, std, costs[1:])
+        options += map(self._option, self.models[1:], mean, std, costs[1:])
         # Stable sorts: utility first, then the cheaper, then the earlier model.
         options.sort(key=attrgetter("cost"))
         options.sort(key=attrgetter("utility"), reverse=True)
         chosen = options[0]
         best = chosen if chosen.model != self.models[0] else options[1]
-        threshold = self.w * (best.cost - costs[0])
         held_back = any(option.gain > chosen.gain for option in options)
         return Decision(
             model=chosen.model,
             predicted_gain=best.gain,
             predicted_gain_std=best.gain_std,
-            threshold=threshold,
+            threshold=self.w * (best.cost - costs[0]),
             cost=chosen.cost,
-            reason=self._reason(chosen, best, threshold),
+            reason=self._reason(chosen, best, costs[0]),
             policy_version=self.version,
             bound="cost" if held_back else "gain",
             options=tuple(options),
@@ -162,12 +159,13 @@ class UtilityPolicy:
             utility=gain - self.w * cost,
         )
 
-    def _reason(self, chosen: ModelOption, best: ModelOption, threshold: float) -> str:
+    def _reason(self, chosen: ModelOption, best: ModelOption, reference_cost: float) -> str:
+        extra = best.cost - reference_cost
         side = "is above" if chosen is best else "is not above"
-        unit = "" if self.cost_unit == "calls" else f" that its extra {self.cost_unit} must buy"
+        why = "" if self.cost_unit == "calls" else f", for {extra:.2g} {self.cost_unit} more"
         return (
             f"predicted gain {best.gain:.3f} ± {best.gain_std:.3f} of {best.model} over "
-            f"{self.models[0]} {side} the threshold {threshold:.3f}{unit}"
+            f"{self.models[0]} {side} the threshold {self.w * extra:.3f}{why}"
         )
 
 

@@ -1,0 +1,181 @@
+"""Token prices of models: from a file of the user's, else from genai-prices.
+
+The bundled price list needs no network. Prices change and hosts differ, so a
+price that matters is best given in a file; the one used is part of the router's
+artifact.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from metarouter.errors import InputError, OptionError
+from metarouter.records import ModelSpec
+
+__all__ = ["lookup_price", "read_prices"]
+
+_NO_PRICES: Mapping[str, ModelSpec] = MappingProxyType({})
+_TUNING_WORDS = frozenset({"instruct", "chat", "it", "hf", "meta"})
+# Hosts of open models, tried in this order when the maker of a model has no price for it.
+_HOSTS = ("together", "openrouter", "fireworks", "groq", "novita")
+
+
+def lookup_price(model: str, prices: Mapping[str, ModelSpec] = _NO_PRICES) -> ModelSpec:
+    """Price of a model in USD per million tokens.
+
+    Parameters
+    ----------
+    model : str
+        Any usual spelling: with or without the organisation in front
+        (``mistralai/Mixtral-8x7B-Instruct-v0.1``), in any case, with or
+        without a word such as "instruct".
+    prices : mapping of str to ModelSpec, optional
+        Prices that come first, as :func:`read_prices` gives them.
+
+    Returns
+    -------
+    ModelSpec
+        Named `model`. For an open model the price of one of its hosts.
+
+    Raises
+    ------
+    OptionError
+        When no price is known; the message has the nearest names.
+
+    Examples
+    --------
+    >>> spec = lookup_price("openai/gpt-4o")
+    >>> spec.input_usd_per_mtok, spec.output_usd_per_mtok
+    (2.5, 10.0)
+    """
+    key = _key(model)
+    given = {_key(name): spec for name, spec in prices.items()}
+    found = prices.get(model) or given.get(key) or _bundled(model)
+    if found is None:
+        known = {_key(name): name for name in (*_bundled_keys().values(), *prices)}
+        near = [known[name] for name in difflib.get_close_matches(key, known, n=3, cutoff=0.5)]
+        hint = f"; nearest known names: {', '.join(near)}" if near else ""
+        raise OptionError.of(
+            "model",
+            model,
+            f"a model with a known price{hint}; or give its price in a file of "
+            "model, input_usd_per_mtok, output_usd_per_mtok (CSV, JSON or TOML)",
+        )
+    return ModelSpec(
+        name=model,
+        input_usd_per_mtok=found.input_usd_per_mtok,
+        output_usd_per_mtok=found.output_usd_per_mtok,
+    )
+
+
+def read_prices(path: str | Path) -> dict[str, ModelSpec]:
+    """Prices from a CSV, JSON or TOML file.
+
+    Parameters
+    ----------
+    path : str or Path
+        CSV: columns ``model, input_usd_per_mtok, output_usd_per_mtok``; a model
+        cell may list spellings separated by " / ". JSON and TOML: an object
+        that maps a model to an object with the two prices.
+
+    Returns
+    -------
+    dict of str to ModelSpec
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, or a price is missing, not a number or
+        negative; the message names the model.
+    """
+    path = Path(path)
+    try:
+        rows = list(_rows(path))
+    except (OSError, UnicodeDecodeError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(
+            f"{path}: {error}; a price file is CSV with the columns model, input_usd_per_mtok, "
+            "output_usd_per_mtok, or JSON or TOML that maps a model to these two"
+        ) from error
+    return {name: _spec(path, name, row) for names, row in rows for name in map(str.strip, names)}
+
+
+def _rows(path: Path) -> Iterable[tuple[list[str], Mapping[str, Any]]]:
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return [(row["model"].split(" / "), row) for row in csv.DictReader(file)]
+    text = path.read_text(encoding="utf-8")
+    table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    return [([name], row) for name, row in table.items()]
+
+
+def _spec(path: Path, name: str, row: Any) -> ModelSpec:
+    try:
+        spec = ModelSpec(
+            name=name,
+            input_usd_per_mtok=float(row["input_usd_per_mtok"]),
+            output_usd_per_mtok=float(row["output_usd_per_mtok"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: model {name!r}: {error!r}; input_usd_per_mtok and output_usd_per_mtok "
+            "must both be numbers"
+        ) from error
+    for price in (spec.input_usd_per_mtok, spec.output_usd_per_mtok):
+        if price is None or not 0 <= price < float("inf"):
+            raise InputError(f"{path}: model {name!r}: price {price}; allowed: at least 0")
+    return spec
+
+
+def _key(name: str) -> str:
+    words = re.split(r"[-_:\s]+", name.lower().rsplit("/", 1)[-1])
+    return "-".join(word for word in words if word not in _TUNING_WORDS)
+
+
+def _bundled(model: str) -> ModelSpec | None:
+    from genai_prices.data_snapshot import get_snapshot
+
+    snapshot = get_snapshot()
+    for reference in (model, model.rsplit("/", 1)[-1], _bundled_keys().get(_key(model))):
+        if reference is None:
+            continue
+        for host in (None, *_HOSTS):
+            try:
+                _, info = snapshot.find_provider_model(reference, None, host, None)
+            except LookupError:
+                continue  # this host does not offer it; the next one may
+            spec = _spec_of(info)
+            if spec is not None:
+                return spec
+    return None
+
+
+def _spec_of(info: Any) -> ModelSpec | None:
+    from datetime import UTC, datetime
+
+    price = info.get_prices(datetime.now(UTC))
+    both = [getattr(price, name, None) for name in ("input_mtok", "output_mtok")]
+    if None in both:
+        return None
+    # A tiered price starts at its base, which holds for prompts of ordinary length.
+    prompt, answer = (float(getattr(one, "base", one)) for one in both)
+    return ModelSpec(name=info.id, input_usd_per_mtok=prompt, output_usd_per_mtok=answer)
+
+
+@cache
+def _bundled_keys() -> dict[str, str]:
+    """Normalised name to the name in the bundled list, of makers and hosts alike."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    by_id = {provider.id: provider for provider in get_snapshot().providers}
+    hosts = [by_id[host] for host in reversed(_HOSTS) if host in by_id]
+    rest = [provider for provider in by_id.values() if provider.id not in _HOSTS]
+    return {_key(info.id): info.id for provider in (*rest, *hosts) for info in provider.models}
