@@ -61,7 +61,7 @@ def lookup_price(model: str, prices: Mapping[str, ModelSpec] = _NO_PRICES) -> Mo
     given = {_key(name): spec for name, spec in prices.items()}
     found = prices.get(model) or given.get(key) or _bundled(model)
     if found is None:
-        known = {_key(name): name for name in (*_bundled_keys().values(), *prices)}
+        known = {key: spec.name for key, spec in (*_hosted().items(), *given.items())}
         near = [known[name] for name in difflib.get_close_matches(key, known, n=3, cutoff=0.5)]
         hint = f"; nearest known names: {', '.join(near)}" if near else ""
         raise OptionError.of(
@@ -143,39 +143,42 @@ def _key(name: str) -> str:
 def _bundled(model: str) -> ModelSpec | None:
     from genai_prices.data_snapshot import get_snapshot
 
-    snapshot = get_snapshot()
-    for reference in (model, model.rsplit("/", 1)[-1], _bundled_keys().get(_key(model))):
-        if reference is None:
-            continue
-        for host in (None, *_HOSTS):
-            try:
-                _, info = snapshot.find_provider_model(reference, None, host, None)
-            except LookupError:
-                continue  # this host does not offer it; the next one may
-            spec = _spec_of(info)
-            if spec is not None:
-                return spec
-    return None
+    for reference in (model, model.rsplit("/", 1)[-1]):
+        try:
+            _, maker = get_snapshot().find_provider_model(reference, None, None, None)
+        except LookupError:
+            continue  # an open model has no maker that sells it: its hosts come next
+        spec = _spec_of(maker)
+        if spec is not None:
+            return spec
+    return _hosted().get(_key(model))
 
 
 def _spec_of(info: Any) -> ModelSpec | None:
     from datetime import UTC, datetime
 
     price = info.get_prices(datetime.now(UTC))
-    both = [getattr(price, name, None) for name in ("input_mtok", "output_mtok")]
-    if None in both:
+    prompt, answer = (getattr(price, name, None) for name in ("input_mtok", "output_mtok"))
+    if prompt is None or answer is None:
         return None
     # A tiered price starts at its base, which holds for prompts of ordinary length.
-    prompt, answer = (float(getattr(one, "base", one)) for one in both)
-    return ModelSpec(name=info.id, input_usd_per_mtok=prompt, output_usd_per_mtok=answer)
+    return ModelSpec(
+        name=info.id,
+        input_usd_per_mtok=float(getattr(prompt, "base", prompt)),
+        output_usd_per_mtok=float(getattr(answer, "base", answer)),
+    )
 
 
 @cache
-def _bundled_keys() -> dict[str, str]:
-    """Normalised name to the name in the bundled list, of makers and hosts alike."""
+def _hosted() -> dict[str, ModelSpec]:
+    """Normalised name to the price at the first host that states one."""
     from genai_prices.data_snapshot import get_snapshot
 
-    by_id = {provider.id: provider for provider in get_snapshot().providers}
-    hosts = [by_id[host] for host in reversed(_HOSTS) if host in by_id]
-    rest = [provider for provider in by_id.values() if provider.id not in _HOSTS]
-    return {_key(info.id): info.id for provider in (*rest, *hosts) for info in provider.models}
+    rank = {host: place for place, host in enumerate(_HOSTS)}
+    hosts = sorted(get_snapshot().providers, key=lambda host: rank.get(host.id, len(rank)))
+    specs = (_spec_of(info) for host in hosts for info in host.models)
+    table: dict[str, ModelSpec] = {}
+    for spec in specs:
+        if spec is not None:
+            table.setdefault(_key(spec.name), spec)
+    return table
