@@ -134,7 +134,8 @@ class GainTable:
             "candidate_tokens",
             "baseline_tokens",
         )
-        return replace(self, **{name: _frozen(getattr(self, name)[keep]) for name in names})
+        columns: dict[str, Any] = {name: _frozen(getattr(self, name)[keep]) for name in names}
+        return replace(self, **columns)
 
     def gold(self) -> GainTable:
         """Gold rows only."""
@@ -233,6 +234,4 @@ def _ints(values: Any) -> IntArray:
 
 def _floats(columns: dict[str, Any], name: str, n: int, default: float) -> FloatArray:
     values = columns.get(name)
-    return _frozen(
-        np.full(n, default) if values is None else np.asarray(values, dtype=np.float64)
-    )
+    return _frozen(np.full(n, default) if values is None else np.asarray(values, dtype=np.float64))

@@ -1,0 +1,82 @@
+"""Chat histories as one text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["message_problem", "render_messages"]
+
+
+def render_messages(messages: Sequence[Mapping[str, Any]]) -> str:
+    r"""Render a chat history to the one text that features are made from.
+
+    Turns keep their order, except that the last user turn comes last: it is
+    what the model is asked to answer. Turns of other roles start with the
+    role's name; a history of one user turn is that turn's text, so plain
+    queries and chats meet. Parts that are not text (images, audio) are left
+    out.
+
+    Parameters
+    ----------
+    messages : sequence of mappings
+        Each with `role` (text) and `content`: a text, None, or a list of parts,
+        each a text or a mapping with a `text`.
+
+    Returns
+    -------
+    str
+        Turns joined by a blank line; empty when no turn holds text.
+
+    Examples
+    --------
+    >>> render_messages([{"role": "user", "content": "Hi"}])
+    'Hi'
+    >>> render_messages(
+    ...     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    ... )
+    'system: Be brief.\n\nHi'
+    """
+    turns = list(messages)
+    users = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
+    if users:
+        turns.append(turns.pop(users[-1]))
+    rendered = [(turn["role"], _text_of(turn.get("content"))) for turn in turns]
+    return "\n\n".join(
+        text if role == "user" else f"{role}: {text}" for role, text in rendered if text
+    )
+
+
+def message_problem(value: object) -> str | None:
+    """Say what keeps `value` from being a chat history, or None when it is one.
+
+    Examples
+    --------
+    >>> message_problem([{"role": "user", "content": "Hi"}]) is None
+    True
+    >>> message_problem([{"content": "Hi"}])
+    'a message without a role'
+    """
+    if not isinstance(value, list):
+        return "not a list"
+    for turn in value:
+        if not isinstance(turn, Mapping):
+            return "a message that is not an object"
+        if not isinstance(turn.get("role"), str) or not turn["role"].strip():
+            return "a message without a role"
+        if not _is_content(turn.get("content")):
+            return "a message whose content is neither a text nor a list of parts"
+    return None
+
+
+def _is_content(content: object) -> bool:
+    if content is None or isinstance(content, str):
+        return True
+    return isinstance(content, list) and all(isinstance(part, str | Mapping) for part in content)
+
+
+def _text_of(content: Any) -> str:
+    if content is None or isinstance(content, str):
+        return (content or "").strip()
+    texts = (part if isinstance(part, str) else part.get("text") for part in content)
+    return "\n".join(text for text in texts if isinstance(text, str)).strip()
