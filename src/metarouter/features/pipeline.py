@@ -1,0 +1,402 @@
+"""From texts to the feature matrix X that correctors and gain models work on.
+
+Every embedder gives a *block* of columns. Blocks differ in size and scale by
+orders of magnitude, so each is reduced to its own leading principal components
+and scaled to the same total variance; the components of the blocks together
+are then rotated to their joint principal components. Both steps are linear, so
+serving needs one matrix a block: x = Σ_b z_b P_b + offset.
+
+Nothing here looks at a label, so all training prompts can be used, gold,
+preference or unlabelled. In an evaluation the pipeline is fitted on the
+training prompts of the fold like everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarouter.errors import ArtifactError, DataError, NotFittedError, OptionError
+from metarouter.features.cache import CachedEmbedder
+from metarouter.features.components import (
+    Centred,
+    CentredDense,
+    CentredSparse,
+    fit_components,
+)
+from metarouter.features.hashed import SparseRows
+from metarouter.features.registry import make_embedder
+from metarouter.types import Embedder, ModelState
+
+__all__ = ["FeaturePipeline", "load_pipeline", "make_pipeline"]
+
+_KIND = "feature_pipeline"
+_VERSION = 1
+_NAMES = {"default": "hashed+static+surface"}
+# Reading these is cheaper than a look-up on disk.
+_NEVER_CACHED = frozenset({"hashed", "static", "surface"})
+_BLOCK_COMPONENTS = 128
+_CHUNK = 2_048
+# A standardised column further out than this says "unlike the training data", not how far.
+_LIMIT = 5.0
+
+
+@runtime_checkable
+class SparseEmbedder(Protocol):
+    """An embedder whose vectors are mostly zeros, weighted by document frequency."""
+
+    def embed_sparse(self, texts: Sequence[str]) -> SparseRows:
+        """Sparse vectors, one row a text."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Block:
+    """An embedder and what was learned about its columns.
+
+    `arrays` holds ``idf`` (sparse), ``mean`` and ``scale`` (mixed units) or
+    nothing, and ``projection``, shape (embedder.dim, pipeline.dim).
+    """
+
+    spec: str
+    embedder: Embedder
+    arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """What a loaded block must agree with."""
+        dim = len(self.arrays["projection"])
+        return {"spec": self.spec, "embedder": self.embedder.name, "dim": dim}
+
+    def read(self, texts: Sequence[str]) -> SparseRows | NDArray[np.float32]:
+        """Prepared vectors of the texts."""
+        if "idf" in self.arrays:
+            return _weighted(
+                cast("SparseEmbedder", self.embedder).embed_sparse(texts), self.arrays["idf"]
+            )
+        vectors = self.embedder.embed(texts)
+        if "scale" in self.arrays:
+            vectors = (vectors - self.arrays["mean"]) / self.arrays["scale"]
+            np.clip(vectors, -_LIMIT, _LIMIT, out=vectors)
+        return vectors
+
+    def project(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The block's part of X, shape (n_texts, pipeline.dim)."""
+        rows, projection = self.read(texts), self.arrays["projection"]
+        if not isinstance(rows, SparseRows):
+            return rows @ projection
+        out = np.empty((len(rows), projection.shape[1]), dtype=np.float32)
+        for i in range(len(rows)):
+            columns, values = rows.row(i)
+            np.matmul(values, projection.take(columns, axis=0), out=out[i])
+        return out
+
+
+@dataclass(kw_only=True)
+class FeaturePipeline:
+    """Embeds texts and compresses the vectors to their principal components.
+
+    Parameters
+    ----------
+    embedders : mapping of spec (see :mod:`metarouter.features.registry`) to
+        embedder; one block each.
+    name : str, what the pipeline is called.
+    n_components : int, at least 1, default 128.
+        Number of features; fewer when the training texts have a lower rank.
+    max_fit_texts : int, default 10,000
+        More training texts than this are sampled for the principal components.
+    seed : int, of that sample and of the randomised decomposition.
+
+    Attributes
+    ----------
+    explained_variance_ : float32 array, shape (dim,)
+        Variance of each feature over the training texts, largest first. It
+        averages 1.
+
+    Notes
+    -----
+    Hashed counts are weighted by inverse document frequency,
+    1 + ln((1 + n)/(1 + n_g)), and rescaled to unit length; columns of mixed
+    units are standardised and clipped at 5 standard deviations; other vectors
+    are taken as they are. With z_b the prepared block, V_b its leading
+    principal directions and v_b the variance they keep, the features are the
+    principal components of the joined blocks (z_b − z̄_b) V_b / v_b^½, times one
+    constant that makes the mean variance 1. They keep their natural relative
+    scale: the variance of a feature is its eigenvalue, not 1. A penalty that is
+    the same for all coefficients, as in ridge regression, hence shrinks the
+    minor directions most.
+
+    Examples
+    --------
+    >>> texts = ["Add 2 and 3.", "Who wrote Hamlet?", "Sort a list in Python.", "Prove it."]
+    >>> pipeline = make_pipeline("surface").fit(texts)
+    >>> X = pipeline.transform(texts)
+    >>> X.shape, X.dtype == np.float32, bool(abs(X.var(axis=0).mean() - 1) < 1e-4)
+    ((4, 3), True, True)
+    """
+
+    embedders: Mapping[str, Embedder]
+    name: str
+    n_components: int = 128
+    max_fit_texts: int = 10_000
+    seed: int = 0
+
+    def fit(self, texts: Sequence[str]) -> Self:
+        """Learn weights, scales and principal components from training texts.
+
+        Raises
+        ------
+        DataError
+            When all texts look the same to the embedders.
+        OptionError
+            When `n_components` is not positive.
+        """
+        if self.n_components < 1:
+            raise OptionError.of("n_components", self.n_components, "an integer from 1")
+        for embedder in self.embedders.values():
+            getattr(embedder, "verify", _nothing)()
+        rng = np.random.default_rng(self.seed)
+        sample = _sample(texts, self.max_fit_texts, rng)
+        blocks = [_prepared(spec, embedder, sample) for spec, embedder in self.embedders.items()]
+        joint = _join([_centred(block.read(sample)) for block in blocks], self.n_components, rng)
+        self._blocks = [
+            replace(block, arrays=block.arrays | {"projection": projection})
+            for block, projection in zip(blocks, joint.projections, strict=True)
+        ]
+        self._offset = joint.offset
+        self.explained_variance_ = joint.variance
+        return self
+
+    @property
+    def dim(self) -> int:
+        """Number of features, at most `n_components`."""
+        return len(self._fitted_offset())
+
+    def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Features X, shape (n_texts, dim); works in chunks, so memory is X plus a constant.
+
+        A text gives the same features in any batch, up to float32 rounding.
+        """
+        offset = self._fitted_offset()
+        if len(texts) <= _CHUNK:
+            return self._transform_chunk(texts, offset)
+        out = np.empty((len(texts), len(offset)), dtype=np.float32)
+        for start in range(0, len(texts), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            out[part] = self._transform_chunk(texts[part], offset)
+        return out
+
+    def _transform_chunk(
+        self, texts: Sequence[str], offset: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        out = np.tile(offset, (len(texts), 1))
+        for block in self._blocks:
+            out += block.project(texts)
+        return out
+
+    def _fitted_offset(self) -> NDArray[np.float32]:
+        if not hasattr(self, "_offset"):
+            raise NotFittedError.of(self)
+        return self._offset
+
+    def state(self) -> ModelState:
+        """What :func:`load_pipeline` needs; embedders are kept by spec and name."""
+        offset = self._fitted_offset()
+        arrays = {"offset": offset, "explained_variance": self.explained_variance_}
+        for i, block in enumerate(self._blocks):
+            arrays |= {f"block{i}.{key}": value for key, value in block.arrays.items()}
+        config = {
+            "version": _VERSION,
+            "name": self.name,
+            "n_components": self.n_components,
+            "max_fit_texts": self.max_fit_texts,
+            "seed": self.seed,
+            "blocks": [block.identity() for block in self._blocks],
+        }
+        return ModelState(kind=_KIND, config=config, arrays=arrays)
+
+    def _restore(self, blocks: list[_Block], arrays: Mapping[str, NDArray[np.float32]]) -> Self:
+        self._blocks = blocks
+        self._offset = arrays["offset"]
+        self.explained_variance_ = arrays["explained_variance"]
+        return self
+
+
+def make_pipeline(
+    name: str = "default",
+    *,
+    n_components: int = 128,
+    cache: Path | str | None = None,
+    seed: int = 0,
+) -> FeaturePipeline:
+    """A feature pipeline by name, not fitted yet.
+
+    Parameters
+    ----------
+    name : str, default "default"
+        ``default`` (hashed n-grams, static embedding and surface features) or
+        embedder specs joined by ``+``: ``static``, ``minilm+surface``,
+        ``endpoint:https://host/v1#model``. A ``+`` inside a spec is written
+        ``%2B``.
+    n_components : int, at least 1, default 128.
+    cache : file in which vectors that are slow to compute are kept, or None.
+    seed : int, see :class:`FeaturePipeline`.
+
+    Raises
+    ------
+    OptionError
+        When a spec is not known or named twice.
+
+    Examples
+    --------
+    >>> sorted(make_pipeline("static+surface").embedders)
+    ['static', 'surface']
+    """
+    specs = [spec.replace("%2B", "+") for spec in _NAMES.get(name, name).split("+")]
+    if len(set(specs)) < len(specs):
+        raise OptionError.of("embedder", name, "each embedder once")
+    return FeaturePipeline(
+        embedders={spec: _embedder(spec, cache) for spec in specs},
+        name=name,
+        n_components=n_components,
+        seed=seed,
+    )
+
+
+def load_pipeline(state: ModelState, *, cache: Path | str | None = None) -> FeaturePipeline:
+    """The fitted pipeline that `state` describes; transforms are identical.
+
+    Raises
+    ------
+    ArtifactError
+        When the state is not of a feature pipeline, is written by a newer
+        metarouter, lacks an array, or was fitted with another embedder than
+        the one installed here.
+
+    Examples
+    --------
+    >>> pipeline = make_pipeline("surface").fit(["a b", "What is it?", "c = 1"])
+    >>> again = load_pipeline(pipeline.state())
+    >>> bool((again.transform(["new"]) == pipeline.transform(["new"])).all())
+    True
+    """
+    config = state.config
+    if state.kind != _KIND or config.get("version") != _VERSION:
+        raise ArtifactError(
+            f"features of kind {state.kind!r}, version {config.get('version')!r} cannot be read; "
+            f"this metarouter reads {_KIND!r}, version {_VERSION}: fit the router again"
+        )
+    try:
+        blocks = [_loaded_block(i, entry, state, cache) for i, entry in enumerate(config["blocks"])]
+        pipeline = FeaturePipeline(
+            embedders={block.spec: block.embedder for block in blocks},
+            name=config["name"],
+            n_components=config["n_components"],
+            max_fit_texts=config["max_fit_texts"],
+            seed=config["seed"],
+        )
+        return pipeline._restore(blocks, state.arrays)
+    except KeyError as error:
+        raise ArtifactError(f"the feature pipeline lacks {error}: fit the router again") from error
+
+
+def _loaded_block(
+    i: int, entry: Mapping[str, Any], state: ModelState, cache: Path | str | None
+) -> _Block:
+    embedder = _embedder(entry["spec"], cache)
+    if embedder.name != entry["embedder"]:
+        raise ArtifactError(
+            f"the router was fitted with the embedder {entry['embedder']!r}, installed is "
+            f"{embedder.name!r}: install the former or fit the router again"
+        )
+    prefix = f"block{i}."
+    arrays = {k.removeprefix(prefix): v for k, v in state.arrays.items() if k.startswith(prefix)}
+    expected = (entry["dim"], len(state.arrays["offset"]))
+    if arrays["projection"].shape != expected:
+        raise ArtifactError(
+            f"the projection of {entry['spec']} has shape {arrays['projection'].shape}, "
+            f"{expected} expected: fit the router again"
+        )
+    return _Block(spec=entry["spec"], embedder=embedder, arrays=arrays)
+
+
+def _embedder(spec: str, cache: Path | str | None) -> Embedder:
+    embedder = make_embedder(spec)
+    if cache is None or spec.partition(":")[0] in _NEVER_CACHED:
+        return embedder
+    return CachedEmbedder(embedder, cache)
+
+
+def _sample(texts: Sequence[str], limit: int, rng: np.random.Generator) -> list[str]:
+    if len(texts) <= limit:
+        return list(texts)
+    return [texts[i] for i in np.sort(rng.choice(len(texts), limit, replace=False))]
+
+
+def _prepared(spec: str, embedder: Embedder, texts: Sequence[str]) -> _Block:
+    """The block with its column weights or scales learned from the texts."""
+    block = _Block(spec=spec, embedder=embedder)
+    if isinstance(embedder, SparseEmbedder):
+        rows = embedder.embed_sparse(texts)
+        in_texts = np.minimum(np.bincount(rows.columns, minlength=rows.n_columns), len(rows))
+        idf = 1.0 + np.log((1 + len(rows)) / (1 + in_texts))
+        return replace(block, arrays={"idf": idf.astype(np.float32)})
+    if getattr(embedder, "mixed_units", False):
+        vectors = embedder.embed(texts)
+        scale = vectors.std(axis=0)
+        # A column that never varied in training says nothing: any value is left at 0 ± limit.
+        scale[scale < 1e-6] = 1.0
+        return replace(block, arrays={"mean": vectors.mean(axis=0), "scale": scale})
+    return block
+
+
+def _weighted(rows: SparseRows, weights: NDArray[np.float32]) -> SparseRows:
+    """Rows with weighted columns, rescaled to unit length."""
+    values = rows.values * weights[rows.columns]
+    row_of = np.repeat(np.arange(len(rows)), np.diff(rows.starts))
+    norms = np.sqrt(np.bincount(row_of, values * values, minlength=len(rows)))
+    return replace(rows, values=(values / norms[row_of]).astype(np.float32))
+
+
+def _centred(rows: SparseRows | NDArray[np.float32]) -> Centred:
+    return CentredSparse(rows) if isinstance(rows, SparseRows) else CentredDense(rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Joint:
+    """Projections of the blocks to common features, and the variance of each feature."""
+
+    projections: list[NDArray[np.float32]]
+    offset: NDArray[np.float32]
+    variance: NDArray[np.float32]
+
+
+def _join(matrices: Sequence[Centred], n_components: int, rng: np.random.Generator) -> _Joint:
+    """Equalise the total variance of the blocks and find their joint components."""
+    parts = [fit_components(matrix, _BLOCK_COMPONENTS, rng) for matrix in matrices]
+    scaled = [part.directions / np.sqrt(part.variance.sum()) for part in parts]
+    joined = np.hstack([matrix.dot(to) for matrix, to in zip(matrices, scaled, strict=True)])
+    if joined.shape[1] == 0:
+        raise DataError(
+            f"the {len(joined)} training texts all look the same to the embedders: "
+            "at least two texts that differ are needed"
+        )
+    joint = fit_components(CentredDense(joined), n_components, rng)
+    unit = np.sqrt(len(joint.variance) / joint.variance.sum())
+    ends = np.cumsum([part.directions.shape[1] for part in parts])[:-1]
+    turns = np.split(joint.directions * unit, ends)
+    projections = [to @ turn for to, turn in zip(scaled, turns, strict=True)]
+    offset = -sum(part.mean @ p for part, p in zip(parts, projections, strict=True))
+    return _Joint(
+        projections=[projection.astype(np.float32) for projection in projections],
+        offset=np.asarray(offset, dtype=np.float32),
+        variance=(joint.variance * unit**2).astype(np.float32),
+    )
+
+
+def _nothing() -> None:
+    """Stands in for the verification of an embedder that has none."""
