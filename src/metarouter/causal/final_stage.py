@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metarouter.linear import Ridge
 from metarouter.types import BoolArray, FloatArray
 
 __all__ = ["Blend", "Difference", "Direct", "ShiftModel", "Toggle", "interact"]
@@ -94,8 +95,15 @@ class Toggle:
         return np.asarray(self.model.predict(on) - self.model.predict(off), dtype=np.float64)
 
     def variance(self, X: NDArray[Any], e: FloatArray | None) -> FloatArray | None:
-        """Variance of Δ̂, or None."""
-        return None  # a difference of two predictions of one model: their covariance is unknown
+        """Variance of Δ̂ for ridge; None for others, whose covariance is not told."""
+        if not isinstance(self.model, Ridge) or self.model.spectrum_ is None:
+            return None
+        # Linear, so the difference is one step z from the centre, where β is apart from b.
+        centre = self.model.spectrum_.x_mean
+        on, off = (interact(X, np.full(len(X), t), self.scale) for t in (True, False))
+        spread = self.model.predict_std(centre + on - off) ** 2
+        result: FloatArray = spread - self.model.predict_std(centre[None, :]) ** 2
+        return result
 
 
 def interact(X: NDArray[Any], t: BoolArray, scale: float) -> NDArray[Any]:
