@@ -74,8 +74,13 @@ class Spectrum:
         result: FloatArray = dof * np.log(np.maximum(fit, floor) / dof) + complexity
         return result
 
-    def noise_variance(self, penalty: float) -> float:
-        """Residual variance of a row of weight one, at `penalty`."""
+    def evidence_variance(self, penalty: float) -> float:
+        """Noise variance of a row of weight one that maximises the evidence at `penalty`."""
+        fit = self.total - float((self.projection**2 / (self.values + penalty)).sum())
+        return max(fit, 0.0) / max(self.n - 1, 1)
+
+    def residual_variance(self, penalty: float) -> float:
+        """Residual variance of a row of weight one over the residual degrees of freedom."""
         a = self.values + penalty
         rss = self.total - float((self.projection**2 * (2 / a - self.values / a**2)).sum())
         dof = self.n - 1 - float((self.values / a).sum())
@@ -208,7 +213,9 @@ class Ridge:
         self.penalty_ = self._choose(problem)
         self.coef_ = problem.coefficients(self.penalty_)
         self.intercept_ = problem.y_mean - float(problem.x_mean @ self.coef_)
-        self.noise_variance_ = problem.noise_variance(self.penalty_)
+        by_evidence = self.penalty == "evidence"
+        estimate = problem.evidence_variance if by_evidence else problem.residual_variance
+        self.noise_variance_ = estimate(self.penalty_)
         return self
 
     def predict(self, X: NDArray[Any]) -> FloatArray:

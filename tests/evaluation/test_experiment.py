@@ -17,8 +17,6 @@ from metarouter.errors import DataError, OptionError
 from metarouter.evaluation.comparison import CompareResult
 from metarouter.evaluation.experiment import compare, split_queries
 from metarouter.labels.table import GainTable, make_gain_table
-from metarouter.records import GainEstimate
-from metarouter.types import FloatArray, ModelState
 
 N = 120
 
@@ -57,34 +55,12 @@ class KeepSources:
         return table.with_gains(table.gain, np.where(keep, 0.0, np.inf))
 
 
-class Line:
-    """Least squares on the first feature."""
-
-    def fit(
-        self, features: NDArray[Any], gain: FloatArray, weight: FloatArray | None = None
-    ) -> Self:
-        weight = np.ones(len(gain)) if weight is None else weight
-        self.slope_ = np.polyfit(features[:, 0], gain, 1, w=np.sqrt(weight))
-        return self
-
-    def predict(self, features: NDArray[Any]) -> GainEstimate:
-        mean: FloatArray = np.polyval(self.slope_, features[:, 0].astype(np.float64))
-        return GainEstimate(mean=mean, std=np.ones_like(mean))
-
-    def state(self) -> ModelState:
-        return ModelState(kind="line")
-
-
 def gold_only(seed: int) -> KeepSources:
     return KeepSources(preference=False)
 
 
 def preference_only(seed: int) -> KeepSources:
     return KeepSources(gold=False)
-
-
-def line(seed: int) -> Line:
-    return Line()
 
 
 def make_table(n: int = N, *, perverse: bool = True) -> GainTable:
@@ -106,7 +82,7 @@ def run(table: GainTable | None = None, **options: Any) -> CompareResult:
     settings: dict[str, Any] = {
         "n_gold": (10, 30),
         "correctors": {"gold_only": gold_only, "preference_only": preference_only},
-        "gain_models": {"line": line},
+        "gain_models": ("ridge",),
         "seeds": 3,
         "n_test": 40,
         "embedder": NumberFeatures,

@@ -1,6 +1,57 @@
-"""The command line: one command a file; parses, calls the library, prints."""
+"""The command ``metarouter``: each command parses, calls the library and prints.
+
+Exit codes: 0 done, 1 failed, 2 usage or bad input. An error is one line on
+stderr. Machine output is described in :mod:`metarouter.cli.output`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main", "run"]
+
+_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 
 def main() -> None:
-    """Entry point of the ``metarouter`` command."""
-    raise SystemExit(2)
+    """Run the command of ``sys.argv`` and exit with its code."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; those of the process by default.
+    """
+    from typer import Abort, TyperException
+    from typer.main import get_command
+
+    from metarouter.cli.app import make_app
+    from metarouter.errors import MetarouterError
+
+    command = get_command(make_app())
+    try:
+        args = None if arguments is None else list(arguments)
+        code = command.main(args=args, prog_name="metarouter", standalone_mode=False)
+    except MetarouterError as error:
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:
+        return _fail(f"{error.format_message()} See: metarouter --help", 2)
+    except (Abort, KeyboardInterrupt):
+        return _fail("interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        # The reader left; what Python flushes at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"metarouter: error: {line}\n")
+    return code

@@ -13,7 +13,6 @@ from metarouter.evaluation.intervals import (
     bootstrap_interval,
     corrected_resampled_ttest,
     mean_interval,
-    proportion_interval,
     ratio_of_means,
     simultaneous_band,
 )
@@ -40,7 +39,6 @@ __all__ = [
     "efficiency_gain_curve",
     "mean_interval",
     "pgr_curve",
-    "proportion_interval",
     "quality_curve",
     "ratio_of_means",
     "simultaneous_band",

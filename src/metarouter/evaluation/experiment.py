@@ -12,6 +12,7 @@ query: features, scale, propensity and tuning are learned on training rows.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +36,9 @@ from metarouter.evaluation.comparison import (
 )
 from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
 from metarouter.evaluation.studylog import StudyLog
+from metarouter.gain import PoolGainModel, make_gain_model
 from metarouter.labels.table import GainTable
-from metarouter.types import BoolArray, Corrector, FloatArray, GainModel, IntArray
+from metarouter.types import BoolArray, Corrector, FloatArray, IntArray
 
 __all__ = ["DEFAULT_CORRECTORS", "Split", "compare", "split_queries"]
 
@@ -53,8 +56,7 @@ DEFAULT_CORRECTORS = (
 )
 DEFAULT_N_GOLD = (50, 100, 250, 500)
 
-T = TypeVar("T")
-Makers = Sequence[str] | Mapping[str, Callable[[int], T]]
+Correctors = Sequence[str] | Mapping[str, Callable[[int], Corrector]]
 
 
 class Features(Protocol):
@@ -117,8 +119,8 @@ def compare(
     preference: Any = None,
     *,
     n_gold: Sequence[int] | None = None,
-    correctors: Makers[Corrector] = DEFAULT_CORRECTORS,
-    gain_models: Makers[GainModel] = ("ridge",),
+    correctors: Correctors = DEFAULT_CORRECTORS,
+    gain_models: Sequence[str] = ("ridge",),
     seeds: int | Sequence[int] = 20,
     n_test: int = 500,
     premium: str | None = None,
@@ -142,9 +144,10 @@ def compare(
     n_gold : ints
         Gold sizes to train on; those of 50, 100, 250 and 500 that the data
         allow by default.
-    correctors, gain_models : names, or mapping of names to ``make(seed)``
-        Registered names, or your own. The corrector ``all_gold`` is the
-        ceiling: gold labels for every training row that has one.
+    correctors : names, or mapping of names to ``make(seed)``
+        Registered names, or your own. The name ``all_gold`` is the ceiling:
+        gold labels for every training row that has one.
+    gain_models : names, default ridge alone.
     seeds : int or ints
         Number of splits, or the seeds themselves.
     n_test : int, default 500
@@ -204,7 +207,7 @@ class _Study:
     table: GainTable
     n_test: int
     correctors: Mapping[str, Callable[[int], Corrector] | None]
-    gain_models: Mapping[str, Callable[[int], GainModel] | None]
+    gain_models: tuple[str, ...]
     embedder: str | Callable[[], Features]
 
     @property
@@ -223,40 +226,41 @@ class _Study:
 def _make_study(
     table: GainTable,
     n_test: int,
-    correctors: Makers[Corrector],
-    gain_models: Makers[GainModel],
+    correctors: Correctors,
+    gain_models: Sequence[str],
     embedder: str | Callable[[], Features],
 ) -> _Study:
     if not table.is_pair:
         raise OptionError.of("premium, cheap", list(table.models), "two of these models")
     if n_test < 2:
         raise OptionError.of("n_test", n_test, "at least 2")
-    _check_registered(correctors, gain_models)
-    return _Study(
+    _check_names("gain_models", gain_models)
+    _check_names("correctors", correctors)
+    study = _Study(
         table=table,
         n_test=n_test,
-        correctors=_makers(correctors, "correctors"),
-        gain_models=_makers(gain_models, "gain_models"),
+        correctors=dict(correctors)
+        if isinstance(correctors, Mapping)
+        else dict.fromkeys(correctors),
+        gain_models=tuple(gain_models),
         embedder=embedder,
     )
+    _check_registered(study)
+    return study
 
 
-def _check_registered(correctors: Makers[Corrector], gain_models: Makers[GainModel]) -> None:
-    """Build every registered name once, so that a typo fails before the work."""
-    for name in () if isinstance(correctors, Mapping) else correctors:
+def _check_names(option: str, names: Sequence[str] | Mapping[str, Any]) -> None:
+    if not names or isinstance(names, str) or len(set(names)) != len(names):
+        raise OptionError.of(option, names, "a list of different names, at least one")
+
+
+def _check_registered(study: _Study) -> None:
+    """Build everything once, so that a typo fails before the work."""
+    for name in study.correctors:
         if name != CEILING:
-            _make_corrector(None, name, 0)
-    for name in () if isinstance(gain_models, Mapping) else gain_models:
-        _make_gain_model(None, name, 0)
-
-
-def _makers(given: Makers[T], option: str) -> dict[str, Callable[[int], T] | None]:
-    if isinstance(given, Mapping):
-        return dict(given)
-    makers: dict[str, Callable[[int], T] | None] = dict.fromkeys(given)
-    if not makers or isinstance(given, str) or len(makers) != len(given):
-        raise OptionError.of(option, given, "a list of different names, at least one")
-    return makers
+            _make_corrector(study, name, 0)
+    for name in study.gain_models:
+        make_gain_model(name)
 
 
 def _make_config(
@@ -272,7 +276,7 @@ def _make_config(
     return CompareConfig(
         n_gold=sizes,
         correctors=tuple(study.correctors),
-        gain_models=tuple(study.gain_models),
+        gain_models=study.gain_models,
         seeds=seeds,
         n_test=study.n_test,
         embedder=study.embedder_name,
@@ -322,55 +326,65 @@ def _run(study: _Study, cells: Sequence[Cell], jobs: int) -> Iterator[CompareRec
     if jobs < 1:
         raise OptionError.of("jobs", jobs, "at least 1")
     tasks: dict[tuple[int, int], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        tasks[cell.seed, cell.n_gold].append(cell)
-    if jobs == 1 or len(tasks) < 2:
-        for task in tasks.values():
-            yield from _run_task(study, task)
-        return
-    joblib = _import_joblib()
-    parallel = joblib.Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
-    for records in parallel(joblib.delayed(_run_list)(study, task) for task in tasks.values()):
-        yield from records
+    # Size by size, so that two tasks of one seed rarely start together: the
+    # first leaves the features of the seed for the others.
+    for cell in sorted(cells, key=lambda cell: cell.n_gold):
+        tasks[cell.n_gold, cell.seed].append(cell)
+    with TemporaryDirectory(prefix="metarouter-compare-") as folder:
+        if jobs == 1 or len(tasks) < 2:
+            for task in tasks.values():
+                yield from _run_task(study, task, folder)
+            return
+        joblib = _import_joblib()
+        parallel = joblib.Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
+        run = joblib.delayed(_run_list)
+        for records in parallel(run(study, task, folder) for task in tasks.values()):
+            yield from records
 
 
-def _run_list(study: _Study, cells: Sequence[Cell]) -> list[CompareRecord]:
-    return list(_run_task(study, cells))
+def _run_list(study: _Study, cells: Sequence[Cell], folder: str) -> list[CompareRecord]:
+    return list(_run_task(study, cells, folder))
 
 
-def _run_task(study: _Study, cells: Sequence[Cell]) -> Iterator[CompareRecord]:
+def _run_task(study: _Study, cells: Sequence[Cell], folder: str) -> Iterator[CompareRecord]:
     """Fit and test the cells of one seed and gold size, on the same features."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    seed, n_gold = cells[0].seed, cells[0].n_gold
     split = split_queries(
-        study.has_gold,
-        study.has_preference,
-        n_gold=cells[0].n_gold,
-        n_test=study.n_test,
-        seed=cells[0].seed,
+        study.has_gold, study.has_preference, n_gold=n_gold, n_test=study.n_test, seed=seed
     )
     with threadpool_limits(limits=1):
-        features = _split_features(study, split)
+        features = _split_features(study, split, Path(folder, f"{seed}.npy"))
         test_features = features[split.test]
         test_gain = _mean_gold_gain(study.table, split.test)
-        tables = {
-            ceiling: _training_table(study.table, split, features, ceiling=ceiling)
+        tables = [
+            _training_table(study.table, split, features, ceiling=ceiling)
             for ceiling in (False, True)
-        }
+        ]
         for cell in cells:
-            score, seconds = _fit_score(
-                study, cell, tables[cell.corrector == CEILING], test_features
-            )
+            table = tables[cell.corrector == CEILING]
+            score, seconds = _fit_score(study, cell, table, test_features)
             yield _record(cell, score, test_gain, len(split.preference), seconds)
 
 
-def _split_features(study: _Study, split: Split) -> NDArray[np.float32]:
-    """Features of all queries from a pipeline that saw no test query."""
-    queries = np.asarray(study.table.queries, dtype=object)
+def _split_features(study: _Study, split: Split, path: Path) -> NDArray[np.float32]:
+    """Features of all queries from a pipeline that saw no test query.
+
+    They are the same for all gold sizes of a seed, so they are kept at `path`.
+    """
+    if path.exists():
+        kept: NDArray[np.float32] = np.load(path)
+        return kept
+    queries = study.table.queries
     seen = study.has_gold | study.has_preference
     seen[split.test] = False
-    pipeline = _make_features(study.embedder).fit(queries[seen].tolist())
-    return pipeline.transform(list(study.table.queries))
+    pipeline = _make_features(study.embedder).fit([queries[i] for i in np.flatnonzero(seen)])
+    features = pipeline.transform(queries)
+    part = path.with_suffix(f".{os.getpid()}.npy")
+    np.save(part, features)
+    part.replace(path)
+    return features
 
 
 def _training_table(
@@ -403,15 +417,10 @@ def _fit_score(
     study: _Study, cell: Cell, table: GainTable, test_features: NDArray[np.float32]
 ) -> tuple[FloatArray, float]:
     """Predicted gain of the test queries, and the seconds it took to fit."""
-    from metarouter.gain import PoolGainModel
-
     start = time.perf_counter()
     if cell.corrector != CEILING:
-        corrector = _make_corrector(study.correctors[cell.corrector], cell.corrector, cell.seed)
-        table = corrector.fit(table).transform(table)
-    model = PoolGainModel(
-        lambda: _make_gain_model(study.gain_models[cell.gain_model], cell.gain_model, cell.seed)
-    ).fit(table)
+        table = _make_corrector(study, cell.corrector, cell.seed).fit(table).transform(table)
+    model = PoolGainModel(lambda: make_gain_model(cell.gain_model, seed=cell.seed)).fit(table)
     seconds = time.perf_counter() - start
     return model.predict(test_features).mean.reshape(len(test_features)), seconds
 
@@ -481,7 +490,8 @@ def _make_features(embedder: str | Callable[[], Features]) -> Features:
     return make_pipeline(embedder)
 
 
-def _make_corrector(make: Callable[[int], Corrector] | None, name: str, seed: int) -> Corrector:
+def _make_corrector(study: _Study, name: str, seed: int) -> Corrector:
+    make = study.correctors[name]
     if make is not None:
         return make(seed)
     from metarouter.correction import make_corrector
@@ -489,17 +499,9 @@ def _make_corrector(make: Callable[[int], Corrector] | None, name: str, seed: in
     return make_corrector(name, seed=seed)
 
 
-def _make_gain_model(make: Callable[[int], GainModel] | None, name: str, seed: int) -> GainModel:
-    if make is not None:
-        return make(seed)
-    from metarouter.gain import make_gain_model
-
-    return make_gain_model(name, seed=seed)
-
-
 def _import_joblib() -> Any:
     try:
-        import joblib
+        import joblib  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise MissingDependencyError.of("compare with more than one job", "train") from error
     return joblib

@@ -30,9 +30,9 @@ __all__ = [
     "mean_interval",
     "mean_ratio_statistic",
     "mean_statistic",
-    "proportion_interval",
     "ratio_of_means",
     "simultaneous_band",
+    "t_estimate",
 ]
 
 _CHUNK_CELLS = 2_000_000  # weights held at once: 16 MB of float64
@@ -101,48 +101,50 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     (-0.419, 1.419)
     """
     values = as_column("values", values)
-    return _t_estimate(float(values.mean()), _standard_error(values), len(values), level)
+    return t_estimate(float(values.mean()), _standard_error(values), len(values), level)
 
 
-def proportion_interval(successes: int, n: int, level: float = 0.95) -> Estimate:
-    """A proportion with its exact (Clopper-Pearson) interval.
+def t_estimate(
+    value: float,
+    error: float,
+    n: int,
+    level: float = 0.95,
+    warnings: tuple[str, ...] = (),
+    df: int | None = None,
+) -> Estimate:
+    """A number with a standard error, and its Student t interval.
 
     Parameters
     ----------
-    successes, n : int
-        ``0 <= successes <= n`` and ``n >= 1``.
+    value, error : float
+    n : int
+        Units that it is from.
     level : float, default 0.95
-        Confidence level in (0, 1); the coverage is at least this.
+    warnings : tuple of str
+    df : int, optional
+        Degrees of freedom; n − 1 when not given.
 
     Returns
     -------
     Estimate
 
-    Raises
-    ------
-    OptionError
-        When the counts are impossible.
-
-    References
-    ----------
-    Clopper & Pearson (1934), Biometrika 26(4), https://doi.org/10.1093/biomet/26.4.404.
-
     Examples
     --------
-    >>> round(proportion_interval(0, 100).high, 4)
-    0.0362
+    >>> round(t_estimate(1.0, 0.1, 11).high, 3)
+    1.223
     """
-    if not 0 <= successes <= n or n < 1:
-        raise OptionError.of("successes of n", (successes, n), "0 <= successes <= n, n >= 1")
-    tail = (1 - _checked_level(level)) / 2
-    share = successes / n
+    df = n - 1 if df is None else df
+    half = error * _t_quantile(0.5 + _checked_level(level) / 2, df) if df > 0 else 0.0
+    if error == 0:
+        warnings = (*warnings, f"all {n} values are equal: the interval has no width")
     return Estimate(
-        value=share,
-        std_error=float(np.sqrt(share * (1 - share) / n)),
-        low=0.0 if successes == 0 else _beta_quantile(successes, n - successes + 1, tail),
-        high=1.0 if successes == n else _beta_quantile(successes + 1, n - successes, 1 - tail),
+        value=value,
+        std_error=error,
+        low=value - half,
+        high=value + half,
         n=n,
         level=level,
+        warnings=warnings,
     )
 
 
@@ -334,7 +336,7 @@ def corrected_resampled_ttest(
     mean = float(differences.mean())
     statistic = mean / error if error > 0 else float(np.sign(mean) * np.inf) if mean else 0.0
     return PairedTest(
-        difference=_t_estimate(mean, error, len(differences), level),
+        difference=t_estimate(mean, error, len(differences), level),
         statistic=statistic,
         p_value=2 * _t_cdf(-abs(statistic), len(differences) - 1),
     )
@@ -386,7 +388,7 @@ def ratio_of_means(
     error = _split_error((numerator - ratio * denominator) / below, test_share)
     weak = abs(below) < 2 * _split_error(denominator, test_share)
     warnings = ("the denominator is not clearly different from 0",) if weak else ()
-    return _t_estimate(ratio, error, len(numerator), level, warnings)
+    return t_estimate(ratio, error, len(numerator), level, warnings)
 
 
 def simultaneous_band(
@@ -473,23 +475,6 @@ def _split_error(values: FloatArray, test_share: float) -> float:
     return float(np.sqrt((1 / len(values) + overlap) * values.var(ddof=1)))
 
 
-def _t_estimate(
-    value: float, error: float, n: int, level: float, warnings: tuple[str, ...] = ()
-) -> Estimate:
-    half = error * _t_quantile(0.5 + _checked_level(level) / 2, n - 1) if n > 1 else 0.0
-    if error == 0:
-        warnings = (*warnings, f"all {n} values are equal: the interval has no width")
-    return Estimate(
-        value=value,
-        std_error=error,
-        low=value - half,
-        high=value + half,
-        n=n,
-        level=level,
-        warnings=warnings,
-    )
-
-
 def _checked_level(level: float) -> float:
     if not 0 < level < 1:
         raise OptionError.of("level", level, "a probability between 0 and 1")
@@ -517,11 +502,3 @@ def _t_cdf(t: float, df: int) -> float:
     from scipy.special import stdtr
 
     return float(stdtr(df, t))
-
-
-def _beta_quantile(a: float, b: float, p: float) -> float:
-    try:
-        from scipy.special import betaincinv
-    except ImportError as error:
-        raise MissingDependencyError.of("an exact interval", "train") from error
-    return float(betaincinv(a, b, p))

@@ -116,7 +116,7 @@ class _Groups:
     def dot(self, right: FloatArray) -> FloatArray:
         """Σ value · right[index] over each group, shape (n_groups, k)."""
         # Gathering rows is the cost: half the bytes take half the time.
-        table = right.astype(np.float32)
+        table = np.ascontiguousarray(right, dtype=np.float32)
         out = np.zeros((len(self.starts) - 1, table.shape[1]))
         for i in np.flatnonzero(np.diff(self.starts)):
             part = slice(self.starts[i], self.starts[i + 1])

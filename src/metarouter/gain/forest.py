@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.gain.extras import import_train
+from metarouter.gain.extras import import_train, one_thread
 from metarouter.gain.rows import ScoredGain, TrainingRows, half_samples, prepare_rows
 from metarouter.gain.trees import Tree, trees_state
 from metarouter.types import BoolArray, FloatArray
@@ -90,11 +90,12 @@ class ForestGain(ScoredGain):
         rng = np.random.default_rng(self.seed)
         halves = half_samples(rows.n_groups, self.n_bags, self.largest_bag, rng)
         seeds = rng.integers(2**31, size=self.n_bags)
-        trees = [
-            tree
-            for half, seed in zip(halves, seeds.tolist(), strict=True)
-            for tree in self._fit_bag(rows, half, seed)
-        ]
+        with one_thread():
+            bags = [
+                self._fit_bag(rows, half, seed)
+                for half, seed in zip(halves, seeds.tolist(), strict=True)
+            ]
+        trees = [tree for bag in bags for tree in bag]
         share = min(0.5, halves.mean())  # queries in a bag, of all
         state = trees_state(
             [[tree] for tree in trees],
@@ -108,7 +109,7 @@ class ForestGain(ScoredGain):
     def _fit_bag(self, rows: TrainingRows, half: BoolArray, seed: int) -> list[Tree]:
         forest = import_train("sklearn.ensemble", "ForestGain").RandomForestRegressor(
             n_estimators=self.bag_size,
-            max_features="sqrt",
+            max_features=1 / 3,
             min_weight_fraction_leaf=min(0.5, self.leaf_queries / float(half.sum())),
             bootstrap=False,
             random_state=seed,

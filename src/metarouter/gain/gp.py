@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.gain.extras import import_train
+from metarouter.gain.extras import import_train, one_thread
 from metarouter.gain.rows import ScoredGain, TrainingRows, prepare_rows
 from metarouter.gain.scoring import gain_kernel
 from metarouter.types import FloatArray, ModelState
@@ -118,10 +118,12 @@ class GaussianProcessGain(ScoredGain):
         """Choose the hyper-parameters, then compute the posterior."""
         rows = prepare_rows(features, gain, weight)
         rng = np.random.default_rng(self.seed)
-        centre = np.average(rows.features, axis=0, weights=rows.weight)
-        squared = np.average(((rows.features - centre) ** 2).sum(axis=1), weights=rows.weight)
+        x = rows.features.astype(np.float64)
+        centre = np.average(x, axis=0, weights=rows.weight)
+        x -= centre
+        squared = np.average((x * x).sum(axis=1), weights=rows.weight)
         feature_scale = float(np.sqrt(squared)) or 1.0
-        x = (rows.features - centre) / feature_scale
+        x /= feature_scale
         self.variances_ = _most_likely(x, rows, self.evidence_rows, rng)
         alpha, factor, points = self._posterior(x, rows, rng)
         config = asdict(self.variances_) | {
@@ -239,6 +241,7 @@ def _most_likely(
         return 0.5 * float(z @ z) - value, z / _PRIOR_SD - gradient
 
     bounds = list(zip(_PRIOR_MEAN - 5 * _PRIOR_SD, _PRIOR_MEAN + 5 * _PRIOR_SD, strict=True))
-    best = optimize.minimize(loss, _PRIOR_MEAN, jac=True, method="L-BFGS-B", bounds=bounds)
+    with one_thread():
+        best = optimize.minimize(loss, _PRIOR_MEAN, jac=True, method="L-BFGS-B", bounds=bounds)
     linear, rbf, length_sq, noise = np.exp(best.x).tolist()
     return KernelVariances(linear=linear, rbf=rbf, length_sq=length_sq, noise=noise)

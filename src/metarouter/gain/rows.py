@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any, Self
@@ -81,7 +82,7 @@ class TrainingRows:
         """
         weight = np.bincount(self.group, weights=self.weight)
         effective = float(weight.sum() ** 2 / (weight**2).sum())
-        return self.scale / effective**0.5
+        return self.scale / math.sqrt(effective)
 
 
 def prepare_rows(

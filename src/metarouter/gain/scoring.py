@@ -233,14 +233,16 @@ def bag_variance(units: FloatArray, bag_size: int) -> FloatArray:
     noise: FloatArray = bags.var(axis=2, ddof=1).mean(axis=1) / bag_size
     error = np.maximum(between, noise) * math.sqrt(2.0 / n_bags)
     ratio = np.divide(between - noise, error, out=np.zeros_like(error), where=error > 0)
-    return error * (ratio + _inverse_mills(ratio))
+    variance: FloatArray = error * (ratio + _inverse_mills(ratio))
+    return variance
 
 
 def _inverse_mills(z: FloatArray) -> FloatArray:
     """φ(z) / Φ(z) of the standard normal; `z` stays above −√(n_bags / 2)."""
     density = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
     tail = np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in z.tolist()])
-    return density / tail
+    mills: FloatArray = density / tail
+    return mills
 
 
 class MLPScorer:

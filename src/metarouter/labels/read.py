@@ -227,7 +227,10 @@ def _joined(tables: list[pa.Table], ledgers: list[Ledger]) -> tuple[LabelRows, N
     import pyarrow as pa
 
     _require_rows(ledgers, np.concatenate([[], *(table.column("file") for table in tables)]))
-    rows, names = make_label_rows(pa.concat_tables(tables).unify_dictionaries())
+    table = pa.concat_tables(tables).unify_dictionaries()
+    tables.clear()  # a million texts need not be in memory twice
+    rows, names = make_label_rows(table)
+    del table
     clash = clashing_ids(rows)
     for file, ledger in enumerate(ledgers):
         ledger.reject(_clashes(rows, names, np.flatnonzero(clash & (rows.file == file))))

@@ -59,6 +59,8 @@ class LabelRows:
 
     def take(self, rows: IntArray | BoolArray) -> LabelRows:
         """Some rows, by index or mask."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         return LabelRows(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def with_columns(self, **columns: Any) -> LabelRows:
@@ -124,15 +126,16 @@ def _dense(column: Any) -> tuple[IntArray, int]:
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[IntArray, pa.Array]:
+    """Codes of a column, −1 where null, and the names that they stand for."""
     import pyarrow as pa
 
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # no chunk, or more than one array can hold
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    if not pa.types.is_dictionary(array.type):
-        array = array.dictionary_encode()
-    indices = array.indices.fill_null(-1)
-    return np.asarray(indices, dtype=np.int64), array.dictionary
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    if not column.num_chunks:
+        return np.empty(0, dtype=np.int64), pa.array([], type=column.type.value_type)
+    # all chunks have the same dictionary, so that copying the texts can be avoided
+    codes = [np.asarray(chunk.indices.fill_null(-1), dtype=np.int64) for chunk in column.chunks]
+    return np.concatenate(codes), column.chunk(0).dictionary
 
 
 def _shared_codes(table: pa.Table) -> tuple[IntArray, IntArray, tuple[str, ...]]:

@@ -24,6 +24,7 @@ __all__ = [
     "calibrate_budget",
     "calibrate_max_loss",
     "calibrate_share",
+    "mix_at_share",
 ]
 
 ALWAYS_PREMIUM_W = -1e12  # so low that the dearest model is always chosen
@@ -99,24 +100,49 @@ def calibrate_share(mean: FloatArray, costs: FloatArray, share: float) -> Calibr
     >>> round(calibration.w, 3), calibration.premium_share.value
     (0.25, 0.5)
     """
-    if not 0 <= share <= 1:
-        raise OptionError.of("share", share, "a share of calls in [0, 1]")
     gains, costs = gains_and_costs(mean, costs)
-    enters, leaves = _reference_range(gains, costs)
-    starts = np.unique(enters[np.isfinite(enters)])
-    if not len(starts):
-        raise DataError("no query ever changes its model with the price of cost: check the costs")
-    grid = np.append(starts[0] - 2 * max(1.0, abs(starts[0])), starts)
-    grid = np.append((grid[:-1] + grid[1:]) / 2, grid[-1])
-    shares = _left_share(enters, leaves, grid)
-    if not (shares <= share).any():
-        raise DataError(
-            f"share = {share}: at least {shares.min():.3f} of the queries leave the reference "
-            "model at any price, as another model is not dearer; put the cheapest model first"
-        )
-    w = float(grid[int(np.argmax(shares <= share))])
+    grid, shares = _share_grid(gains, costs)
+    w = float(grid[_first_within(shares, share)])
     note = "; it is negative: fewer queries have a positive predicted gain" if w < 0 else ""
     return _calibration(gains, costs, w, f"w = {w:.6g} for a premium share of {share:g}{note}")
+
+
+def mix_at_share(mean: FloatArray, costs: FloatArray, share: float) -> FloatArray:
+    """The utility rule as a policy with exactly a given share of non-reference calls.
+
+    Where no price of cost gives the share, for instance because scores are
+    tied, it tosses a coin between the two nearest prices.
+
+    Parameters
+    ----------
+    mean : array, shape (n,) for a pair or (n, n_models − 1)
+    costs : array, shape (n, n_models) or (n_models,)
+    share : float, in [0, 1]
+
+    Returns
+    -------
+    array, shape (n, n_models)
+        Probability with which each model answers each query.
+
+    Raises
+    ------
+    OptionError, DataError
+        As :func:`calibrate_share`.
+
+    Examples
+    --------
+    >>> mix_at_share(np.array([0.1, 0.1]), np.array([0.0, 1.0]), 0.25).tolist()
+    [[0.75, 0.25], [0.75, 0.25]]
+    """
+    gains, costs = gains_and_costs(mean, costs)
+    grid, shares = _share_grid(gains, costs)
+    low = _first_within(shares, share)
+    high = max(low - 1, 0)
+    gap = shares[high] - shares[low]
+    part = (share - shares[low]) / gap if gap > 0 else 0.0
+    models = np.eye(gains.shape[1])
+    below, above = (models[best_model(gains, costs, float(grid[at]))] for at in (low, high))
+    return np.asarray((1 - part) * below + part * above)
 
 
 def calibrate_budget(mean: FloatArray, costs: FloatArray, budget_per_1k: float) -> Calibration:
@@ -321,6 +347,29 @@ def mean_is_below(loss: FloatArray, limit: float, error: float) -> bool:
     bet = np.minimum(bet, _BET_CAP / (1 - limit))
     capital = np.cumsum(np.log1p(-bet * (unit - limit)))
     return bool(capital.max() >= np.log(1 / error))
+
+
+def _share_grid(gains: FloatArray, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """One price of cost between each two switch points, and the share it gives."""
+    enters, leaves = _reference_range(gains, costs)
+    starts = np.unique(enters[np.isfinite(enters)])
+    if not len(starts):
+        raise DataError("no query ever changes its model with the price of cost: check the costs")
+    steps = np.append(starts[0] - 2 * max(1.0, abs(starts[0])), starts)
+    grid = np.append((steps[:-1] + steps[1:]) / 2, steps[-1])
+    return grid, _left_share(enters, leaves, grid)
+
+
+def _first_within(shares: FloatArray, share: float) -> int:
+    if not 0 <= share <= 1:
+        raise OptionError.of("share", share, "a share of calls in [0, 1]")
+    within = shares <= share
+    if not within.any():
+        raise DataError(
+            f"share = {share}: at least {shares.min():.3f} of the queries leave the reference "
+            "model at any price, as another model is not dearer; put the cheapest model first"
+        )
+    return int(np.argmax(within))
 
 
 def _reference_range(gains: FloatArray, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
