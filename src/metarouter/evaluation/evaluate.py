@@ -1,0 +1,505 @@
+"""What a fitted router is worth on held-out gold labels.
+
+Everything here is about one fixed router: intervals say how far a number could
+be off because the held-out queries are a sample of the queries the router will
+meet. They do not cover what another training set would have given; for that see
+:func:`metarouter.evaluation.compare`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from metarouter.errors import DataError
+from metarouter.evaluation.breakdown import (
+    Calibration,
+    Example,
+    SliceValue,
+    calibrate_bins,
+    pick_examples,
+    slice_values,
+)
+from metarouter.evaluation.curves import quality_curve
+from metarouter.evaluation.heldout import HeldOut, read_held_out
+from metarouter.evaluation.intervals import (
+    Band,
+    bootstrap_interval,
+    mean_interval,
+    mean_ratio_statistic,
+    simultaneous_band,
+)
+from metarouter.evaluation.metrics import (
+    WeightedStatistic,
+    apgr_statistic,
+    collected_at_statistic,
+    cpt_statistic,
+    efficiency_gain_area_statistic,
+    efficiency_gain_at_statistic,
+)
+from metarouter.evaluation.verdict import Verdict, judge_router
+from metarouter.records import Decision, Estimate, GainEstimate
+from metarouter.types import FloatArray, IntArray
+
+__all__ = [
+    "EvaluatedRouter",
+    "Evaluation",
+    "PolicyRecord",
+    "QualityCurve",
+    "evaluate_router",
+    "query_hash",
+]
+
+MIN_QUERIES = 10
+FEW_QUERIES = 100
+_SHARES = np.linspace(0.0, 1.0, 51)
+_LIMITS = {
+    "traffic": (
+        "How the router does on queries unlike the held-out ones: intervals cover sampling "
+        "from the same kind of query, not a change of traffic."
+    ),
+    "gold": "Whether the gold labels are right: they are taken as the truth.",
+    "refit": "What another training set would have given: this is one fitted router.",
+    "usd": (
+        "What will be invoiced: costs are expected costs, from token prices and predicted "
+        "answer lengths."
+    ),
+    "calls": "What it costs in money: costs count calls, and every premium call counts the same.",
+    "service": "Latency, failures, and the answers of later versions of these models.",
+    "level": (
+        "The share of the premium model's quality that is kept: the labels are gains, "
+        "without a level."
+    ),
+    "seen": (
+        "Whether the held-out queries were used for fitting: the router does not say which "
+        "queries it saw."
+    ),
+}
+
+
+class EvaluatedRouter(Protocol):
+    """The part of a router that an evaluation uses."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Model names, the reference model first."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What it was fitted on, as plain JSON values; may be empty."""
+        ...
+
+    def predict_gain(self, queries: Sequence[str]) -> GainEstimate:
+        """Gains over the reference model, shape (n,) or (n, n_models - 1)."""
+        ...
+
+    def route_batch(self, queries: Sequence[str]) -> Sequence[Decision]:
+        """One decision for each query, with every model among its options."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyRecord:
+    """Held-out quality and cost of one policy.
+
+    Attributes
+    ----------
+    policy : "router", "always <model>", "random" or "oracle"; the last two at
+        the router's premium share.
+    premium_share : share of queries that do not go to the reference model.
+    quality, quality_low, quality_high : mean gold score, or mean gain over the
+        reference model where scores are unknown, with its interval.
+    cost_per_1k : expected cost of 1,000 queries in the policy's unit.
+    saving_share : 1 - cost / cost of always the premium model.
+    """
+
+    policy: str
+    premium_share: float
+    quality: float
+    quality_low: float
+    quality_high: float
+    cost_per_1k: float
+    saving_share: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QualityCurve:
+    """Quality over the premium share when the router's ranking decides.
+
+    All arrays have shape (k,). `band` holds the whole router curve at once;
+    `oracle` knows every gold gain, `random` none.
+    """
+
+    share: FloatArray
+    band: Band
+    random: FloatArray
+    oracle: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """All that was measured of one router; see the report for its reading.
+
+    Attributes
+    ----------
+    models : names, the reference model first.
+    premium : the model with the largest mean cost.
+    n : held-out gold queries.
+    seed : of the bootstrap.
+    quality_unit : "gold score" or "gold gain over <reference>".
+    records : the policies.
+    kept : share of the premium model's quality that the router keeps (of its
+        gain over the reference model, where scores are unknown).
+    saving : share of the premium model's cost that the router saves.
+    advantage : quality above a random router with the same shares.
+    curve, efficiency : quality and efficiency gain over the premium share.
+    area, area_20_80, apgr, cpt50, cpt80 : see :mod:`metarouter.evaluation.metrics`.
+    calibration, slices, examples : see :mod:`metarouter.evaluation.breakdown`.
+    verdict : in one sentence, and what it rests on.
+    warnings, limits : what weakens the numbers; what the data cannot tell.
+    facts : what the router was fitted on, as the router tells it.
+    """
+
+    models: tuple[str, ...]
+    premium: str
+    n: int
+    seed: int
+    quality_unit: str
+    is_absolute: bool
+    records: tuple[PolicyRecord, ...]
+    kept: Estimate
+    saving: Estimate
+    advantage: Estimate
+    curve: QualityCurve
+    efficiency: Band
+    area: Estimate
+    area_20_80: Estimate
+    apgr: Estimate
+    cpt50: Estimate
+    cpt80: Estimate
+    calibration: Calibration
+    slices: tuple[SliceValue, ...]
+    examples: tuple[Example, ...]
+    verdict: Verdict
+    warnings: tuple[str, ...]
+    limits: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_records(self) -> list[dict[str, Any]]:
+        """The flat records of the command line's JSON."""
+        return [asdict(record) for record in self.records]
+
+
+def evaluate_router(
+    router: EvaluatedRouter,
+    gold: Any,
+    *,
+    seed: int = 0,
+    level: float = 0.95,
+    n_boot: int = 2000,
+) -> Evaluation:
+    """Measure quality, cost and calibration of a router on held-out gold labels.
+
+    Assumes that the held-out queries are a random sample of those the router
+    will meet and that none was used to fit it. Queries that the router says it
+    was fitted on are left out.
+
+    Parameters
+    ----------
+    router : EvaluatedRouter
+    gold : path, list of paths, data frame, iterable of dicts, or GainTable
+        Gold labels in the *scores* or the *gains* form, for every model of the
+        router.
+    seed : int, default 0
+        Of the bootstrap over queries.
+    level : float, default 0.95
+        Confidence level in (0, 1).
+    n_boot : int, default 2000
+        Bootstrap resamples.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    DataError
+        When fewer than ten queries are left, or labels of a model are missing.
+    """
+    held_out, warnings = _unseen(read_held_out(gold, router.models), router.facts)
+    if len(held_out.queries) < MIN_QUERIES:
+        raise DataError(
+            f"{len(held_out.queries)} held-out queries with gold labels for every model; at "
+            f"least {MIN_QUERIES} are needed, {FEW_QUERIES} for intervals worth reading"
+        )
+    routed = _route(router, held_out)
+    bootstrap = _Bootstrap(n=len(held_out.queries), seed=seed, n_boot=n_boot, level=level)
+    kept, saving = _kept(routed, bootstrap), _saving(routed, bootstrap)
+    advantage = bootstrap.interval(_advantage_statistic(routed))
+    return Evaluation(
+        models=held_out.models,
+        premium=routed.premium_name,
+        n=len(held_out.queries),
+        seed=seed,
+        quality_unit=_quality_unit(held_out),
+        is_absolute=held_out.is_absolute,
+        records=tuple(_policy_records(routed, level)),
+        kept=kept,
+        saving=saving,
+        advantage=advantage,
+        calibration=calibrate_bins(routed.predicted, routed.gain, level),
+        slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
+        examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
+        verdict=judge_router(
+            premium=routed.premium_name,
+            premium_share=routed.premium_share,
+            kept=kept,
+            saving=saving,
+            advantage=advantage,
+            is_absolute=held_out.is_absolute,
+        ),
+        warnings=(*warnings, *_warnings(held_out)),
+        limits=_limits(held_out, routed, router.facts),
+        facts=dict(router.facts),
+        **_rankings(routed, bootstrap),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Routed:
+    """Held-out queries with what the router predicted and chose.
+
+    `predicted` (n,) is the gain of the best candidate by prediction, `gain`
+    (n,) the gold gain of that same candidate, `cost` (n, n_models).
+    """
+
+    held_out: HeldOut
+    decisions: tuple[Decision, ...]
+    choice: IntArray
+    predicted: FloatArray
+    gain: FloatArray
+    cost: FloatArray
+    premium: int
+    cost_unit: str
+
+    @property
+    def quality(self) -> FloatArray:
+        """Gold quality of the chosen answers, shape (n,)."""
+        return self.at(self.held_out.quality, self.choice)
+
+    @property
+    def premium_share(self) -> float:
+        """Share of queries that do not go to the reference model."""
+        return _share(self.choice)
+
+    @property
+    def premium_name(self) -> str:
+        """Name of the model with the largest mean cost."""
+        return self.held_out.models[self.premium]
+
+    @staticmethod
+    def at(matrix: FloatArray, choice: IntArray) -> FloatArray:
+        """One entry of each row."""
+        chosen: FloatArray = matrix[np.arange(len(choice)), choice]
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bootstrap:
+    """Settings of the bootstrap; every statistic sees the same resamples."""
+
+    n: int
+    seed: int
+    n_boot: int
+    level: float
+
+    def interval(self, statistic: WeightedStatistic) -> Estimate:
+        rng = np.random.default_rng(self.seed)
+        return bootstrap_interval(statistic, self.n, rng, self.n_boot, self.level)
+
+    def band(self, statistic: WeightedStatistic) -> Band:
+        rng = np.random.default_rng(self.seed)
+        return simultaneous_band(statistic, self.n, rng, self.n_boot, self.level)
+
+
+def query_hash(text: str) -> str:
+    """Identity of a query by its text: 16 hexadecimal digits of its sha256."""
+    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _unseen(held_out: HeldOut, facts: Mapping[str, Any]) -> tuple[HeldOut, tuple[str, ...]]:
+    seen = frozenset(facts.get("query_hashes", ()))
+    fresh = np.asarray([query_hash(text) not in seen for text in held_out.queries])
+    n_seen = int((~fresh).sum())
+    if not n_seen:
+        return held_out, ()
+    if not fresh.any():
+        raise DataError(
+            f"the router was fitted on all {n_seen} of these queries: they cannot tell what it "
+            "is worth; give gold labels of other queries"
+        )
+    return held_out.keep(fresh), (
+        f"{n_seen} of {len(fresh)} queries were among the training queries and are left out.",
+    )
+
+
+def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:
+    decisions = tuple(router.route_batch(list(held_out.queries)))
+    mean = np.asarray(router.predict_gain(list(held_out.queries)).mean, dtype=np.float64)
+    mean = mean.reshape(len(decisions), -1)
+    best = mean.argmax(axis=1)
+    quality, models = held_out.quality, held_out.models
+    cost = np.asarray([_option_costs(decision, models) for decision in decisions])
+    # Ties in cost, as under unit costs in a pool, go to the better model.
+    premium = max(range(len(models)), key=lambda m: (cost[:, m].mean(), quality[:, m].mean()))
+    return _Routed(
+        held_out=held_out,
+        decisions=decisions,
+        choice=np.asarray([models.index(decision.model) for decision in decisions]),
+        predicted=_Routed.at(mean, best),
+        gain=_Routed.at(quality, best + 1) - quality[:, 0],
+        cost=cost,
+        premium=premium,
+        cost_unit=str(router.facts.get("cost_unit", "calls")),
+    )
+
+
+def _option_costs(decision: Decision, models: Sequence[str]) -> list[float]:
+    costs = {option.model: option.cost for option in decision.options}
+    return [costs[model] for model in models]
+
+
+def _kept(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:
+    """Share of the premium model's quality, or gain, that the router keeps."""
+    premium = routed.held_out.quality[:, routed.premium]
+    return bootstrap.interval(mean_ratio_statistic(routed.quality, premium))
+
+
+def _saving(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:
+    spent = routed.at(routed.cost, routed.choice)
+    ratio = mean_ratio_statistic(spent, routed.cost[:, routed.premium])
+    return bootstrap.interval(lambda weights: 1.0 - ratio(weights))
+
+
+def _advantage_statistic(routed: _Routed) -> WeightedStatistic:
+    """Router's mean quality minus a random router's with the same shares."""
+    quality, chosen = routed.held_out.quality, routed.quality
+    is_chosen = np.eye(quality.shape[1])[routed.choice]
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        part = weights / weights.sum(axis=1, keepdims=True)
+        random = ((part @ is_chosen) * (part @ quality)).sum(axis=1)
+        return np.asarray(part @ chosen - random)
+
+    return statistic
+
+
+def _rankings(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
+    """All that depends on the router's ranking, not on its threshold."""
+    score, gain = routed.predicted, routed.gain
+    reference = routed.held_out.quality[:, 0]
+    collected = collected_at_statistic(score, gain, _SHARES)
+
+    def quality_at(weights: FloatArray) -> FloatArray:
+        level = weights @ reference / weights.sum(axis=1)
+        return np.asarray(collected(weights) + level[:, None])
+
+    premium = reference + gain
+    return {
+        "curve": QualityCurve(
+            share=_SHARES,
+            band=bootstrap.band(quality_at),
+            random=reference.mean() + gain.mean() * _SHARES,
+            oracle=quality_curve(gain, reference, premium).at(_SHARES),
+        ),
+        "efficiency": bootstrap.band(efficiency_gain_at_statistic(score, gain, _SHARES)),
+        "area": bootstrap.interval(efficiency_gain_area_statistic(score, gain)),
+        "area_20_80": bootstrap.interval(efficiency_gain_area_statistic(score, gain, 0.2, 0.8)),
+        "apgr": bootstrap.interval(apgr_statistic(score, reference, premium)),
+        "cpt50": bootstrap.interval(cpt_statistic(score, reference, premium, 0.5)),
+        "cpt80": bootstrap.interval(cpt_statistic(score, reference, premium, 0.8)),
+    }
+
+
+def _policy_records(routed: _Routed, level: float) -> list[PolicyRecord]:
+    quality, cost = routed.held_out.quality, routed.cost
+    n, n_models = quality.shape
+    shares = np.bincount(routed.choice, minlength=n_models) / n
+    oracle = _oracle_choice(quality, int((routed.choice != 0).sum()))
+    policies = [
+        ("router", routed.premium_share, routed.quality, routed.at(cost, routed.choice)),
+        *(
+            (f"always {name}", float(m != 0), quality[:, m], cost[:, m])
+            for m, name in enumerate(routed.held_out.models)
+        ),
+        ("random", routed.premium_share, quality @ shares, cost @ shares),
+        ("oracle", _share(oracle), routed.at(quality, oracle), routed.at(cost, oracle)),
+    ]
+    full = float(cost[:, routed.premium].mean())
+    return [
+        _policy_record(name, share, mean_interval(q, level), float(c.mean()), full)
+        for name, share, q, c in policies
+    ]
+
+
+def _policy_record(
+    name: str, share: float, quality: Estimate, cost: float, full_cost: float
+) -> PolicyRecord:
+    return PolicyRecord(
+        policy=name,
+        premium_share=share,
+        quality=quality.value,
+        quality_low=quality.low,
+        quality_high=quality.high,
+        cost_per_1k=1000 * cost,
+        saving_share=1 - cost / full_cost if full_cost else 0.0,
+    )
+
+
+def _share(choice: IntArray) -> float:
+    return float((choice != 0).mean())
+
+
+def _oracle_choice(quality: FloatArray, n_premium: int) -> IntArray:
+    """The best model for the `n_premium` queries that have most to win."""
+    best = quality[:, 1:].argmax(axis=1) + 1
+    gain = _Routed.at(quality, best) - quality[:, 0]
+    choice = np.zeros(len(quality), dtype=np.int64)
+    chosen = np.argsort(-gain, kind="stable")[:n_premium]
+    choice[chosen] = best[chosen]
+    return choice
+
+
+def _quality_unit(held_out: HeldOut) -> str:
+    return "gold score" if held_out.is_absolute else f"gold gain over {held_out.models[0]}"
+
+
+def _warnings(held_out: HeldOut) -> tuple[str, ...]:
+    found = []
+    if held_out.n_incomplete:
+        found.append(
+            f"{held_out.n_incomplete} queries lack a gold label for some model and are left out."
+        )
+    if len(held_out.queries) < FEW_QUERIES:
+        found.append(
+            f"{len(held_out.queries)} held-out queries: intervals are wide and rest on "
+            f"approximations that want at least {FEW_QUERIES}."
+        )
+    return tuple(found)
+
+
+def _limits(held_out: HeldOut, routed: _Routed, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What these data cannot tell, most consequential first."""
+    found = [_LIMITS["traffic"], _LIMITS["gold"], _LIMITS["refit"]]
+    found.append(_LIMITS["usd" if routed.cost_unit == "USD" else "calls"])
+    found.append(_LIMITS["service"])
+    if not held_out.is_absolute:
+        found.insert(1, _LIMITS["level"])
+    if "query_hashes" not in facts:
+        found.insert(1, _LIMITS["seen"])
+    return tuple(found)

@@ -1,0 +1,145 @@
+"""Held-out gold labels as the matrix that an evaluation works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metarouter.errors import DataError
+from metarouter.labels.table import GainTable
+from metarouter.types import BoolArray, FloatArray
+
+__all__ = ["HeldOut", "read_held_out"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """Gold quality of every model's answer to every held-out query.
+
+    Parameters
+    ----------
+    queries : tuple of str, shape (n,)
+    domains : tuple of str, shape (n,); "" where unknown.
+    models : tuple of str; the first is the reference model.
+    quality : float array, shape (n, n_models)
+        Gold scores where they are known (`is_absolute`), else gains over the
+        reference model, whose column is then 0.
+    is_absolute : bool
+    n_incomplete : int, queries left out because a model had no gold label.
+    """
+
+    queries: tuple[str, ...]
+    domains: tuple[str, ...]
+    models: tuple[str, ...]
+    quality: FloatArray
+    is_absolute: bool
+    n_incomplete: int = 0
+
+    def keep(self, which: BoolArray) -> HeldOut:
+        """The queries where `which`, shape (n,), is true."""
+        chosen = np.flatnonzero(which)
+        return HeldOut(
+            queries=tuple(self.queries[i] for i in chosen),
+            domains=tuple(self.domains[i] for i in chosen),
+            models=self.models,
+            quality=self.quality[chosen],
+            is_absolute=self.is_absolute,
+            n_incomplete=self.n_incomplete,
+        )
+
+
+def read_held_out(gold: Any, models: Sequence[str]) -> HeldOut:
+    """Read gold labels of the `models` of a router.
+
+    Parameters
+    ----------
+    gold : path, list of paths, data frame, iterable of dicts, or GainTable
+        In the *scores* or the *gains* form; preference labels are not held-out
+        truth, so rows of a table that are not gold are left out.
+    models : names, the reference model first.
+
+    Raises
+    ------
+    DataError
+        When a model has no gold label, or no query has one for every model.
+
+    Examples
+    --------
+    >>> from metarouter.labels.table import make_gain_table
+    >>> table = make_gain_table(queries=["a", "b"], gain=[1, 0], is_gold=[True, True])
+    >>> read_held_out(table, ["cheap", "premium"]).quality.tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+    table = _table(gold, models).gold()
+    missing = [name for name in models if name not in table.models]
+    if missing:
+        raise DataError(
+            f"the gold labels know nothing of {', '.join(missing)}: they are about "
+            f"{', '.join(table.models)}; give labels of the router's models"
+        )
+    codes = [table.models.index(name) for name in models]
+    scores, gains = _scores(table, codes), _gains(table, codes)
+    is_absolute = np.isfinite(scores).all(axis=1).sum() >= np.isfinite(gains).all(axis=1).sum()
+    quality = scores if is_absolute else gains
+    complete = np.asarray(np.isfinite(quality).all(axis=1))
+    if not complete.any():
+        raise DataError(f"no query has gold labels for all of {', '.join(models)}")
+    labelled = np.zeros(table.n_queries, dtype=np.bool_)
+    labelled[table.query] = True
+    held_out = HeldOut(
+        queries=table.queries,
+        domains=tuple(table.domains[i] if i >= 0 else "" for i in table.domain),
+        models=tuple(models),
+        quality=quality,
+        is_absolute=bool(is_absolute),
+        n_incomplete=int((labelled & ~complete).sum()),
+    )
+    return held_out.keep(complete)
+
+
+def _table(gold: Any, models: Sequence[str]) -> GainTable:
+    if isinstance(gold, GainTable):
+        return gold
+    from metarouter.labels import read_gain_table
+
+    if len(models) > 2:
+        return read_gain_table(gold)[0]
+    return read_gain_table(gold, cheap=models[0], premium=models[1])[0]
+
+
+def _scores(table: GainTable, codes: Sequence[int]) -> FloatArray:
+    """Weighted mean gold score, shape (n_queries, n_models); NaN where unknown."""
+    sides = (
+        (table.candidate, table.candidate_score),
+        (table.baseline, table.baseline_score),
+    )
+    columns = []
+    for code in codes:
+        rows = [(side == code) & np.isfinite(score) for side, score in sides]
+        query = np.concatenate([table.query[keep] for keep in rows])
+        value = np.concatenate([s[1][keep] for s, keep in zip(sides, rows, strict=True)])
+        weight = np.concatenate([table.weight[keep] for keep in rows])
+        columns.append(_weighted_mean(query, value, weight, table.n_queries))
+    return np.column_stack(columns)
+
+
+def _gains(table: GainTable, codes: Sequence[int]) -> FloatArray:
+    """Weighted mean gain over the reference model; its own column is 0."""
+    columns = [np.zeros(table.n_queries)]
+    for code in codes[1:]:
+        up = (table.candidate == code) & (table.baseline == codes[0])
+        down = (table.candidate == codes[0]) & (table.baseline == code)
+        keep = up | down
+        gain = np.where(up, table.gain, -table.gain)[keep]
+        columns.append(_weighted_mean(table.query[keep], gain, table.weight[keep], table.n_queries))
+    return np.column_stack(columns)
+
+
+def _weighted_mean(query: Any, value: FloatArray, weight: FloatArray, n: int) -> FloatArray:
+    total = np.bincount(query, weight * value, minlength=n)
+    mass = np.bincount(query, weight, minlength=n)
+    mean: FloatArray = np.divide(total, mass, out=np.full(n, np.nan), where=mass > 0)
+    return mean

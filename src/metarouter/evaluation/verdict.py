@@ -1,0 +1,139 @@
+"""The sentence that a reader takes away, and how sure it may sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from metarouter.records import Estimate
+
+__all__ = ["Verdict", "judge_router", "percent", "signed"]
+
+# A kept-quality interval wider than this is called wide: it could hide the
+# whole difference between two models of neighbouring price.
+_WIDE = 0.10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What was found, in words.
+
+    Attributes
+    ----------
+    status : "better", "unclear" or "worse" than a random router that sends as
+        many queries to each model; "fixed" when all go to one model.
+    headline : a few words.
+    sentence : quality kept and cost saved, with intervals.
+    basis : what the status rests on.
+    """
+
+    status: Literal["better", "unclear", "worse", "fixed"]
+    headline: str
+    sentence: str
+    basis: str
+
+
+_HEADLINES = {
+    "better": "Better than sending queries at random",
+    "unclear": "Not shown to be better than sending queries at random",
+    "worse": "Worse than sending queries at random",
+    "fixed": "One model answers everything at this setting",
+}
+
+
+def judge_router(
+    *,
+    premium: str,
+    premium_share: float,
+    kept: Estimate,
+    saving: Estimate,
+    advantage: Estimate,
+    is_absolute: bool,
+) -> Verdict:
+    """Put an evaluation into words.
+
+    Parameters
+    ----------
+    premium : name of the premium model.
+    premium_share : share of queries that go to it (or to any model but the
+        reference model), in [0, 1].
+    kept, saving, advantage : see :class:`metarouter.evaluation.Evaluation`.
+    is_absolute : whether `kept` is a share of quality or of a gain.
+
+    Examples
+    --------
+    >>> def about(x): return Estimate(value=x, std_error=0.01, low=x - 0.02, high=x + 0.02, n=500)
+    >>> verdict = judge_router(premium="large", premium_share=0.4, kept=about(0.97),
+    ...     saving=about(0.58), advantage=about(0.05), is_absolute=True)
+    >>> verdict.sentence  # doctest: +NORMALIZE_WHITESPACE
+    "At 40 % premium calls this router keeps 97 % [95, 99] of large's quality and saves
+     58 % [56, 60] of its cost."
+    """
+    status = _status(premium_share, advantage)
+    return Verdict(
+        status=status,
+        headline=_HEADLINES[status],
+        sentence=_sentence(premium, premium_share, kept, saving, is_absolute),
+        basis=_basis(status, advantage) + _width(kept),
+    )
+
+
+def _status(
+    premium_share: float, advantage: Estimate
+) -> Literal["better", "unclear", "worse", "fixed"]:
+    if premium_share in (0.0, 1.0):
+        return "fixed"
+    if advantage.low > 0:
+        return "better"
+    return "worse" if advantage.high < 0 else "unclear"
+
+
+def _sentence(
+    premium: str, share: float, kept: Estimate, saving: Estimate, is_absolute: bool
+) -> str:
+    what = f"{premium}'s quality" if is_absolute else f"what {premium} gains over the cheap model"
+    return (
+        f"At {share:.0%}".replace("%", " %") + f" premium calls this router keeps {percent(kept)} "
+        f"of {what} and saves {percent(saving)} of its cost."
+    )
+
+
+def _basis(status: str, advantage: Estimate) -> str:
+    if status == "fixed":
+        return "There is no choice to judge: lower or raise the threshold. "
+    number = f"{signed(advantage.value)} [{signed(advantage.low)}, {signed(advantage.high)}]"
+    unit = f"gain units per query, n = {advantage.n:,}"
+    ends = {
+        "better": "",
+        "unclear": ", an interval that holds 0: these data do not show that routing pays",
+        "worse": ": choose at random, or fit again with more gold labels",
+    }
+    return (
+        f"Against a random router that sends as many queries to each model: {number} "
+        f"{unit}{ends[status]}. "
+    )
+
+
+def _width(kept: Estimate) -> str:
+    if not kept.high - kept.low > _WIDE:
+        return ""
+    return (
+        f"The interval of the quality kept is {100 * (kept.high - kept.low):.0f} points wide: "
+        "label more gold queries before relying on it. "
+    )
+
+
+def percent(estimate: Estimate) -> str:
+    """``97 % [95, 99]``; an undefined estimate is said to be unknown."""
+    if estimate.value != estimate.value:
+        return "an unknown share"
+    digits = 0 if estimate.high - estimate.low >= 0.02 else 1
+    value, low, high = (
+        f"{100 * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} %" if low == "nan" else f"{value} % [{low}, {high}]"
+
+
+def signed(x: float, digits: int = 3) -> str:
+    """A number with its sign, ``+0.031``, minus as a real minus sign."""
+    return f"{x:+.{digits}f}".replace("-", "−")
