@@ -356,7 +356,8 @@ def _share_grid(gains: FloatArray, costs: FloatArray) -> tuple[FloatArray, Float
     if not len(starts):
         raise DataError("no query ever changes its model with the price of cost: check the costs")
     steps = np.append(starts[0] - 2 * max(1.0, abs(starts[0])), starts)
-    grid = np.append((steps[:-1] + steps[1:]) / 2, steps[-1])
+    end = steps[-1] + 1e-9 * max(1.0, abs(steps[-1]))
+    grid = np.append((steps[:-1] + steps[1:]) / 2, end)
     return grid, _left_share(enters, leaves, grid)
 
 
