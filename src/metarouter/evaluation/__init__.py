@@ -23,14 +23,28 @@ from metarouter.evaluation.metrics import (
     cpt,
     efficiency_gain_area,
 )
+from metarouter.evaluation.quality import (
+    GainCalibration,
+    QualityAndCost,
+    RegretCurve,
+    calibration_of_gain,
+    policy_values,
+    quality_and_cost,
+    quality_kept,
+    regret_curve,
+)
 
 __all__ = [
     "Band",
     "Curve",
+    "GainCalibration",
     "PairedTest",
+    "QualityAndCost",
+    "RegretCurve",
     "apgr",
     "apgr_grid",
     "bootstrap_interval",
+    "calibration_of_gain",
     "collected_gain_curve",
     "corrected_resampled_ttest",
     "cost_saving_ratio",
@@ -39,7 +53,11 @@ __all__ = [
     "efficiency_gain_curve",
     "mean_interval",
     "pgr_curve",
+    "policy_values",
+    "quality_and_cost",
     "quality_curve",
+    "quality_kept",
     "ratio_of_means",
+    "regret_curve",
     "simultaneous_band",
 ]

@@ -1,0 +1,463 @@
+"""What a policy is worth on held-out gold: quality, cost, regret, calibration.
+
+A policy is a choice of one model for each query, shape (n,), or a matrix of
+probabilities, shape (n, n_models); see :mod:`metarouter.policy.baselines`.
+Quality is judged by gold labels only: corrected labels are never the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from metarouter.errors import DataError, OptionError
+from metarouter.evaluation.curves import as_column
+from metarouter.evaluation.intervals import (
+    bootstrap_interval,
+    mean_interval,
+    mean_ratio_statistic,
+    t_estimate,
+)
+from metarouter.policy.baselines import (
+    always,
+    cost_quality_hull,
+    deterministic,
+    oracle,
+    random_mix,
+)
+from metarouter.policy.calibrate import mix_at_share
+from metarouter.policy.rule import best_model, gains_and_costs
+from metarouter.records import Estimate, PolicyValue
+from metarouter.types import FloatArray, IntArray
+
+__all__ = [
+    "CalibrationBin",
+    "GainCalibration",
+    "QualityAndCost",
+    "RegretCurve",
+    "calibration_of_gain",
+    "policy_values",
+    "quality_and_cost",
+    "quality_kept",
+    "regret_curve",
+]
+
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QualityAndCost:
+    """Mean gold quality of a policy, and its cost of 1,000 queries."""
+
+    quality: Estimate
+    cost_per_1k: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegretCurve:
+    """Utility lost for each price of cost w; all arrays have shape (k,).
+
+    Attributes
+    ----------
+    w : price of cost.
+    regret : utility of the oracle minus the router's, in gain units per query.
+    constant : the same of the better of always premium and always cheap: what
+        a router has to stay below to be of use at that price.
+    """
+
+    w: FloatArray
+    regret: FloatArray
+    constant: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationBin:
+    """Queries of similar predicted gain: mean prediction, mean gold gain.
+
+    `predicted_std` is the mean standard deviation of the predictions.
+    """
+
+    predicted: float
+    predicted_std: float
+    gold: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GainCalibration:
+    """Whether predicted gains mean what they say.
+
+    Attributes
+    ----------
+    bins : by increasing predicted gain.
+    slope, intercept : of gold gain on predicted gain; 1 and 0 when calibrated.
+        A slope below 1 says that predictions are too extreme.
+    coverage : share of bins whose gold mean agrees with the prediction, within
+        the joint interval of both; `level` when the deviations are right.
+    """
+
+    bins: tuple[CalibrationBin, ...]
+    slope: Estimate
+    intercept: Estimate
+    coverage: float
+
+
+def quality_and_cost(
+    choice: ArrayLike, scores: ArrayLike, costs: ArrayLike, level: float = 0.95
+) -> QualityAndCost:
+    """Mean quality and cost of a policy on held-out queries.
+
+    Parameters
+    ----------
+    choice : int array, shape (n,), or array, shape (n, n_models)
+        Chosen model of each query, or the probability of each model.
+    scores : array, shape (n, n_models)
+        Gold quality of each model's answer (or gain over the reference model).
+    costs : array, shape (n, n_models)
+        Cost of each model's answer, in cost units.
+    level : float, default 0.95
+
+    Returns
+    -------
+    QualityAndCost
+        With Student t intervals over queries. The policy is taken as fixed
+        before the test queries were seen.
+
+    Raises
+    ------
+    DataError
+        When shapes do not fit or a value is not finite.
+
+    Examples
+    --------
+    >>> scores, costs = [[0.0, 1.0], [1.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]
+    >>> worth = quality_and_cost([1, 0], scores, costs)
+    >>> worth.quality.value, worth.cost_per_1k.value
+    (1.0, 500.0)
+    """
+    scores, costs = _matrix("scores", scores), _matrix("costs", costs)
+    policy = _as_policy(choice, scores.shape)
+    if costs.shape != scores.shape:
+        raise DataError(f"costs of shape {costs.shape} for scores of shape {scores.shape}")
+    return QualityAndCost(
+        quality=mean_interval((policy * scores).sum(axis=1), level),
+        cost_per_1k=mean_interval(1000 * (policy * costs).sum(axis=1), level),
+    )
+
+
+def quality_kept(
+    choice: ArrayLike,
+    scores: ArrayLike,
+    rng: np.random.Generator,
+    premium: int = -1,
+    n_boot: int = 2000,
+    level: float = 0.95,
+) -> Estimate:
+    """Share of the premium model's quality that a policy keeps.
+
+    Parameters
+    ----------
+    choice : int array, shape (n,), or array, shape (n, n_models)
+    scores : array, shape (n, n_models)
+        Gold scores with a meaningful zero; gains do not do.
+    rng : numpy.random.Generator
+    premium : int, default −1
+        Index of the premium model.
+    n_boot : int, default 2000
+    level : float, default 0.95
+
+    Returns
+    -------
+    Estimate
+        Mean quality of the policy over that of the premium model; above 1 when
+        the policy is better. Paired bootstrap: both means are of the same
+        resample.
+
+    Raises
+    ------
+    DataError
+        When shapes do not fit or a value is not finite.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> quality_kept([0, 1], [[0.5, 1.0], [0.0, 1.0]], rng).value
+    0.75
+    """
+    scores = _matrix("scores", scores)
+    chosen = (_as_policy(choice, scores.shape) * scores).sum(axis=1)
+    statistic = mean_ratio_statistic(chosen, scores[:, premium])
+    return bootstrap_interval(statistic, len(scores), rng, n_boot, level)
+
+
+def policy_values(
+    mean: ArrayLike, scores: ArrayLike, costs: ArrayLike, w: float, level: float = 0.95
+) -> list[PolicyValue]:
+    """Value of the router and of everything it should be compared with.
+
+    Parameters
+    ----------
+    mean : array, shape (n,) for a pair or (n, n_models − 1)
+        Predicted gain over the reference model, the first one.
+    scores : array, shape (n, n_models)
+        Gold scores, or gold gains over the reference model (0 for itself).
+    costs : array, shape (n, n_models)
+        Expected costs, in cost units.
+    w : float
+        The router's price of cost.
+    level : float, default 0.95
+
+    Returns
+    -------
+    list of PolicyValue
+        ``always_premium`` (the dearest model), ``always_cheap`` (the cheapest),
+        ``router`` (at w), ``random`` (at the router's share), ``hull`` (the
+        best mixture of single models at the router's cost), ``oracle`` (by gold
+        score, cost deciding ties), and ``router_10`` … ``router_90`` (the
+        router's ranking at a premium share of 10 … 90 %). The premium share is
+        the share of queries that do not go to the reference model.
+
+    Raises
+    ------
+    DataError
+        When shapes do not fit or a value is not finite.
+
+    Notes
+    -----
+    Intervals take each policy as fixed. The shares need no gold label, so only
+    the sampling of the queries, not of the labels, is left out there.
+
+    Examples
+    --------
+    >>> scores, costs = np.array([[0, 1], [1, 1], [0, 0]]), np.array([[0.0, 1.0]] * 3)
+    >>> values = policy_values([0.9, 0.1, 0.2], scores, costs, w=0.5)
+    >>> {v.policy: round(v.quality.value, 2) for v in values[:4]}
+    {'always_premium': 0.67, 'always_cheap': 0.33, 'router': 0.67, 'random': 0.44}
+    """
+    scores = _matrix("scores", scores)
+    gains, costs = gains_and_costs(np.asarray(mean), np.asarray(costs))
+    if gains.shape != scores.shape:
+        raise DataError(f"gains of {gains.shape[1]} models for scores of shape {scores.shape}")
+    ceiling = float(costs.mean(axis=0).max())
+    return [
+        _policy_value(name, policy, scores, costs, ceiling, level)
+        for name, policy in _policies(gains, scores, costs, w)
+    ]
+
+
+def _policies(
+    gains: FloatArray, scores: FloatArray, costs: FloatArray, w: float
+) -> Iterator[tuple[str, FloatArray]]:
+    n, n_models = scores.shape
+    mean_cost = costs.mean(axis=0)
+    dearest, cheapest = int(np.argmax(mean_cost)), int(np.argmin(mean_cost))
+    router = deterministic(best_model(gains, costs, w), n_models)
+    share = float(1 - router[:, 0].mean())
+    yield "always_premium", always(dearest, n, n_models)
+    yield "always_cheap", always(cheapest, n, n_models)
+    yield "router", router
+    yield "random", random_mix(share, n, n_models, dearest)
+    yield "hull", _hull_policy(scores, costs, float((router * costs).sum(axis=1).mean()))
+    yield "oracle", oracle(scores, costs)
+    for part in SHARES:
+        yield f"router_{round(100 * part)}", mix_at_share(gains[:, 1:], costs, part)
+
+
+def _hull_policy(scores: FloatArray, costs: FloatArray, budget: float) -> FloatArray:
+    """The mixture of single models that costs `budget` and is best on these scores."""
+    cost = costs.mean(axis=0)
+    corners = cost_quality_hull(cost, scores.mean(axis=0))
+    position = float(np.interp(budget, cost[corners], np.arange(len(corners))))
+    low = int(position)
+    high = min(low + 1, len(corners) - 1)
+    mix = np.zeros(len(cost))
+    mix[corners[low]] += 1 - (position - low)
+    mix[corners[high]] += position - low
+    return np.tile(mix, (len(scores), 1))
+
+
+def _policy_value(
+    name: str,
+    policy: FloatArray,
+    scores: FloatArray,
+    costs: FloatArray,
+    ceiling: float,
+    level: float,
+) -> PolicyValue:
+    cost = float((policy * costs).sum(axis=1).mean())
+    return PolicyValue(
+        policy=name,
+        premium_share=float(1 - policy[:, 0].mean()),
+        quality=mean_interval((policy * scores).sum(axis=1), level),
+        cost_per_1k=1000 * cost,
+        saving_share=1 - cost / ceiling if ceiling > 0 else 0.0,
+    )
+
+
+def regret_curve(predicted: ArrayLike, gain: ArrayLike, w: ArrayLike) -> RegretCurve:
+    """Utility that a router loses against the oracle, at each price of cost.
+
+    Parameters
+    ----------
+    predicted : array, shape (n,)
+        ψ̂, in gain units: its level counts, not only its ranking.
+    gain : array, shape (n,)
+        Gold gain, premium minus cheap.
+    w : array, shape (k,)
+        Prices of a premium call, in gain units.
+
+    Returns
+    -------
+    RegretCurve
+        Not negative. The oracle sees the label noise of each query, so even
+        the best router has regret.
+
+    Raises
+    ------
+    DataError
+        When lengths differ or a value is not finite.
+
+    Notes
+    -----
+    Under unit costs ``regret(w) = mean(max(g − w, 0)) − mean(1{ψ̂ > w}·(g − w))``.
+
+    Examples
+    --------
+    >>> regret_curve([0.4, 0.1], [1.0, 0.0], [0.2, 0.5]).regret.tolist()
+    [0.0, 0.25]
+    """
+    predicted = as_column("predicted", predicted)
+    gain = as_column("gain", gain, len(predicted))
+    prices = as_column("w", np.atleast_1d(w))
+    best = np.array([np.maximum(gain - price, 0).mean() for price in prices])
+    router = np.array([((predicted > price) * (gain - price)).mean() for price in prices])
+    constant = np.maximum(gain.mean() - prices, 0)
+    return RegretCurve(w=prices, regret=best - router, constant=best - constant)
+
+
+def calibration_of_gain(
+    predicted: ArrayLike,
+    std: ArrayLike,
+    gold: ArrayLike,
+    n_bins: int = 10,
+    level: float = 0.95,
+) -> GainCalibration:
+    """Compare predicted gains with held-out gold gains.
+
+    Parameters
+    ----------
+    predicted, std : arrays, shape (n,)
+        ψ̂ and its standard deviation, label noise not included.
+    gold : array, shape (n,)
+        Gold gains of the same queries.
+    n_bins : int, default 10
+        Bins of about equally many queries; fewer where predictions are tied.
+    level : float, default 0.95
+
+    Returns
+    -------
+    GainCalibration
+        Slope and intercept are NaN, with a warning, when all predictions are
+        equal.
+
+    Raises
+    ------
+    OptionError
+        When `n_bins` is below 1.
+    DataError
+        With fewer than three queries, differing lengths or a value that is not
+        finite.
+
+    Notes
+    -----
+    Slope and intercept by least squares with heteroscedasticity-consistent
+    (HC3) standard errors, as the noise of a gain depends on the query.
+
+    References
+    ----------
+    Long & Ervin (2000), "Using heteroscedasticity consistent standard errors",
+    The American Statistician 54(3), https://doi.org/10.1080/00031305.2000.10474549.
+
+    Examples
+    --------
+    >>> x = np.linspace(-1, 1, 40)
+    >>> found = calibration_of_gain(x, np.full(40, 0.1), x / 2, n_bins=4)
+    >>> round(found.slope.value, 6), len(found.bins)
+    (0.5, 4)
+    """
+    if n_bins < 1:
+        raise OptionError.of("n_bins", n_bins, "a whole number of at least 1")
+    predicted = as_column("predicted", predicted)
+    std, gold = as_column("std", std, len(predicted)), as_column("gold", gold, len(predicted))
+    if len(predicted) < 3:
+        raise DataError(f"{len(predicted)} queries: a calibration needs at least 3")
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    place = np.searchsorted(edges, predicted, side="right")
+    bins = tuple(
+        CalibrationBin(
+            predicted=float(predicted[place == one].mean()),
+            predicted_std=float(std[place == one].mean()),
+            gold=mean_interval(gold[place == one], level),
+        )
+        for one in np.unique(place)
+    )
+    intercept, slope = _line(predicted, gold, level)
+    return GainCalibration(
+        bins=bins, slope=slope, intercept=intercept, coverage=_bin_coverage(bins, level)
+    )
+
+
+def _bin_coverage(bins: tuple[CalibrationBin, ...], level: float) -> float:
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    agree = []
+    for one in bins:
+        # Errors of similar queries move together, so averaging does not shrink their deviation.
+        widths = one.gold.high - one.gold.value, z * one.predicted_std
+        agree.append(abs(one.gold.value - one.predicted) <= float(np.hypot(*widths)))
+    return float(np.mean(agree))
+
+
+def _line(x: FloatArray, y: FloatArray, level: float) -> tuple[Estimate, Estimate]:
+    n = len(x)
+    if np.ptp(x) == 0:
+        nan = float("nan")
+        unknown = t_estimate(nan, nan, n, level, ("all predictions are equal",))
+        return unknown, unknown
+    design = np.column_stack([np.ones(n), x - x.mean()])
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ (design.T @ y)
+    leverage = ((design @ inverse) * design).sum(axis=1)
+    residual = (y - design @ coefficients) / (1 - np.minimum(leverage, 0.999))
+    covariance = inverse @ (design.T * residual**2) @ design @ inverse
+    # Back from the centred line: intercept = level at the mean − slope · mean.
+    back = np.array([[1.0, -x.mean()], [0.0, 1.0]])
+    coefficients, covariance = back @ coefficients, back @ covariance @ back.T
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    both = [
+        t_estimate(float(value), float(error), n, level, df=n - 2)
+        for value, error in zip(coefficients, errors, strict=True)
+    ]
+    return both[0], both[1]
+
+
+def _matrix(name: str, values: ArrayLike) -> FloatArray:
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        raise DataError(f"{name} of shape {matrix.shape}: finite, a row a query, a column a model")
+    return matrix
+
+
+def _as_policy(choice: Any, shape: tuple[int, ...]) -> FloatArray:
+    policy = np.asarray(choice)
+    if policy.shape == shape:
+        return policy.astype(np.float64)
+    if policy.shape != shape[:1] or policy.dtype.kind not in "iu":
+        raise DataError(f"choice of shape {policy.shape}: one model index for each of {shape[0]}")
+    if policy.min() < 0 or policy.max() >= shape[1]:
+        raise DataError(f"choice holds {policy.min()}…{policy.max()}: models are 0…{shape[1] - 1}")
+    indices: IntArray = policy.astype(np.int64)
+    return deterministic(indices, shape[1])
