@@ -32,7 +32,11 @@ def _artifact(value: float = 1.5) -> RouterArtifact:
             "gain": ModelState(
                 kind="linear",
                 config={"intercept": 0.1, "names": ["a", "b"]},
-                arrays={"coef": np.array([value, -2.0]), "scale": np.ones(2, dtype=np.float32)},
+                arrays={
+                    "coef": np.array([value, -2.0]),
+                    "scale": np.ones((2, 3), dtype=np.float32).T,
+                    "intercept": np.array(0.5),
+                },
             ),
             "policy": ModelState(kind="utility", config={"w": 0.3}),
         },
@@ -52,7 +56,7 @@ def _assert_same(one: RouterArtifact, two: RouterArtifact) -> None:
         assert (state.kind, state.config) == (other.kind, other.config)
         assert state.arrays.keys() == other.arrays.keys()
         for key, array in state.arrays.items():
-            assert array.dtype == other.arrays[key].dtype
+            assert (array.dtype, array.shape) == (other.arrays[key].dtype, other.arrays[key].shape)
             np.testing.assert_array_equal(array, other.arrays[key])
     for name in ("config", "data", "metrics", "libraries", "created"):
         assert getattr(one, name) == getattr(two, name)

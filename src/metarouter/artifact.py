@@ -169,7 +169,7 @@ def load_artifact(folder: str | Path) -> RouterArtifact:
 
 def _flat_arrays(artifact: RouterArtifact) -> dict[str, NDArray[Any]]:
     return {
-        f"{part}/{name}": np.ascontiguousarray(array)
+        f"{part}/{name}": np.asarray(array, order="C")
         for part, state in sorted(artifact.parts.items())
         for name, array in sorted(state.arrays.items())
     }

@@ -1,0 +1,427 @@
+"""From labels to a router: features, correction, gain model, threshold, honest numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarouter.artifact import LabelFingerprint, RouterArtifact
+from metarouter.calibration import CalibrationTarget
+from metarouter.correction import make_corrector
+from metarouter.crossfitted import MIN_GOLD, CrossFitted, cross_fit
+from metarouter.errors import DataError, OptionError
+from metarouter.features.pipeline import FeaturePipeline, make_pipeline
+from metarouter.gain.pool import PoolGainModel
+from metarouter.gain.registry import make_gain_model
+from metarouter.labels.read import Labels, read_gain_table
+from metarouter.labels.report import ReadReport
+from metarouter.labels.table import GainTable
+from metarouter.policy.costs import (
+    CostModel,
+    TokenCost,
+    UnitCost,
+    estimate_tokens,
+    fit_token_predictor,
+)
+from metarouter.policy.prices import lookup_price, read_prices
+from metarouter.records import ModelSpec
+from metarouter.router import Router, policy_state, query_hash
+from metarouter.types import FloatArray, ModelState
+
+__all__ = ["FitOptions", "Prices", "fit", "fit_table", "label_fingerprint", "make_cost"]
+
+Prices = str | Path | Mapping[str, ModelSpec]
+"""A price file, or prices by model."""
+
+Progress = Callable[[int, int], None]
+
+_LIBRARIES = ("metarouter", "numpy", "scikit-learn", "scipy", "safetensors", "tokenizers")
+
+
+def fit(
+    gold: Labels | None = None,
+    preference: Labels | None = None,
+    *,
+    premium: str | None = None,
+    cheap: str | None = None,
+    corrector: str = "auto",
+    gain_model: str = "auto",
+    embedder: str = "default",
+    premium_share: float | None = None,
+    budget: float | None = None,
+    max_loss: float | None = None,
+    confidence: float = 0.9,
+    w: float | None = None,
+    cost: Literal["unit", "token"] = "unit",
+    prices: Prices | None = None,
+    folds: int = 5,
+    on_bad_row: Literal["error", "skip"] = "error",
+    score_range: tuple[float, float] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Router:
+    """Learn a router from gold labels, preference labels, or both.
+
+    Learns ψ(q) = E[gold gain given q] by making preference labels comparable
+    with gold ones, and the price of cost at which the premium model is worth
+    calling. Assumes that the gold labels measure what matters, and that who
+    got a gold label depends on nothing but the query.
+
+    Parameters
+    ----------
+    gold, preference : path, list of paths, data frame or iterable of records
+        Label sources, at least one; see
+        :func:`metarouter.labels.read_gain_table`.
+    premium, cheap : str, optional
+        The two models, where the labels know more, or the order is not that of
+        mean gold score.
+    corrector : str, default "auto"
+        How the bias of preference labels is removed; one of
+        :data:`metarouter.correction.CORRECTORS`.
+    gain_model : str, default "auto"
+        One of :data:`metarouter.gain.GAIN_MODELS`.
+    embedder : str, default "default"
+        See :func:`metarouter.features.make_pipeline`.
+    premium_share, budget, max_loss, w : float, optional
+        What sets the threshold, at most one; a premium share of 0.5 by
+        default. The share and the budget are met on the training prompts, the
+        loss limit on cross-fitted gold predictions, which makes its confidence
+        approximate; :func:`metarouter.calibrate` on other gold makes it exact.
+    confidence : float, default 0.9, of `max_loss`.
+    cost : "unit" or "token", default "unit"
+        Count premium calls, or expected USD from token prices.
+    prices : path or mapping of model to ModelSpec, optional
+        Token prices that go before the bundled ones.
+    folds : int, default 5
+        Folds of the cross-fitted metrics; 0 leaves them out.
+    on_bad_row : "error" or "skip", default "error"
+    score_range : (low, high), optional
+        Range of gold scores, which divides gains.
+    seed : int, default 0
+    progress : callable ``(done, total)``, optional
+
+    Returns
+    -------
+    Router
+        Nothing is written before :meth:`Router.save`.
+
+    Raises
+    ------
+    InputError
+        When a row, file or option cannot be used.
+    DataError
+        When the labels cannot support what was asked.
+
+    Examples
+    --------
+    >>> from metarouter.testing import make_world
+    >>> from metarouter.testing.worlds import gold_records
+    >>> world = make_world(n_queries=60, n_gold=60, n_test=0)
+    >>> router = fit(gold=gold_records(world.table), embedder="surface", folds=0)
+    >>> router.route("What is 2 times 17?").model in router.models
+    True
+    """
+    options = FitOptions(
+        corrector=corrector,
+        gain_model=gain_model,
+        embedder=embedder,
+        target=CalibrationTarget(
+            premium_share=premium_share,
+            budget=budget,
+            max_loss=max_loss,
+            w=w,
+            confidence=confidence,
+        ),
+        cost=cost,
+        prices=prices,
+        folds=folds,
+        seed=seed,
+    )
+    table, report = read_gain_table(
+        gold,
+        preference,
+        premium=premium,
+        cheap=cheap,
+        on_bad_row=on_bad_row,
+        score_range=score_range,
+    )
+    return fit_table(table, options, report=report, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitOptions:
+    """Options of :func:`fit` that do not concern reading.
+
+    Raises
+    ------
+    OptionError
+        When `cost` or `folds` is not allowed.
+    """
+
+    corrector: str = "auto"
+    gain_model: str = "auto"
+    embedder: str = "default"
+    target: CalibrationTarget = field(default_factory=CalibrationTarget)
+    cost: str = "unit"
+    prices: Prices | None = None
+    folds: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cost not in {"unit", "token"}:
+            raise OptionError.of("cost", self.cost, "unit or token")
+        if self.folds != 0 and self.folds < 2:
+            raise OptionError.of("folds", self.folds, "0, or at least 2")
+        make_corrector(self.corrector, seed=self.seed)
+        make_gain_model(self.gain_model, seed=self.seed)
+
+    def make_features(self) -> FeaturePipeline:
+        """An unfitted feature pipeline."""
+        return make_pipeline(self.embedder, seed=self.seed)
+
+    def learn(self, table: GainTable) -> PoolGainModel:
+        """Correct a table with features and fit the gain model to it."""
+        return self.learn_with_diagnostics(table)[0]
+
+    def learn_with_diagnostics(self, table: GainTable) -> tuple[PoolGainModel, dict[str, Any]]:
+        """The same, with what the corrector learned."""
+        corrector = make_corrector(self.corrector, seed=self.seed).fit(table)
+        model = PoolGainModel(lambda: make_gain_model(self.gain_model, seed=self.seed))
+        return model.fit(corrector.transform(table)), corrector.diagnostics_
+
+    def as_config(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        return {
+            "corrector": self.corrector,
+            "gain_model": self.gain_model,
+            "embedder": self.embedder,
+            "cost": self.cost,
+            "folds": self.folds,
+            "seed": self.seed,
+        }
+
+
+def fit_table(
+    table: GainTable,
+    options: FitOptions | None = None,
+    *,
+    report: ReadReport | None = None,
+    progress: Progress | None = None,
+) -> Router:
+    """Learn a router from a table of gains; see :func:`fit`."""
+    options = FitOptions() if options is None else options
+    tick = _Ticks(progress, total=4)
+    pipeline = options.make_features().fit(table.queries)
+    features = pipeline.transform(table.queries)
+    tick()
+    table = table.with_features(features)
+    model, diagnostics = options.learn_with_diagnostics(table)
+    tick()
+    crossed = _cross_fitted(table, options)
+    tick()
+    cost = make_cost(table, options.cost, options.prices)
+    w, reason = _price_of_cost(table, options, model, cost, crossed)
+    parts = {
+        "features": pipeline.state(),
+        "gain": model.state(),
+        "cost": cost.state(),
+        "seen": ModelState(kind="query_hashes", arrays={"hash": _query_hashes(table)}),
+    }
+    artifact = RouterArtifact(
+        models=table.models,
+        parts={**parts, "policy": policy_state(parts, w=w, cost_unit=cost.unit)},
+        config=options.as_config()
+        | {
+            "calibration": options.target.as_config() | {"reason": reason},
+            "diagnostics": _json_value(diagnostics),
+            "labels": None if report is None else _json_value(report.to_dict()),
+        },
+        data=_fingerprints(table),
+        metrics=_metrics(crossed, options.seed),
+        libraries=_library_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    tick()
+    return Router.from_artifact(artifact)
+
+
+def make_cost(table: GainTable, kind: str, prices: Prices | None = None) -> CostModel:
+    """The cost model of a table's models.
+
+    Parameters
+    ----------
+    table : GainTable with features
+        Its token counts, where it has any, teach how long answers are.
+    kind : "unit" or "token"
+    prices : path or mapping of model to ModelSpec, optional
+        Prices that go before the bundled ones.
+
+    Raises
+    ------
+    OptionError
+        When the price of a model is not known.
+    """
+    if kind == "unit":
+        return UnitCost.for_pool(len(table.models))
+    given = read_prices(prices) if isinstance(prices, str | Path) else prices or {}
+    specs = [lookup_price(model, given) for model in table.models]
+    return TokenCost(
+        input_usd_per_mtok=[spec.input_usd_per_mtok or 0.0 for spec in specs],
+        output_usd_per_mtok=[spec.output_usd_per_mtok or 0.0 for spec in specs],
+        predictor=fit_token_predictor(_table_features(table), _completion_tokens(table)),
+    )
+
+
+def label_fingerprint(table: GainTable) -> LabelFingerprint:
+    """Identity of the labels' content, whatever the order of their rows.
+
+    Hashes, for each row sorted, its query's text, models, judge, gain and
+    weight; equal fingerprints mean equal training labels.
+    """
+    keys = [
+        hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in table.queries
+    ]
+    names = [name.encode() for name in table.models]
+    judges = [name.encode() for name in table.judges]
+    rows = sorted(
+        b"\0".join((keys[q], names[c], names[b], judges[j], values))
+        for q, c, b, j, values in zip(
+            table.query.tolist(),
+            table.candidate.tolist(),
+            table.baseline.tolist(),
+            table.judge.tolist(),
+            map(bytes, np.column_stack([table.gain, table.weight]).astype("<f8")),
+            strict=True,
+        )
+    )
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row + b"\n")
+    return LabelFingerprint(rows=len(rows), sha256=digest.hexdigest())
+
+
+class _Ticks:
+    """Counts finished steps for a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress = progress
+        self.total = total
+        self.done = 0
+
+    def __call__(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _cross_fitted(table: GainTable, options: FitOptions) -> CrossFitted | None:
+    """Out-of-fold gold predictions; None when not wanted or too few gold labels."""
+    n_gold = len(np.unique(table.query[table.is_gold]))
+    if options.folds == 0 or n_gold < MIN_GOLD:
+        return None
+    return cross_fit(
+        table, options.make_features, options.learn, folds=options.folds, seed=options.seed
+    )
+
+
+def _price_of_cost(
+    table: GainTable,
+    options: FitOptions,
+    model: PoolGainModel,
+    cost: CostModel,
+    crossed: CrossFitted | None,
+) -> tuple[float, str]:
+    """The policy's w, and how it was found."""
+    target = options.target
+    if target.w is not None:
+        return target.w, "as given"
+    features = _table_features(table)
+    prompt_tokens = np.array([estimate_tokens(text) for text in table.queries], dtype=np.float64)
+    costs = cost.costs(features, prompt_tokens)
+    if target.max_loss is None:
+        found = target.from_queries(model.predict(features).mean, costs)
+        return found.w, found.reason
+    if crossed is None or not table.is_pair:
+        raise OptionError(
+            f"max_loss at fitting needs two models, {MIN_GOLD} gold queries and folds; "
+            "otherwise fit with another target and calibrate on held-out gold"
+        )
+    rng = np.random.default_rng(options.seed)
+    found = target.from_gold(crossed.score, crossed.gain, costs[table.gold().query], rng)
+    return found.w, found.reason
+
+
+def _table_features(table: GainTable) -> NDArray[np.float32]:
+    if table.features is None:
+        raise DataError("the table has no features: call with_features first")
+    return table.features
+
+
+def _completion_tokens(table: GainTable) -> FloatArray:
+    """Mean tokens of each model's answer to each query, (n_queries, n_models); NaN unknown."""
+    total = np.zeros((table.n_queries, len(table.models)))
+    count = np.zeros_like(total)
+    for model, tokens in (
+        (table.candidate, table.candidate_tokens),
+        (table.baseline, table.baseline_tokens),
+    ):
+        known = np.isfinite(tokens)
+        np.add.at(total, (table.query[known], model[known]), tokens[known])
+        np.add.at(count, (table.query[known], model[known]), 1.0)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def _query_hashes(table: GainTable) -> NDArray[np.uint64]:
+    """Sorted hashes of the training queries, so that an evaluation can leave them out."""
+    return np.sort(np.array([query_hash(text) for text in table.queries], dtype=np.uint64))
+
+
+def _fingerprints(table: GainTable) -> dict[str, LabelFingerprint]:
+    sources = {"gold": table.gold(), "preference": table.preference()}
+    return {name: label_fingerprint(rows) for name, rows in sources.items() if len(rows)}
+
+
+def _metrics(crossed: CrossFitted | None, seed: int) -> dict[str, Any]:
+    """What the router is worth on gold labels that its folds did not see."""
+    if crossed is None:
+        return {}
+    from metarouter.evaluation.intervals import bootstrap_interval
+    from metarouter.evaluation.metrics import efficiency_gain_area_statistic
+
+    area = bootstrap_interval(
+        efficiency_gain_area_statistic(crossed.score, crossed.gain),
+        len(crossed),
+        np.random.default_rng(seed),
+        n_boot=500,
+    )
+    gain = {"value": float(np.average(crossed.gain, weights=crossed.weight)), "n": len(crossed)}
+    metrics: dict[str, Any] = _json_value({"efficiency_gain_area": asdict(area), "gold_gain": gain})
+    return metrics
+
+
+def _library_versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _json_value(value: Any) -> Any:
+    """Plain JSON: NumPy scalars become Python's, NaN and infinities null."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_json_value(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

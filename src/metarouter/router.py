@@ -1,0 +1,276 @@
+"""The router: features, gain scorer, cost and policy, from one artifact.
+
+A router that was just fitted is made from its artifact by the same code as one
+that is read from disk, so what is saved, served and measured are the same.
+Routing is pure and synchronous: no clock, no randomness, no state that a call
+changes, so any number of threads may share a router.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from metarouter.artifact import RouterArtifact, save_artifact
+from metarouter.errors import ArtifactError, InputError
+from metarouter.features.pipeline import load_pipeline
+from metarouter.gain.scoring import GainScorer, load_gain_model
+from metarouter.labels.messages import message_problem, render_messages
+from metarouter.policy.costs import CostModel, estimate_tokens, load_cost
+from metarouter.policy.rule import UtilityPolicy
+from metarouter.records import Decision, GainEstimate, Message, Query
+from metarouter.types import FloatArray, ModelState
+
+if TYPE_CHECKING:
+    from metarouter.features.pipeline import FeaturePipeline
+
+__all__ = ["AnyQuery", "Router", "policy_state", "query_hash", "query_text"]
+
+AnyQuery = str | Query | Sequence[Message | Mapping[str, Any]]
+"""What can be routed: a text, a :class:`Query`, or a chat history."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Router:
+    """Chooses a model for each query by predicted gain and cost.
+
+    Made by :func:`metarouter.fit` or :func:`metarouter.load`; thread-safe and
+    deterministic.
+
+    Attributes
+    ----------
+    artifact : RouterArtifact, all that is saved.
+    features : fitted feature pipeline, texts to X.
+    scorer : predicts ψ̂(x) and its standard deviation.
+    cost : expected cost of each model for a query.
+    policy : the utility rule.
+    """
+
+    artifact: RouterArtifact
+    features: FeaturePipeline
+    scorer: GainScorer
+    cost: CostModel
+    policy: UtilityPolicy
+
+    @classmethod
+    def from_artifact(cls, artifact: RouterArtifact) -> Self:
+        """Build the router that an artifact describes.
+
+        Raises
+        ------
+        ArtifactError
+            When a part is missing or of an unknown kind.
+        """
+        missing = {"features", "gain", "cost", "policy"} - artifact.parts.keys()
+        if missing:
+            raise ArtifactError(f"the router lacks its {min(missing)} part: fit it again")
+        parts = artifact.parts
+        return cls(
+            artifact=artifact,
+            features=load_pipeline(parts["features"]),
+            scorer=load_gain_model(parts["gain"]),
+            cost=load_cost(parts["cost"]),
+            policy=_load_policy(artifact),
+        )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Model names, the reference model first; a pair is (cheap, premium)."""
+        return self.artifact.models
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it was fitted on and how well that went, as JSON values."""
+        return {
+            "created": self.artifact.created,
+            "models": list(self.models),
+            "policy_version": self.policy.version,
+            "w": self.policy.w,
+            "cost_unit": self.policy.cost_unit,
+            "rows": {name: source.rows for name, source in self.artifact.data.items()},
+            "query_hashes": self._query_hashes(),
+            **self.artifact.config,
+            "metrics": self.artifact.metrics,
+        }
+
+    def route(self, query: AnyQuery) -> Decision:
+        """Decide which model answers `query`.
+
+        Parameters
+        ----------
+        query : str, Query, or sequence of messages with `role` and `content`
+
+        Returns
+        -------
+        Decision
+
+        Raises
+        ------
+        InputError
+            When `query` is neither.
+        """
+        text = query_text(query)
+        x = self.features.transform([text])
+        gain = self.scorer.predict(x)
+        costs = self.cost.costs(x, self._prompt_tokens([text]))
+        return self.policy.decide_one(
+            gain.mean.ravel().tolist(), gain.std.ravel().tolist(), costs[0].tolist()
+        )
+
+    def route_batch(self, queries: Sequence[AnyQuery]) -> list[Decision]:
+        """One decision for each query; the same as :meth:`route` on each, faster."""
+        texts = [query_text(query) for query in queries]
+        if not texts:
+            return []
+        x = self.features.transform(texts)
+        costs = self.cost.costs(x, self._prompt_tokens(texts))
+        return self.policy.decide(self.scorer.predict(x), costs)
+
+    def predict_gain(self, queries: Sequence[AnyQuery]) -> GainEstimate:
+        """Predicted quality gains over the reference model.
+
+        Returns
+        -------
+        GainEstimate
+            Shape (n,) for a pair, (n, n_models − 1) for a pool.
+        """
+        x = self.features.transform([query_text(query) for query in queries])
+        gain = self.scorer.predict(x)
+        shape: tuple[int, ...] = (len(x), len(self.models) - 1)
+        shape = shape[:1] if len(self.models) == 2 else shape
+        return GainEstimate(mean=gain.mean.reshape(shape), std=gain.std.reshape(shape))
+
+    def expected_costs(self, queries: Sequence[AnyQuery]) -> FloatArray:
+        """Expected cost of every model for every query, shape (n, n_models)."""
+        texts = [query_text(query) for query in queries]
+        return self.cost.costs(self.features.transform(texts), self._prompt_tokens(texts))
+
+    def with_policy(self, *, w: float, **config: Any) -> Router:
+        """The same router with another price of cost.
+
+        Parameters
+        ----------
+        w : float
+            Gain units that one unit of cost has to buy.
+        **config
+            JSON values that replace entries of the artifact's config, to say
+            how `w` was found.
+
+        Returns
+        -------
+        Router
+            With a policy version of its own.
+        """
+        state = policy_state(self.artifact.parts, w=w, cost_unit=self.policy.cost_unit)
+        artifact = replace(
+            self.artifact,
+            parts={**self.artifact.parts, "policy": state},
+            config=self.artifact.config | config,
+        )
+        return replace(self, artifact=artifact, policy=_load_policy(artifact))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the router to a folder; an interrupted save leaves the old one whole.
+
+        Raises
+        ------
+        ArtifactError
+            When the folder holds other files or cannot be written.
+        """
+        save_artifact(self.artifact, folder)
+
+    def _query_hashes(self) -> list[str]:
+        seen = self.artifact.parts.get("seen")
+        return [] if seen is None else [f"{value:016x}" for value in seen.arrays["hash"].tolist()]
+
+    def _prompt_tokens(self, texts: Sequence[str]) -> FloatArray | None:
+        if self.cost.unit == "calls":
+            return None
+        return np.array([estimate_tokens(text) for text in texts], dtype=np.float64)
+
+
+def query_text(query: AnyQuery) -> str:
+    """The one text that features are made from.
+
+    Raises
+    ------
+    InputError
+        When `query` is neither a text nor a chat history.
+
+    Examples
+    --------
+    >>> query_text([{"role": "user", "content": "Hi"}])
+    'Hi'
+    """
+    if isinstance(query, str):
+        return query
+    if isinstance(query, Query):
+        return query.text if query.messages is None else query_text(query.messages)
+    if not isinstance(query, Sequence):
+        raise InputError(f"query of type {type(query).__name__}; allowed: a text or messages")
+    turns: list[Any] = [
+        {"role": turn.role, "content": turn.content} if isinstance(turn, Message) else turn
+        for turn in query
+    ]
+    problem = message_problem(turns)
+    if problem is not None:
+        raise InputError(f"messages: {problem}; allowed: objects with role and content")
+    return render_messages(turns)
+
+
+def query_hash(text: str) -> int:
+    """Identity of a query by its text: the first 64 bits of its sha256.
+
+    Examples
+    --------
+    >>> query_hash(" Hi ") == query_hash("Hi")
+    True
+    """
+    digest = hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def policy_state(parts: Mapping[str, ModelState], *, w: float, cost_unit: str) -> ModelState:
+    """State of the utility rule; its version names the rule and all it rests on.
+
+    Parameters
+    ----------
+    parts : mapping with "features", "gain" and "cost"
+    w : float
+    cost_unit : str, "calls" or "USD"
+
+    Returns
+    -------
+    ModelState
+        The version is the first 12 hex digits of the sha256 of all that a
+        decision depends on: equal versions decide alike.
+    """
+    digest = hashlib.sha256(f"{w!r} {cost_unit}".encode())
+    for name in ("cost", "features", "gain"):
+        state = parts[name]
+        digest.update(f"{state.kind} {json.dumps(state.config, sort_keys=True)}".encode())
+        for key in sorted(state.arrays):
+            digest.update(key.encode() + state.arrays[key].tobytes())
+    config = {"w": float(w), "cost_unit": cost_unit, "version": digest.hexdigest()[:12]}
+    return ModelState(kind="utility", config=config)
+
+
+def _load_policy(artifact: RouterArtifact) -> UtilityPolicy:
+    state = artifact.parts["policy"]
+    if state.kind != "utility":
+        raise ArtifactError(f"policy kind = {state.kind!r}; allowed: utility; upgrade metarouter")
+    try:
+        return UtilityPolicy(
+            models=artifact.models,
+            w=state.config["w"],
+            cost_unit=state.config["cost_unit"],
+            version=state.config["version"],
+        )
+    except KeyError as error:
+        raise ArtifactError(f"the policy lacks {error}: fit the router again") from error
