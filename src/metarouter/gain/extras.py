@@ -28,7 +28,8 @@ def import_train(module: str, feature: str) -> Any:
 def one_thread() -> AbstractContextManager[Any]:
     """Keep the fits inside from starting threads.
 
-    Many small fits gain nothing from threads, and where other work runs they
+    Import the training library first: only threads of loaded libraries are
+    limited. Many small fits gain nothing from threads, and where other work runs they
     wait for one another at every step (measured: boosting 103 s instead of 3).
     """
     limits: AbstractContextManager[Any] = import_train(

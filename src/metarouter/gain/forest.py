@@ -90,9 +90,10 @@ class ForestGain(ScoredGain):
         rng = np.random.default_rng(self.seed)
         halves = half_samples(rows.n_groups, self.n_bags, self.largest_bag, rng)
         seeds = rng.integers(2**31, size=self.n_bags)
+        make = import_train("sklearn.ensemble", "ForestGain").RandomForestRegressor
         with one_thread():
             bags = [
-                self._fit_bag(rows, half, seed)
+                self._fit_bag(make, rows, half, seed)
                 for half, seed in zip(halves, seeds.tolist(), strict=True)
             ]
         trees = [tree for bag in bags for tree in bag]
@@ -106,8 +107,8 @@ class ForestGain(ScoredGain):
         )
         return self._keep(state)
 
-    def _fit_bag(self, rows: TrainingRows, half: BoolArray, seed: int) -> list[Tree]:
-        forest = import_train("sklearn.ensemble", "ForestGain").RandomForestRegressor(
+    def _fit_bag(self, make: Any, rows: TrainingRows, half: BoolArray, seed: int) -> list[Tree]:
+        forest = make(
             n_estimators=self.bag_size,
             max_features=1 / 3,
             min_weight_fraction_leaf=min(0.5, self.leaf_queries / float(half.sum())),
