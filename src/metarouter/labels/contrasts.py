@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metarouter.errors import OptionError
-from metarouter.labels.rows import LabelRows, group_rows
+from metarouter.labels.rows import LabelRows, group_mean, group_rows
 from metarouter.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
@@ -91,10 +91,10 @@ def merge_measurements(rows: LabelRows) -> tuple[LabelRows, IntArray]:
     annotators = np.bincount(group[group_rows(group, rows.annotator)[1]])
     has_weight = np.bincount(group, rows.weight)[group] > 0
     merged = rows.take(first).with_columns(
-        value=_group_mean(group, rows.value, np.where(has_weight, rows.weight, 1.0)),
+        value=group_mean(group, rows.value, np.where(has_weight, rows.weight, 1.0)),
         weight=np.bincount(group, rows.weight) / size * annotators,
         **{
-            name: _group_mean(group, tokens, (~np.isnan(tokens)).astype(np.float64))
+            name: group_mean(group, tokens, (~np.isnan(tokens)).astype(np.float64))
             for name in ("prompt_tokens", "tokens_a", "tokens_b")
             for tokens in (getattr(rows, name),)
         },
@@ -213,21 +213,13 @@ def _strength(rows: LabelRows, n_models: int) -> FloatArray:
     is_pair = rows.model_b >= 0
     pairs, scores = rows.take(is_pair), rows.take(~is_pair)
     group = group_rows(scores.query, scores.judge)[0]
-    level = _group_mean(group, scores.value, np.ones(len(scores)))
+    level = group_mean(group, scores.value, np.ones(len(scores)))
     model = np.concatenate([pairs.model_a, pairs.model_b, scores.model_a])
     value = np.concatenate([pairs.value / 2, -pairs.value / 2, scores.value - level[group]])
     weight = np.concatenate([pairs.weight, pairs.weight, scores.weight])
     total = np.bincount(model, weight, minlength=n_models)
     with np.errstate(invalid="ignore"):
         mean: FloatArray = np.bincount(model, weight * value, minlength=n_models) / total
-    return mean
-
-
-def _group_mean(group: IntArray, value: FloatArray, weight: FloatArray) -> FloatArray:
-    """Weighted mean of each group; NaN where the weights are all 0."""
-    total = np.bincount(group, weight)
-    with np.errstate(invalid="ignore"):
-        mean: FloatArray = np.bincount(group, weight * np.nan_to_num(value)) / total
     return mean
 
 

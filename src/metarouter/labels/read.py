@@ -231,6 +231,7 @@ def _joined(tables: list[pa.Table], ledgers: list[Ledger]) -> tuple[LabelRows, N
     tables.clear()  # a million texts need not be in memory twice
     rows, names = make_label_rows(table)
     del table
+    pa.default_memory_pool().release_unused()
     clash = clashing_ids(rows)
     for file, ledger in enumerate(ledgers):
         ledger.reject(_clashes(rows, names, np.flatnonzero(clash & (rows.file == file))))

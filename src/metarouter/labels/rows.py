@@ -12,7 +12,7 @@ from metarouter.types import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["LabelRows", "Names", "group_rows", "make_label_rows"]
+__all__ = ["LabelRows", "Names", "group_mean", "group_rows", "make_label_rows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +114,14 @@ def group_rows(*columns: Any) -> tuple[IntArray, IntArray]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return rank[group], first[order]
+
+
+def group_mean(group: IntArray, value: FloatArray, weight: FloatArray) -> FloatArray:
+    """Weighted mean of each group; NaN where the weights are all 0."""
+    total = np.bincount(group, weight)
+    with np.errstate(invalid="ignore"):
+        mean: FloatArray = np.bincount(group, weight * np.nan_to_num(value)) / total
+    return mean
 
 
 def _dense(column: Any) -> tuple[IntArray, int]:

@@ -1,0 +1,324 @@
+"""Statistics of labels: distributions, agreement of the sources, bias by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import NormalDist
+
+import numpy as np
+
+from metarouter.errors import MissingDependencyError
+from metarouter.labels.findings import make_findings
+from metarouter.labels.report import LabelSource, ReadReport
+from metarouter.labels.rows import group_mean, group_rows
+from metarouter.labels.summary import (
+    Agreement,
+    LabelSummary,
+    NameCount,
+    SliceBias,
+    SourceSummary,
+)
+from metarouter.labels.table import GainTable
+from metarouter.records import Estimate
+from metarouter.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["mean_estimate", "summarise_labels", "welch_estimate"]
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+LEVEL = 0.95
+
+
+def summarise_labels(table: GainTable, report: ReadReport | None = None) -> LabelSummary:
+    """Summarise labels: what is there, how the sources compare, what they can support.
+
+    Where both sources label the same query, their gains are compared pair by
+    pair. Where they do not, the mean gains of the two sources are compared
+    within slices (domain, length, judge), which measures the bias only if,
+    inside a slice, which queries got gold labels has nothing to do with their
+    gains. Repeated labels of a query are averaged first, so that each query
+    counts once and the rows behind an interval are independent.
+
+    Parameters
+    ----------
+    table : GainTable
+    report : ReadReport or None
+        What reading found, for the findings about duplicates and bad rows.
+
+    Returns
+    -------
+    LabelSummary
+
+    Notes
+    -----
+    Intervals are 95 % for each slice alone; the findings name a slice only if
+    its interval at level 1 − 0.05 / (number of slices) excludes 0.
+
+    References
+    ----------
+    Welch (1947), The generalization of "Student's" problem when several
+    different population variances are involved, Biometrika 34.
+    https://doi.org/10.1093/biomet/34.1-2.28
+
+    Examples
+    --------
+    >>> from metarouter.labels.table import make_gain_table
+    >>> table = make_gain_table(
+    ...     queries=["a", "b", "c"], gain=[1, 0, 0.5], is_gold=[True, False, False]
+    ... )
+    >>> summary = summarise_labels(table)
+    >>> [(source.source, source.rows, source.mean) for source in summary.sources]
+    [('gold', 1, 1.0), ('preference', 2, 0.25)]
+    """
+    contrast = _main_contrast(table)
+    summary = LabelSummary(
+        models=table.models,
+        contrast=None if contrast is None else _names(table, contrast),
+        gold_gain=None if contrast is None else _gold_gain(table, contrast),
+        n_rows=len(table),
+        n_queries=table.n_queries,
+        sources=tuple(_source_summaries(table)),
+        model_counts=_model_counts(table),
+        judge_counts=_counts(table, table.judge, table.judges),
+        domain_counts=_counts(table, table.domain[table.query], table.domains),
+        agreement=_agreement(table),
+        slices=() if contrast is None else _slices(table, contrast),
+        findings=(),
+        report=report,
+    )
+    return replace(summary, findings=make_findings(summary))
+
+
+def mean_estimate(values: FloatArray, level: float = LEVEL) -> Estimate | None:
+    """Mean of independent values with a t interval; None for fewer than two.
+
+    Examples
+    --------
+    >>> estimate = mean_estimate(np.array([0.0, 1.0, 0.0, 1.0]))
+    >>> round(estimate.low, 3), estimate.value, round(estimate.high, 3)
+    (-0.419, 0.5, 1.419)
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    std_error = float(np.std(values, ddof=1) / np.sqrt(n))
+    return _t_estimate(float(np.mean(values)), std_error, n - 1, n, level)
+
+
+def welch_estimate(a: FloatArray, b: FloatArray, level: float = LEVEL) -> Estimate | None:
+    """Difference of means a − b with Welch's interval; None below two values in either.
+
+    Assumes that `a` and `b` are independent samples; where the same queries are
+    in both and their gains go together, the interval is too wide.
+
+    Examples
+    --------
+    >>> estimate = welch_estimate(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0]))
+    >>> round(estimate.value, 3), round(estimate.std_error, 3)
+    (1.5, 0.764)
+    """
+    if len(a) < 2 or len(b) < 2:
+        return None
+    var_a, var_b = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
+    total = float(var_a + var_b)
+    # Welch-Satterthwaite degrees of freedom
+    spread = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
+    freedom = total**2 / spread if spread > 0 else len(a) + len(b) - 2
+    difference = float(np.mean(a) - np.mean(b))
+    return _t_estimate(difference, total**0.5, float(freedom), len(a) + len(b), level)
+
+
+def _t_estimate(value: float, std_error: float, freedom: float, n: int, level: float) -> Estimate:
+    half = _t_quantile(0.5 + level / 2, freedom) * std_error
+    return Estimate(
+        value=value,
+        std_error=std_error,
+        low=value - half,
+        high=value + half,
+        n=n,
+        level=level,
+    )
+
+
+def _t_quantile(probability: float, freedom: float) -> float:
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise MissingDependencyError.of("checking labels", "train") from error
+    return float(stats.t.ppf(probability, freedom))
+
+
+def _source_masks(table: GainTable) -> dict[LabelSource, BoolArray]:
+    return {"gold": table.is_gold, "preference": ~table.is_gold}
+
+
+def _source_summaries(table: GainTable) -> Iterator[SourceSummary]:
+    for source, mask in _source_masks(table).items():
+        gain = table.gain[mask]
+        if not len(gain):
+            continue
+        yield SourceSummary(
+            source=source,
+            rows=len(gain),
+            queries=len(np.unique(table.query[mask])),
+            mean=float(gain.mean()),
+            std=float(gain.std(ddof=1)) if len(gain) > 1 else 0.0,
+            share_ties=float(np.mean(gain == 0)),
+            quantiles=tuple((p, float(np.quantile(gain, p))) for p in QUANTILES),
+        )
+
+
+def _counts(table: GainTable, code: IntArray, names: tuple[str, ...]) -> tuple[NameCount, ...]:
+    """Rows of each source by name, the most frequent first; names without rows left out."""
+    known = code >= 0
+    gold = np.bincount(code[known & table.is_gold], minlength=len(names))
+    preference = np.bincount(code[known & ~table.is_gold], minlength=len(names))
+    counts = [
+        NameCount(name=name, gold=int(gold[i]), preference=int(preference[i]))
+        for i, name in enumerate(names)
+        if gold[i] + preference[i]
+    ]
+    return tuple(sorted(counts, key=lambda count: -(count.gold + count.preference)))
+
+
+def _model_counts(table: GainTable) -> tuple[NameCount, ...]:
+    candidate = _counts(table, table.candidate, table.models)
+    baseline = {count.name: count for count in _counts(table, table.baseline, table.models)}
+    for count in candidate:
+        other = baseline.pop(count.name, NameCount(name=count.name, gold=0, preference=0))
+        baseline[count.name] = replace(
+            count, gold=count.gold + other.gold, preference=count.preference + other.preference
+        )
+    return tuple(baseline[name] for name in table.models if name in baseline)
+
+
+def _main_contrast(table: GainTable) -> tuple[int, int] | None:
+    """The pair with most gold labels, or most labels if there is no gold."""
+    rows = table.gold() if table.is_gold.any() else table
+    if not len(rows):
+        return None
+    group, first = group_rows(rows.candidate, rows.baseline)
+    best = first[int(np.argmax(np.bincount(group)))]
+    return int(rows.candidate[best]), int(rows.baseline[best])
+
+
+def _names(table: GainTable, contrast: tuple[int, int]) -> tuple[str, str]:
+    return table.models[contrast[0]], table.models[contrast[1]]
+
+
+def _is_about(table: GainTable, contrast: tuple[int, int]) -> BoolArray:
+    mask: BoolArray = (table.candidate == contrast[0]) & (table.baseline == contrast[1])
+    return mask
+
+
+def _query_means(table: GainTable, rows: BoolArray) -> tuple[IntArray, FloatArray]:
+    """Queries of some rows, and the weighted mean gain of each."""
+    chosen = np.flatnonzero(rows & (table.weight > 0))
+    query, group = np.unique(table.query[chosen], return_inverse=True)
+    return query, group_mean(group, table.gain[chosen], table.weight[chosen])
+
+
+def _gold_gain(table: GainTable, contrast: tuple[int, int]) -> Estimate | None:
+    return mean_estimate(_query_means(table, _is_about(table, contrast) & table.is_gold)[1])
+
+
+def _agreement(table: GainTable) -> Agreement:
+    """Gold against preference on the (query, models) that both label."""
+    unit, first = group_rows(table.query, table.candidate, table.baseline)
+    means = []
+    for mask in _source_masks(table).values():
+        rows = mask & (table.weight > 0)
+        mean = np.full(len(first), np.nan)
+        found, group = np.unique(unit[rows], return_inverse=True)
+        mean[found] = group_mean(group, table.gain[rows], table.weight[rows])
+        means.append(mean)
+    both = ~np.isnan(means[0]) & ~np.isnan(means[1])
+    gold, preference = means[0][both], means[1][both]
+    query = table.query[first][both]
+    n_queries = len(np.unique(query))
+    cluster = np.unique(query, return_inverse=True)[1]
+    signed = (gold != 0) & (preference != 0)
+    same = np.sign(gold[signed]) == np.sign(preference[signed])
+    return Agreement(
+        n=len(gold),
+        n_queries=n_queries,
+        correlation=_correlation(gold, preference, n_queries),
+        mean_difference=mean_estimate(group_mean(cluster, gold - preference, np.ones(len(gold)))),
+        sign_agreement=float(same.mean()) if len(same) else None,
+        n_signed=len(same),
+    )
+
+
+def _correlation(a: FloatArray, b: FloatArray, n: int) -> Estimate | None:
+    """Pearson's correlation with Fisher's interval from `n` independent units."""
+    if n < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    value = float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
+    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) / (n - 3) ** 0.5
+    centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
+    return Estimate(
+        value=value,
+        std_error=(1 - value**2) / (n - 3) ** 0.5,
+        low=float(np.tanh(centre - half)),
+        high=float(np.tanh(centre + half)),
+        n=n,
+        level=LEVEL,
+    )
+
+
+def _slices(table: GainTable, contrast: tuple[int, int]) -> tuple[SliceBias, ...]:
+    """The whole and each slice, for the main contrast; for a pool each pair of models."""
+    about = _is_about(table, contrast)
+    parts: list[tuple[str, str, BoolArray]] = [("all", "queries", about)]
+    parts += [
+        ("domain", name, about & (table.domain[table.query] == code))
+        for code, name in enumerate(table.domains)
+    ]
+    parts += [("length", name, about & mask) for name, mask in _length_slices(table)]
+    judges = np.unique(table.judge[about & ~table.is_gold])
+    if len(judges) > 1:
+        parts += [
+            ("judge", table.judges[code], about & (table.is_gold | (table.judge == code)))
+            for code in judges
+        ]
+    if not table.is_pair:
+        parts += [
+            ("models", " over ".join(_names(table, pair)), _is_about(table, pair))
+            for pair in _pairs(table)
+        ]
+    parts = [part for part in parts if part[2].any()]
+    return tuple(_slice(table, *part, n_slices=len(parts)) for part in parts)
+
+
+def _pairs(table: GainTable) -> list[tuple[int, int]]:
+    first = group_rows(table.candidate, table.baseline)[1]
+    return [(int(table.candidate[i]), int(table.baseline[i])) for i in first]
+
+
+def _length_slices(table: GainTable) -> list[tuple[str, BoolArray]]:
+    """Tertiles of the length of the query text in characters."""
+    length = np.array([len(text) for text in table.queries])[table.query]
+    low, high = np.quantile(length, [1 / 3, 2 / 3])
+    return [
+        (f"up to {low:.0f} characters", length <= low),
+        (f"{low:.0f} to {high:.0f} characters", (length > low) & (length <= high)),
+        (f"over {high:.0f} characters", length > high),
+    ]
+
+
+def _slice(table: GainTable, kind: str, name: str, rows: BoolArray, *, n_slices: int) -> SliceBias:
+    gold_queries, gold = _query_means(table, rows & table.is_gold)
+    preference_queries, preference = _query_means(table, rows & ~table.is_gold)
+    labelled = len(np.union1d(gold_queries, preference_queries))
+    strict = welch_estimate(gold, preference, 1 - (1 - LEVEL) / n_slices)
+    return SliceBias(
+        kind=kind,
+        name=name,
+        n_gold=len(gold),
+        n_preference=len(preference),
+        share_gold=len(gold) / labelled if labelled else 0.0,
+        gold_mean=float(gold.mean()) if len(gold) else None,
+        preference_mean=float(preference.mean()) if len(preference) else None,
+        bias=welch_estimate(gold, preference),
+        is_clear=strict is not None and (strict.low > 0 or strict.high < 0),
+    )

@@ -1,0 +1,191 @@
+"""Plain sentences about what labels can and cannot support."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from metarouter.labels.summary import LabelSummary, SliceBias
+
+__all__ = ["make_findings"]
+
+# Below this many, the t interval of a mean gain leans on normality, and half of
+# the gold must be held out to prove anything.
+FEW_GOLD = 30
+
+
+def make_findings(summary: LabelSummary) -> tuple[str, ...]:
+    """Say what the labels support, and what they do not.
+
+    Parameters
+    ----------
+    summary : LabelSummary
+        Its own `findings` are not read.
+
+    Returns
+    -------
+    tuple of str
+        One sentence or two each, the most important first.
+    """
+    return (
+        *_about_gold(summary),
+        *_about_preference(summary),
+        *_about_meeting(summary),
+        *_about_bias(summary),
+        *_about_slices(summary),
+        *_about_models(summary),
+        *_about_reading(summary),
+    )
+
+
+def _rows(summary: LabelSummary, source: str) -> int:
+    return sum(part.rows for part in summary.sources if part.source == source)
+
+
+def _queries(summary: LabelSummary, source: str) -> int:
+    return sum(part.queries for part in summary.sources if part.source == source)
+
+
+def _about_gold(summary: LabelSummary) -> Iterator[str]:
+    n = _queries(summary, "gold")
+    if n == 0:
+        yield (
+            "no gold labels: neither savings nor the bias of the preference labels can be "
+            "measured; add gold labels of some queries."
+        )
+        return
+    if n < FEW_GOLD:
+        yield (
+            f"fewer than {FEW_GOLD} gold labels ({n} queries): savings cannot be proven; "
+            "a router can be fitted, its worth cannot be shown."
+        )
+    if summary.gold_gain is None or summary.contrast is None:
+        return
+    gain = summary.gold_gain
+    candidate, baseline = summary.contrast
+    known = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] from {gain.n:,} queries"
+    if gain.low > 0:
+        yield f"{candidate} is better than {baseline} on average by gold: gain {known}."
+    elif gain.high < 0:
+        yield f"{candidate} is worse than {baseline} on average by gold: gain {known}."
+    else:
+        yield (
+            f"gold labels cannot tell yet whether {candidate} is better than {baseline} on "
+            f"average: gain {known}."
+        )
+
+
+def _about_preference(summary: LabelSummary) -> Iterator[str]:
+    if not _rows(summary, "preference"):
+        yield "no preference labels: the router learns from gold alone."
+    for part in summary.sources:
+        if part.rows > 1 and part.std == 0:
+            yield f"all {part.source} gains are {part.mean:+g}: they cannot tell queries apart."
+
+
+def _about_meeting(summary: LabelSummary) -> Iterator[str]:
+    if len(summary.sources) < 2:
+        return
+    agreement = summary.agreement
+    if not agreement.n:
+        yield (
+            "gold and preference never share a query and pair of models: their agreement is "
+            "estimated by slices only, which assumes that within a slice gold labels were not "
+            "placed by gain."
+        )
+    elif agreement.correlation is None:
+        yield (
+            f"gold and preference meet on {agreement.n_queries:,} queries: too few, or too "
+            "uniform, to say how far they agree."
+        )
+    elif agreement.correlation.low > 0:
+        yield (
+            f"where they meet, preference gains follow gold gains (correlation "
+            f"{agreement.correlation.value:+.2f})."
+        )
+    elif agreement.correlation.high < 0:
+        yield (
+            f"where they meet, preference gains go against gold gains (correlation "
+            f"{agreement.correlation.value:+.2f}): the judge is misleading about which queries "
+            "need the better model."
+        )
+    else:
+        yield (
+            f"where they meet ({agreement.n_queries:,} queries), preference gains do not visibly "
+            "follow gold gains: they may add nothing."
+        )
+
+
+def _about_bias(summary: LabelSummary) -> Iterator[str]:
+    if summary.contrast is None:
+        return
+    candidate, baseline = summary.contrast
+    clear = [part for part in summary.slices if part.is_clear and part.bias is not None]
+    for part in (part for part in clear if part.kind == "all"):
+        favoured = baseline if _shift(part) > 0 else candidate
+        yield f"preference labels favour {favoured} by {abs(_shift(part)):.3f} compared with gold."
+    places = [
+        f"{part.kind} {part.name!r} {_shift(part):+.3f}" for part in clear if part.kind != "all"
+    ]
+    if places:
+        yield f"gold differs clearly from preference (mean gains) in {', '.join(places)}."
+
+
+def _shift(part: SliceBias) -> float:
+    return 0.0 if part.bias is None else part.bias.value
+
+
+def _about_slices(summary: LabelSummary) -> Iterator[str]:
+    if len(summary.sources) < 2:
+        return
+    for part in summary.slices:
+        if part.kind not in {"domain", "length", "models"}:
+            continue
+        if part.n_preference and not part.n_gold:
+            yield (
+                f"{part.kind} {part.name!r} has preference but no gold labels: the bias there "
+                "can only be guessed from elsewhere."
+            )
+        elif part.n_gold and not part.n_preference:
+            yield f"{part.kind} {part.name!r} has gold but no preference labels."
+
+
+def _about_models(summary: LabelSummary) -> Iterator[str]:
+    judges = {count.name for count in summary.judge_counts if count.name}
+    for name in sorted(judges & set(summary.models)):
+        yield f"judge {name!r} is one of the models that it judges: expect self-preference."
+    if _rows(summary, "gold"):
+        without = [count.name for count in summary.model_counts if not count.gold]
+        if without:
+            yield f"no gold labels about: {', '.join(without)}."
+
+
+def _about_reading(summary: LabelSummary) -> Iterator[str]:
+    report = summary.report
+    if report is None:
+        return
+    if report.rows_skipped:
+        yield f"{report.rows_skipped:,} of {report.rows_read:,} rows were bad and left out."
+    if report.rows_unpaired:
+        yield (
+            f"{report.rows_unpaired:,} scores stand alone: a gain needs another model's score "
+            "of the same query by the same judge."
+        )
+    if report.rows_other_models:
+        yield f"{report.rows_other_models:,} rows are about models that were not asked for."
+    if report.repeats:
+        yield (
+            f"{report.repeats:,} rows repeat an earlier one in every field: scores and gains "
+            "were merged, votes are counted as given."
+        )
+    if report.conflicts:
+        yield (
+            f"{report.conflicts:,} times the same judge labelled the same thing differently: "
+            "scores and gains were averaged, votes kept."
+        )
+    if report.texts_under_several_ids:
+        yield (
+            f"{report.texts_under_several_ids:,} texts have more than one query_id: they are "
+            "kept as separate queries, and splits keep them together."
+        )
+    if report.domain_conflicts:
+        yield f"{report.domain_conflicts:,} queries have several domains: the first was kept."
