@@ -15,7 +15,7 @@ from metarouter.types import FloatArray, IntArray
 __all__ = ["CentredDense", "CentredSparse", "Components", "fit_components"]
 
 _OVERSAMPLING = 12
-_POWER_STEPS = 2
+_POWER_STEPS = 4
 _EXACT_UP_TO = 1_024
 _BLOCK_ROWS = 4_096
 # Directions with less than this share of the first one's variance are rounding noise.
@@ -127,7 +127,7 @@ class _Groups:
 def fit_components(matrix: Centred, k: int, rng: np.random.Generator) -> Components:
     """The first `k` principal components, fewer when the rank is lower.
 
-    Exact for up to 1,024 columns, else by a randomised range finder with two
+    Exact for up to 1,024 columns, else by a randomised range finder with four
     power steps.
 
     Parameters
@@ -163,20 +163,38 @@ def fit_components(matrix: Centred, k: int, rng: np.random.Generator) -> Compone
     else:
         basis = _range_of(matrix, min(k + _OVERSAMPLING, n_rows, n_columns), rng)
         small = matrix.t_dot(basis)
-        directions, singular, _ = np.linalg.svd(small, full_matrices=False)
-        variance = singular**2 / n_rows
-    keep = variance[:k] > _RANK_TOLERANCE * max(float(variance[0]), 0.0)
+        turn, squares = _principal(small)
+        directions, variance = small @ turn, squares / n_rows
+    keep = variance[:k] > _RANK_TOLERANCE * variance[:1].sum()
     directions = _with_fixed_signs(directions[:, :k][:, keep])
     return Components(mean=matrix.mean, directions=directions, variance=variance[:k][keep])
 
 
 def _range_of(matrix: Centred, k: int, rng: np.random.Generator) -> FloatArray:
     """Orthonormal basis, shape (n_rows, k), of the leading left singular space."""
-    basis, _ = np.linalg.qr(matrix.dot(rng.standard_normal((matrix.shape[1], k))))
+    basis = _orthonormal(matrix.dot(rng.standard_normal((matrix.shape[1], k))))
     for _ in range(_POWER_STEPS):
-        back, _ = np.linalg.qr(matrix.t_dot(basis))
-        basis, _ = np.linalg.qr(matrix.dot(back))
+        basis = _orthonormal(matrix.dot(_orthonormal(matrix.t_dot(basis))))
     return basis
+
+
+def _orthonormal(tall: FloatArray) -> FloatArray:
+    """Orthonormal basis of the columns of a tall matrix, less those that are rounding noise."""
+    turn, _ = _principal(tall)
+    return tall @ turn
+
+
+def _principal(tall: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """V / s and s², largest first, of the decomposition tall = U s Vᵀ.
+
+    By the small matrix tallᵀ·tall, which is several times faster than a QR or
+    singular value decomposition and exact enough for directions that hold more
+    than 1e-9 of the largest variance.
+    """
+    squares, turn = np.linalg.eigh(tall.T @ tall)
+    squares, turn = squares[::-1], turn[:, ::-1]
+    keep = squares > _RANK_TOLERANCE * squares[:1].sum()
+    return turn[:, keep] / np.sqrt(squares[keep]), squares[keep]
 
 
 def _with_fixed_signs(directions: FloatArray) -> FloatArray:
