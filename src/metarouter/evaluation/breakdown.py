@@ -1,4 +1,4 @@
-"""Where a router is right: calibration, slices of queries, single queries."""
+"""Where a router is right: slices of queries, single queries."""
 
 from __future__ import annotations
 
@@ -13,46 +13,15 @@ from metarouter.records import Decision, Estimate
 from metarouter.types import FloatArray, IntArray
 
 __all__ = [
-    "Calibration",
-    "CalibrationBin",
     "Example",
     "SliceValue",
-    "calibrate_bins",
     "pick_examples",
     "slice_values",
 ]
 
-_MIN_BIN = 25
-_MAX_BINS = 10
 _MIN_SLICE = 15
 _MAX_DOMAINS = 12
 _EXCERPT = 280
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrationBin:
-    """Queries of similar predicted gain: mean prediction and mean gold gain."""
-
-    predicted: float
-    observed: Estimate
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
-    """How predicted gains relate to gold gains.
-
-    Attributes
-    ----------
-    bins : equally many queries each, by increasing prediction.
-    slope : of gold gain on predicted gain; 1 is calibrated, below 1 the
-        predictions are too spread out, 0 says nothing.
-    bias : mean gold gain minus mean predicted gain; positive: too pessimistic
-        about the premium model.
-    """
-
-    bins: tuple[CalibrationBin, ...]
-    slope: Estimate
-    bias: Estimate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,59 +62,6 @@ class Example:
     gain: float
     regret: float
     reason: str
-
-
-def calibrate_bins(predicted: FloatArray, gain: FloatArray, level: float = 0.95) -> Calibration:
-    """Compare predicted with gold gains in up to ten bins of equal size.
-
-    Parameters
-    ----------
-    predicted, gain : arrays, shape (n,), in gain units.
-    level : float, default 0.95
-        Of each bin's own interval.
-
-    Notes
-    -----
-    The slope is least squares with the heteroscedasticity-robust (HC1)
-    standard error; a constant prediction has slope 0 with no interval.
-
-    Examples
-    --------
-    >>> x = np.linspace(0, 1, 100)
-    >>> calibration = calibrate_bins(x, x)
-    >>> len(calibration.bins), round(calibration.slope.value, 6)
-    (4, 1.0)
-    """
-    k = int(np.clip(len(gain) // _MIN_BIN, 1, _MAX_BINS))
-    parts = np.array_split(np.argsort(predicted, kind="stable"), k)
-    return Calibration(
-        bins=tuple(
-            CalibrationBin(
-                predicted=float(predicted[part].mean()), observed=mean_interval(gain[part], level)
-            )
-            for part in parts
-        ),
-        slope=_slope(predicted, gain, level),
-        bias=mean_interval(gain - predicted, level),
-    )
-
-
-def _slope(x: FloatArray, y: FloatArray, level: float) -> Estimate:
-    n, centred = len(x), x - x.mean()
-    spread = float(centred @ centred)
-    if n < 3 or spread <= 1e-12 * n:
-        nan = float("nan")
-        why = ("the predictions do not vary",)
-        return Estimate(value=0.0, std_error=nan, low=nan, high=nan, n=n, warnings=why)
-    slope = float(centred @ y) / spread
-    residual = y - y.mean() - slope * centred
-    error = float(np.sqrt(n / (n - 2) * (centred**2 @ residual**2))) / spread
-    # The t interval of mean_interval, scaled: one place knows the quantile.
-    unit = mean_interval(np.concatenate([-np.ones(n // 2), np.ones(n - n // 2)]), level)
-    half = error * (unit.high - unit.value) / unit.std_error
-    return Estimate(
-        value=slope, std_error=error, low=slope - half, high=slope + half, n=n, level=level
-    )
 
 
 def slice_values(

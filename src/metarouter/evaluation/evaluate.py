@@ -10,26 +10,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from metarouter.errors import DataError
-from metarouter.evaluation.breakdown import (
-    Calibration,
-    Example,
-    SliceValue,
-    calibrate_bins,
-    pick_examples,
-    slice_values,
-)
+from metarouter.evaluation.breakdown import Example, SliceValue, pick_examples, slice_values
 from metarouter.evaluation.curves import quality_curve
 from metarouter.evaluation.heldout import HeldOut, read_held_out
 from metarouter.evaluation.intervals import (
     Band,
     bootstrap_interval,
-    mean_interval,
     mean_ratio_statistic,
     simultaneous_band,
 )
@@ -41,14 +33,14 @@ from metarouter.evaluation.metrics import (
     efficiency_gain_area_statistic,
     efficiency_gain_at_statistic,
 )
+from metarouter.evaluation.quality import GainCalibration, calibration_of_gain, policy_values
 from metarouter.evaluation.verdict import Verdict, judge_router
-from metarouter.records import Decision, Estimate, GainEstimate
+from metarouter.records import Decision, Estimate, GainEstimate, PolicyValue
 from metarouter.types import FloatArray, IntArray
 
 __all__ = [
     "EvaluatedRouter",
     "Evaluation",
-    "PolicyRecord",
     "QualityCurve",
     "evaluate_router",
     "query_hash",
@@ -91,7 +83,11 @@ class EvaluatedRouter(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What it was fitted on, as plain JSON values; may be empty."""
+        """What it was fitted on, as plain JSON values.
+
+        `w` and `cost_unit` are needed; `query_hashes`, `corrector`, `bias_map`
+        and so on are reported where they are given.
+        """
         ...
 
     def predict_gain(self, queries: Sequence[str]) -> GainEstimate:
@@ -101,30 +97,6 @@ class EvaluatedRouter(Protocol):
     def route_batch(self, queries: Sequence[str]) -> Sequence[Decision]:
         """One decision for each query, with every model among its options."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyRecord:
-    """Held-out quality and cost of one policy.
-
-    Attributes
-    ----------
-    policy : "router", "always <model>", "random" or "oracle"; the last two at
-        the router's premium share.
-    premium_share : share of queries that do not go to the reference model.
-    quality, quality_low, quality_high : mean gold score, or mean gain over the
-        reference model where scores are unknown, with its interval.
-    cost_per_1k : expected cost of 1,000 queries in the policy's unit.
-    saving_share : 1 - cost / cost of always the premium model.
-    """
-
-    policy: str
-    premium_share: float
-    quality: float
-    quality_low: float
-    quality_high: float
-    cost_per_1k: float
-    saving_share: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,14 +124,15 @@ class Evaluation:
     n : held-out gold queries.
     seed : of the bootstrap.
     quality_unit : "gold score" or "gold gain over <reference>".
-    records : the policies.
+    policies : the router, and what it should be compared with.
     kept : share of the premium model's quality that the router keeps (of its
         gain over the reference model, where scores are unknown).
     saving : share of the premium model's cost that the router saves.
     advantage : quality above a random router with the same shares.
     curve, efficiency : quality and efficiency gain over the premium share.
     area, area_20_80, apgr, cpt50, cpt80 : see :mod:`metarouter.evaluation.metrics`.
-    calibration, slices, examples : see :mod:`metarouter.evaluation.breakdown`.
+    calibration : of predicted gains, in bins of about equal size.
+    slices, examples : see :mod:`metarouter.evaluation.breakdown`.
     verdict : in one sentence, and what it rests on.
     warnings, limits : what weakens the numbers; what the data cannot tell.
     facts : what the router was fitted on, as the router tells it.
@@ -171,7 +144,7 @@ class Evaluation:
     seed: int
     quality_unit: str
     is_absolute: bool
-    records: tuple[PolicyRecord, ...]
+    policies: tuple[PolicyValue, ...]
     kept: Estimate
     saving: Estimate
     advantage: Estimate
@@ -182,7 +155,7 @@ class Evaluation:
     apgr: Estimate
     cpt50: Estimate
     cpt80: Estimate
-    calibration: Calibration
+    calibration: GainCalibration
     slices: tuple[SliceValue, ...]
     examples: tuple[Example, ...]
     verdict: Verdict
@@ -192,7 +165,18 @@ class Evaluation:
 
     def as_records(self) -> list[dict[str, Any]]:
         """The flat records of the command line's JSON."""
-        return [asdict(record) for record in self.records]
+        return [
+            {
+                "policy": value.policy,
+                "premium_share": value.premium_share,
+                "quality": value.quality.value,
+                "quality_low": value.quality.low,
+                "quality_high": value.quality.high,
+                "cost_per_1k": value.cost_per_1k,
+                "saving_share": value.saving_share,
+            }
+            for value in self.policies
+        ]
 
 
 def evaluate_router(
@@ -248,11 +232,17 @@ def evaluate_router(
         seed=seed,
         quality_unit=_quality_unit(held_out),
         is_absolute=held_out.is_absolute,
-        records=tuple(_policy_records(routed, level)),
+        policies=tuple(
+            policy_values(
+                routed.mean, held_out.quality, routed.cost, float(router.facts["w"]), level
+            )
+        ),
         kept=kept,
         saving=saving,
         advantage=advantage,
-        calibration=calibrate_bins(routed.predicted, routed.gain, level),
+        calibration=calibration_of_gain(
+            routed.predicted, routed.std, routed.gain, _n_bins(len(routed.gain)), level
+        ),
         slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
         examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
         verdict=judge_router(
@@ -274,14 +264,17 @@ def evaluate_router(
 class _Routed:
     """Held-out queries with what the router predicted and chose.
 
-    `predicted` (n,) is the gain of the best candidate by prediction, `gain`
-    (n,) the gold gain of that same candidate, `cost` (n, n_models).
+    `mean` (n, n_models - 1) are the predicted gains; `predicted` and `std` (n,)
+    are those of the best candidate by prediction, `gain` (n,) is the gold gain
+    of that same candidate; `cost` is (n, n_models).
     """
 
     held_out: HeldOut
     decisions: tuple[Decision, ...]
     choice: IntArray
+    mean: FloatArray
     predicted: FloatArray
+    std: FloatArray
     gain: FloatArray
     cost: FloatArray
     premium: int
@@ -350,8 +343,11 @@ def _unseen(held_out: HeldOut, facts: Mapping[str, Any]) -> tuple[HeldOut, tuple
 
 def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:
     decisions = tuple(router.route_batch(list(held_out.queries)))
-    mean = np.asarray(router.predict_gain(list(held_out.queries)).mean, dtype=np.float64)
-    mean = mean.reshape(len(decisions), -1)
+    estimate = router.predict_gain(list(held_out.queries))
+    mean, std = (
+        np.asarray(part, dtype=np.float64).reshape(len(decisions), -1)
+        for part in (estimate.mean, estimate.std)
+    )
     best = mean.argmax(axis=1)
     quality, models = held_out.quality, held_out.models
     cost = np.asarray([_option_costs(decision, models) for decision in decisions])
@@ -361,11 +357,13 @@ def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:
         held_out=held_out,
         decisions=decisions,
         choice=np.asarray([models.index(decision.model) for decision in decisions]),
+        mean=mean,
         predicted=_Routed.at(mean, best),
+        std=_Routed.at(std, best),
         gain=_Routed.at(quality, best + 1) - quality[:, 0],
         cost=cost,
         premium=premium,
-        cost_unit=str(router.facts.get("cost_unit", "calls")),
+        cost_unit=str(router.facts["cost_unit"]),
     )
 
 
@@ -426,53 +424,12 @@ def _rankings(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
     }
 
 
-def _policy_records(routed: _Routed, level: float) -> list[PolicyRecord]:
-    quality, cost = routed.held_out.quality, routed.cost
-    n, n_models = quality.shape
-    shares = np.bincount(routed.choice, minlength=n_models) / n
-    oracle = _oracle_choice(quality, int((routed.choice != 0).sum()))
-    policies = [
-        ("router", routed.premium_share, routed.quality, routed.at(cost, routed.choice)),
-        *(
-            (f"always {name}", float(m != 0), quality[:, m], cost[:, m])
-            for m, name in enumerate(routed.held_out.models)
-        ),
-        ("random", routed.premium_share, quality @ shares, cost @ shares),
-        ("oracle", _share(oracle), routed.at(quality, oracle), routed.at(cost, oracle)),
-    ]
-    full = float(cost[:, routed.premium].mean())
-    return [
-        _policy_record(name, share, mean_interval(q, level), float(c.mean()), full)
-        for name, share, q, c in policies
-    ]
-
-
-def _policy_record(
-    name: str, share: float, quality: Estimate, cost: float, full_cost: float
-) -> PolicyRecord:
-    return PolicyRecord(
-        policy=name,
-        premium_share=share,
-        quality=quality.value,
-        quality_low=quality.low,
-        quality_high=quality.high,
-        cost_per_1k=1000 * cost,
-        saving_share=1 - cost / full_cost if full_cost else 0.0,
-    )
+def _n_bins(n: int) -> int:
+    return max(1, min(10, n // 25))
 
 
 def _share(choice: IntArray) -> float:
     return float((choice != 0).mean())
-
-
-def _oracle_choice(quality: FloatArray, n_premium: int) -> IntArray:
-    """The best model for the `n_premium` queries that have most to win."""
-    best = quality[:, 1:].argmax(axis=1) + 1
-    gain = _Routed.at(quality, best) - quality[:, 0]
-    choice = np.zeros(len(quality), dtype=np.int64)
-    chosen = np.argsort(-gain, kind="stable")[:n_premium]
-    choice[chosen] = best[chosen]
-    return choice
 
 
 def _quality_unit(held_out: HeldOut) -> str:
