@@ -1,1 +1,53 @@
-"""Causal estimators on arrays; knows nothing of language models."""
+"""Causal estimators on arrays; knows nothing of language models.
+
+The estimand is the effect of a binary source t on an outcome y at x,
+Δ(x) = E[y | t=1, x] − E[y | t=0, x]. Folds and cross-fitting
+(:mod:`~metarouter.causal.crossfit`), the propensity
+(:mod:`~metarouter.causal.propensity`) and the formulas
+(:mod:`~metarouter.causal.pseudo_outcomes`) are separate parts that the learners
+(:mod:`~metarouter.causal.learners`) put together;
+:mod:`~metarouter.causal.sensitivity` asks what an unobserved cause could change.
+"""
+
+from metarouter.causal.crossfit import cross_fit, repeat_median, stratified_folds
+from metarouter.causal.learners import (
+    DRLearner,
+    LearnerDiagnostics,
+    RLearner,
+    SLearner,
+    TLearner,
+    XLearner,
+)
+from metarouter.causal.overlap import OverlapReport
+from metarouter.causal.propensity import Propensity, PropensityFit
+from metarouter.causal.sensitivity import (
+    CovariateStrength,
+    Nuisances,
+    Sensitivity,
+    benchmark_covariates,
+    estimate_functional,
+    estimate_sensitivity,
+    fit_nuisances,
+)
+
+__all__ = [
+    "CovariateStrength",
+    "DRLearner",
+    "LearnerDiagnostics",
+    "Nuisances",
+    "OverlapReport",
+    "Propensity",
+    "PropensityFit",
+    "RLearner",
+    "SLearner",
+    "Sensitivity",
+    "TLearner",
+    "XLearner",
+    "benchmark_covariates",
+    "cross_fit",
+    "estimate_functional",
+    "estimate_sensitivity",
+    "fit_nuisances",
+    "repeat_median",
+    "stratified_folds",
+]
