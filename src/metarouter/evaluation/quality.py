@@ -288,7 +288,7 @@ def _policy_value(
     ceiling: float,
     level: float,
 ) -> PolicyValue:
-    cost = float((policy * costs).sum(axis=1).mean())
+    cost = float((policy * costs).mean(axis=0).sum())
     return PolicyValue(
         policy=name,
         premium_share=float(1 - policy[:, 0].mean()),

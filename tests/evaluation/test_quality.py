@@ -1,0 +1,148 @@
+"""Values of policies, regret and calibration against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metarouter.errors import DataError
+from metarouter.evaluation.quality import (
+    calibration_of_gain,
+    policy_values,
+    quality_and_cost,
+    quality_kept,
+    regret_curve,
+)
+from metarouter.types import FloatArray
+
+
+def pool(n: int = 60) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Predicted gains, gold scores and costs of three models."""
+    rng = np.random.default_rng(0)
+    scores = rng.random((n, 3)) + np.array([0.0, 0.1, 0.3])
+    mean = scores[:, 1:] - scores[:, :1] + 0.3 * rng.normal(size=(n, 2))
+    costs = np.array([0.1, 0.5, 2.0]) * rng.uniform(0.5, 1.5, size=(n, 1))
+    return mean, scores, costs
+
+
+def test_quality_and_cost_of_a_choice_and_of_a_lottery() -> None:
+    """Means over the chosen entries; a lottery is the mean of its choices."""
+    _, scores, costs = pool()
+    choice = np.arange(60) % 3
+    found = quality_and_cost(choice, scores, costs)
+    chosen = [scores[i, i % 3] for i in range(60)]
+    assert found.quality.value == pytest.approx(np.mean(chosen))
+    assert found.cost_per_1k.value == pytest.approx(1000 * np.mean(costs[range(60), choice]))
+    mixed = quality_and_cost(np.full((60, 3), 1 / 3), scores, costs)
+    assert mixed.quality.value == pytest.approx(scores.mean())
+
+
+def test_policy_values_in_a_pool() -> None:
+    """Every policy's quality and cost equals a straight-line computation."""
+    mean, scores, costs = pool()
+    values = {v.policy: v for v in policy_values(mean, scores, costs, w=0.4)}
+    gains = np.hstack([np.zeros((60, 1)), mean])
+    choice = np.array([int(np.argmax(gains[i] - 0.4 * costs[i])) for i in range(60)])
+    router = values["router"]
+    assert router.quality.value == pytest.approx(scores[range(60), choice].mean())
+    assert router.cost_per_1k == pytest.approx(1000 * costs[range(60), choice].mean())
+    assert router.saving_share == pytest.approx(
+        1 - costs[range(60), choice].mean() / costs[:, 2].mean()
+    )
+    assert router.premium_share == pytest.approx((choice != 0).mean())
+    assert values["always_premium"].quality.value == pytest.approx(scores[:, 2].mean())
+    assert values["always_premium"].saving_share == 0.0
+    assert values["always_cheap"].cost_per_1k == pytest.approx(1000 * costs[:, 0].mean())
+    assert values["oracle"].quality.value == pytest.approx(scores.max(axis=1).mean())
+    assert values["hull"].cost_per_1k == pytest.approx(router.cost_per_1k)
+    for percent in range(10, 100, 10):
+        assert values[f"router_{percent}"].premium_share == pytest.approx(percent / 100)
+
+
+def test_unit_costs_save_one_minus_the_share() -> None:
+    """For a pair under unit costs the saving is the share of cheap calls."""
+    rng = np.random.default_rng(1)
+    scores = rng.random((50, 2))
+    costs = np.tile([0.0, 1.0], (50, 1))
+    for value in policy_values(rng.random(50), scores, costs, w=0.3):
+        assert value.saving_share == pytest.approx(1 - value.premium_share)
+
+
+def test_shares_of_tied_scores_are_lotteries() -> None:
+    """A constant score at share c has the quality of a random router at share c."""
+    scores = np.random.default_rng(2).random((40, 2))
+    costs = np.tile([0.0, 1.0], (40, 1))
+    values = {v.policy: v for v in policy_values(np.full(40, 0.2), scores, costs, w=0.1)}
+    expected = 0.7 * scores[:, 0].mean() + 0.3 * scores[:, 1].mean()
+    assert values["router_30"].quality.value == pytest.approx(expected)
+
+
+def test_kept_quality_is_a_paired_ratio() -> None:
+    """Always premium keeps all of it, with no uncertainty."""
+    scores = np.random.default_rng(3).random((80, 2)) + 0.1
+    everything = quality_kept(np.ones(80, dtype=int), scores, np.random.default_rng(4))
+    assert (everything.low, everything.high) == pytest.approx((1.0, 1.0))
+    choice = np.arange(80) % 2
+    part = quality_kept(choice, scores, np.random.default_rng(4))
+    assert part.value == pytest.approx(scores[range(80), choice].sum() / scores[:, 1].sum())
+    assert part.low < part.value < part.high
+
+
+def test_regret_by_a_loop() -> None:
+    """Oracle utility minus router utility, query by query."""
+    rng = np.random.default_rng(5)
+    predicted, gain = rng.normal(size=30), rng.normal(size=30)
+    found = regret_curve(predicted, gain, [0.0, 0.5])
+    for position, w in enumerate([0.0, 0.5]):
+        lost = [
+            max(g - w, 0.0) - (g - w if p > w else 0.0)
+            for p, g in zip(predicted, gain, strict=True)
+        ]
+        assert found.regret[position] == pytest.approx(np.mean(lost))
+    assert (regret_curve(gain, gain, np.linspace(-1, 1, 9)).regret == 0).all()
+
+
+def test_calibrated_predictions_are_found_calibrated() -> None:
+    """Slope near 1, intercept near 0, most bins agree; halved predictions have slope 2."""
+    rng = np.random.default_rng(6)
+    truth = rng.normal(0, 0.3, 2000)
+    gold = truth + rng.normal(0, 0.5, 2000)
+    good = calibration_of_gain(truth, np.full(2000, 0.01), gold)
+    assert good.slope.low < 1 < good.slope.high
+    assert good.intercept.low < 0 < good.intercept.high
+    assert good.coverage >= 0.8
+    timid = calibration_of_gain(truth / 2, np.full(2000, 0.01), gold)
+    assert timid.slope.low < 2 < timid.slope.high
+    assert timid.coverage < 0.5
+
+
+def test_calibration_line_is_least_squares_with_hc3() -> None:
+    """Same coefficients and sandwich as the textbook formula."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(1, 1, 25)
+    y = 2 * x + rng.normal(size=25) * np.abs(x)
+    found = calibration_of_gain(x, np.ones(25), y, n_bins=3)
+    design = np.column_stack([np.ones(25), x])
+    beta, *_ = np.linalg.lstsq(design, y, rcond=None)
+    hat = design @ np.linalg.pinv(design)
+    scaled = (y - design @ beta) / (1 - np.diag(hat))
+    bread = np.linalg.inv(design.T @ design)
+    errors = np.sqrt(np.diag(bread @ design.T @ np.diag(scaled**2) @ design @ bread))
+    assert [found.intercept.value, found.slope.value] == pytest.approx(beta.tolist())
+    assert [found.intercept.std_error, found.slope.std_error] == pytest.approx(errors.tolist())
+
+
+def test_constant_predictions_have_no_slope() -> None:
+    """NaN with a warning, and one bin."""
+    found = calibration_of_gain(np.ones(10), np.ones(10), np.arange(10.0))
+    assert np.isnan(found.slope.value)
+    assert "equal" in found.slope.warnings[0]
+    assert len(found.bins) == 1
+
+
+def test_misfitting_arrays_are_refused() -> None:
+    """Wrong shapes and unknown models are named."""
+    with pytest.raises(DataError, match="models are 0…1"):
+        quality_and_cost([0, 2], np.ones((2, 2)), np.ones((2, 2)))
+    with pytest.raises(DataError, match="costs of shape"):
+        quality_and_cost([0, 1], np.ones((2, 2)), np.ones((2, 3)))
