@@ -15,7 +15,7 @@ used, so that for larger data the estimate is of a router fitted on less.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from metarouter.errors import DataError
 from metarouter.features.pipeline import FeaturePipeline
 from metarouter.gain.pool import PoolGainModel
+from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["CrossFitted", "cross_fit", "predicted_contrast", "used_queries"]
+__all__ = ["CrossFitted", "cross_fit", "predicted_contrast"]
 
 MIN_GOLD = 20
 """Fewer gold queries than this cannot say what a router is worth."""
@@ -40,12 +41,14 @@ class CrossFitted:
 
     Attributes
     ----------
+    query_ids : tuple of str, shape (n,); what each row is about.
     score : float array, shape (n,); predicted gain of each gold row's candidate
         over its baseline.
     gain : float array, shape (n,); the gold gain.
     weight : float array, shape (n,).
     """
 
+    query_ids: tuple[str, ...]
     score: FloatArray
     gain: FloatArray
     weight: FloatArray
@@ -84,23 +87,23 @@ def cross_fit(
     DataError
         When fewer than 20 queries have a gold label.
     """
-    rng = np.random.default_rng(seed)
-    gold_queries = rng.permutation(np.unique(table.query[table.is_gold]))
-    if len(gold_queries) < MIN_GOLD:
-        raise DataError(f"{len(gold_queries)} gold queries; cross-fitting needs {MIN_GOLD}")
-    fold = np.full(table.n_queries, -1)
-    fold[gold_queries] = np.arange(len(gold_queries)) % folds
-    table, fold = _limited(table, fold, rng)
+    table, fold = _folded(table, folds, np.random.default_rng(seed))
     shared = _plain_features(table, fold, make_features)
     score = np.full(len(table), np.nan)
     for k in range(folds):
-        features = _fold_features(table, fold != k, make_features) if shared is None else shared
+        seen = fold != k
+        features = _fitted_on(table, seen, make_features) if shared is None else shared
         whole = table.with_features(features)
-        test = table.is_gold & (fold[table.query] == k)
-        model = learn(used_queries(whole.rows(fold[table.query] != k)))
+        test = table.is_gold & ~seen[table.query]
+        model = learn(take_queries(whole, np.flatnonzero(seen)))
         score[test] = predicted_contrast(model, whole.rows(test))
     gold = table.is_gold
-    return CrossFitted(score=score[gold], gain=table.gain[gold], weight=table.weight[gold])
+    return CrossFitted(
+        query_ids=tuple(table.query_ids[i] for i in table.query[gold]),
+        score=score[gold],
+        gain=table.gain[gold],
+        weight=table.weight[gold],
+    )
 
 
 def predicted_contrast(model: PoolGainModel, table: GainTable) -> FloatArray:
@@ -112,33 +115,22 @@ def predicted_contrast(model: PoolGainModel, table: GainTable) -> FloatArray:
     return contrast
 
 
-def used_queries(table: GainTable) -> GainTable:
-    """The table without the queries that no row is about."""
-    used, position = np.unique(table.query, return_inverse=True)
-    return _queries(table, used, position)
+def _folded(table: GainTable, folds: int, rng: np.random.Generator) -> tuple[GainTable, IntArray]:
+    """Gold queries and at most 20,000 others, and the fold of each: −1 without gold.
 
-
-def _queries(table: GainTable, used: IntArray, position: IntArray) -> GainTable:
-    return replace(
-        table,
-        queries=tuple(table.queries[i] for i in used),
-        query_ids=tuple(table.query_ids[i] for i in used),
-        domain=table.domain[used],
-        query=position.astype(np.int64),
-        features=None if table.features is None else table.features[used],
-    )
-
-
-def _limited(
-    table: GainTable, fold: IntArray, rng: np.random.Generator
-) -> tuple[GainTable, IntArray]:
-    """Gold queries and at most 20,000 others."""
-    plain = np.flatnonzero(fold < 0)
-    keep = fold >= 0
-    keep[rng.permutation(plain)[:_MAX_PLAIN_QUERIES]] = True
-    rows = table.rows(keep[table.query])
-    used, position = np.unique(rows.query, return_inverse=True)
-    return _queries(rows, used, position), fold[used]
+    Queries of the same text share a fold, whatever their id.
+    """
+    code: dict[str, int] = {}
+    text = np.array([code.setdefault(query, len(code)) for query in table.queries])
+    gold = rng.permutation(np.unique(text[table.query[table.is_gold]]))
+    if len(gold) < MIN_GOLD:
+        raise DataError(f"{len(gold)} queries with gold labels; cross-fitting needs {MIN_GOLD}")
+    fold_of_text = np.full(len(code), -1)
+    fold_of_text[gold] = np.arange(len(gold)) % folds
+    fold = fold_of_text[text]
+    plain = rng.permutation(np.flatnonzero(fold < 0))[:_MAX_PLAIN_QUERIES]
+    kept = np.sort(np.concatenate([np.flatnonzero(fold >= 0), plain]))
+    return take_queries(table, kept), fold[kept]
 
 
 def _plain_features(
@@ -146,10 +138,10 @@ def _plain_features(
 ) -> NDArray[np.float32] | None:
     """Features of a pipeline learned on prompts without gold, if there are enough."""
     plain = fold < 0
-    return _fold_features(table, plain, make_features) if plain.sum() >= (~plain).sum() else None
+    return _fitted_on(table, plain, make_features) if plain.sum() >= (~plain).sum() else None
 
 
-def _fold_features(
+def _fitted_on(
     table: GainTable, seen: BoolArray, make_features: Callable[[], FeaturePipeline]
 ) -> NDArray[np.float32]:
     texts = [table.queries[i] for i in np.flatnonzero(seen)]

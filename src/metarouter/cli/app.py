@@ -1,0 +1,61 @@
+"""The table of commands."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import typer
+
+from metarouter.cli import (
+    bench_decision,
+    bench_fit,
+    calibrate,
+    compare,
+    evaluate,
+    fit,
+    labels_check,
+    quickstart,
+    route,
+)
+
+__all__ = ["make_app"]
+
+
+def make_app() -> typer.Typer:
+    """Build the command line; nothing heavy is imported."""
+    app = typer.Typer(
+        help="Learn which queries need the expensive model, and prove what it saves.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+    )
+    app.callback()(_options)
+    app.command("quickstart")(quickstart.quickstart)
+    app.command("fit")(fit.fit)
+    app.command("evaluate")(evaluate.evaluate)
+    app.command("compare")(compare.compare)
+    app.command("calibrate")(calibrate.calibrate)
+    app.command("route")(route.route)
+    labels = typer.Typer(help="Look at label files.", no_args_is_help=True)
+    labels.command("check")(labels_check.check)
+    labels.callback()(_group)
+    app.add_typer(labels, name="labels")
+    bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
+    bench.command("decision")(bench_decision.bench_decision)
+    bench.command("fit")(bench_fit.bench_fit)
+    app.add_typer(bench, name="bench")
+    return app
+
+
+def _group() -> None:
+    """Keeps `labels check` a command of a group although it is alone in it."""
+
+
+def _options(
+    show_version: bool = typer.Option(
+        False, "--version", is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    if show_version:
+        typer.echo(version("metarouter"))
+        raise typer.Exit

@@ -1,0 +1,105 @@
+"""``metarouter bench decision``: how long one routing decision takes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from metarouter.cli.options import JsonOut, Seed
+
+__all__ = ["bench_decision"]
+
+_WARM_UP = 200
+_WORDS_PER_QUERY = 75  # about 100 tokens
+
+
+def bench_decision(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A router; made here by default.")
+    ] = None,
+    n: Annotated[int, typer.Option(min=100, help="Queries to time.")] = 5000,
+    json_out: JsonOut = None,
+    seed: Seed = 0,
+) -> None:
+    """Time single decisions and batches on queries of about 100 tokens.
+
+    Example: metarouter bench decision --json decision.json
+    """
+    import numpy as np
+
+    from metarouter.cli.output import emit, print_table
+    from metarouter.features.registry import make_embedder
+    from metarouter.loading import load
+
+    router = _small_router(seed) if folder is None else load(folder)
+    queries = long_queries(n, seed)
+    for query in queries[:_WARM_UP]:
+        router.route(query)
+    micros = timed(router.route, queries)
+    start = time.perf_counter()
+    router.route_batch(queries)
+    batch = n / (time.perf_counter() - start)
+    features = timed(lambda query: router.features.transform([query]), queries)
+    static = timed(lambda query: make_embedder("static").embed([query]), queries)
+    record = {
+        "n": n,
+        "p50_us": float(np.percentile(micros, 50)),
+        "p99_us": float(np.percentile(micros, 99)),
+        "batch_per_second": batch,
+        "features_p50_us": float(np.percentile(features, 50)),
+        "static_p50_us": float(np.percentile(static, 50)),
+        "features_share": float(np.median(features) / np.median(micros)),
+        "tokens_per_query": float(np.mean([_tokens(query) for query in queries])),
+    }
+    print_table([record], list(record), json_out)
+    emit(json_out, "bench decision", [record], seed=seed)
+
+
+def long_queries(n: int, seed: int) -> list[str]:
+    """Different queries of about 100 tokens."""
+    import numpy as np
+
+    from metarouter.testing import make_queries
+
+    texts = make_queries(4 * n, np.random.default_rng(seed)).texts
+    queries: list[str] = []
+    parts = iter(texts * 4)
+    while len(queries) < n:
+        query = next(parts)
+        while query.count(" ") < _WORDS_PER_QUERY:
+            query = f"{query} {next(parts)}"
+        queries.append(query)
+    return queries
+
+
+def timed(call: Callable[[str], Any], queries: Sequence[str]) -> list[float]:
+    """Microseconds of each call, with the garbage collector off."""
+    gc.disable()
+    try:
+        micros = []
+        for query in queries:
+            start = time.perf_counter_ns()
+            call(query)
+            micros.append((time.perf_counter_ns() - start) / 1000)
+        return micros
+    finally:
+        gc.enable()
+
+
+def _small_router(seed: int) -> Any:
+    from metarouter.fitting import FitOptions, fit_table
+    from metarouter.testing import make_world
+
+    table = make_world(n_queries=2000, n_gold=300, n_test=0, seed=seed).table
+    return fit_table(table, FitOptions(folds=0, seed=seed))
+
+
+def _tokens(query: str) -> int:
+    from metarouter.policy.costs import estimate_tokens
+
+    return estimate_tokens(query)

@@ -1,0 +1,75 @@
+"""``metarouter fit``: labels to a router folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metarouter.cli.options import (
+    BadRows,
+    Cheap,
+    Cost,
+    JsonOut,
+    OnBadRow,
+    Preference,
+    Premium,
+    Seed,
+)
+
+__all__ = ["fit"]
+
+
+def fit(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the router.")],
+    gold: Annotated[list[Path] | None, typer.Option(metavar="F", help="Gold labels.")] = None,
+    preference: Preference = None,
+    corrector: Annotated[str, typer.Option(help="How preference bias is removed.")] = "auto",
+    gain_model: Annotated[str, typer.Option(help="What predicts the quality gain.")] = "auto",
+    embedder: Annotated[str, typer.Option(help="What turns text into features.")] = "default",
+    premium: Premium = None,
+    cheap: Cheap = None,
+    premium_share: Annotated[float | None, typer.Option(help="Calibrate to this share.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Calibrate to cost per 1,000.")] = None,
+    max_loss: Annotated[float | None, typer.Option(help="Calibrate to a quality loss.")] = None,
+    confidence: Annotated[float, typer.Option(help="Of --max-loss.")] = 0.9,
+    w: Annotated[float | None, typer.Option(help="Gain units a unit of cost must buy.")] = None,
+    cost: Annotated[Cost, typer.Option(help="Count calls, or USD of tokens.")] = Cost.unit,
+    prices: Annotated[
+        Path | None, typer.Option(metavar="F", help="Prices that go before the bundled ones.")
+    ] = None,
+    on_bad_row: BadRows = OnBadRow.error,
+    json_out: JsonOut = None,
+    seed: Seed = 0,
+) -> None:
+    """Learn a router from gold and preference labels and write it to a folder.
+
+    Example: metarouter fit --gold gold.jsonl --preference votes.jsonl --out router
+    """
+    from metarouter.cli.fit_summary import report_fit
+    from metarouter.cli.output import progress
+    from metarouter.fitting import fit as fit_router
+
+    with progress("fitting") as callback:
+        router = fit_router(
+            gold or None,
+            preference or None,
+            premium=premium,
+            cheap=cheap,
+            corrector=corrector,
+            gain_model=gain_model,
+            embedder=embedder,
+            premium_share=premium_share,
+            budget=budget,
+            max_loss=max_loss,
+            confidence=confidence,
+            w=w,
+            cost=cost.value,
+            prices=prices,
+            on_bad_row=on_bad_row.value,
+            seed=seed,
+            progress=callback,
+        )
+    router.save(out)
+    report_fit(router, out, json_out, seed)

@@ -1,0 +1,48 @@
+"""What ``metarouter fit`` tells of a fitted router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metarouter.cli.output import emit, say
+from metarouter.router import Router
+
+__all__ = ["fit_record", "report_fit"]
+
+
+def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) -> None:
+    """Print a fitted router in a few lines and write its record."""
+    record = fit_record(router, folder)
+    rows = " and ".join(f"{n:,} {source}" for source, n in router.facts["rows"].items())
+    say(f"fitted on {rows} rows; models: {', '.join(router.models)} (reference first)", json_out)
+    say(f"threshold: {router.artifact.config['calibration']['reason']}", json_out)
+    if record["efficiency_gain_area"] is not None:
+        say(
+            "cross-fitted efficiency-gain area "
+            f"{record['efficiency_gain_area']:.4f} [{record['efficiency_gain_area_low']:.4f}, "
+            f"{record['efficiency_gain_area_high']:.4f}] gain units per query (0 is random)",
+            json_out,
+        )
+    say(f"router written to {folder}; policy version {router.policy.version}", json_out)
+    emit(json_out, "fit", [record], seed=seed)
+
+
+def fit_record(router: Router, folder: Path) -> dict[str, Any]:
+    """A fitted router as a flat record."""
+    facts = router.facts
+    area = facts["metrics"].get("efficiency_gain_area") or {}
+    return {
+        "router": str(folder),
+        "models": ",".join(router.models),
+        "rows_gold": facts["rows"].get("gold", 0),
+        "rows_preference": facts["rows"].get("preference", 0),
+        "corrector": facts["corrector"],
+        "gain_model": facts["gain_model"],
+        "embedder": facts["embedder"],
+        "w": facts["w"],
+        "policy_version": facts["policy_version"],
+        "efficiency_gain_area": area.get("value"),
+        "efficiency_gain_area_low": area.get("low"),
+        "efficiency_gain_area_high": area.get("high"),
+    }

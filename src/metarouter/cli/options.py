@@ -1,0 +1,84 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "BadRows",
+    "Cheap",
+    "Cost",
+    "Gold",
+    "JsonOut",
+    "OnBadRow",
+    "Preference",
+    "Premium",
+    "Report",
+    "RouterFolder",
+    "Seed",
+    "names",
+    "numbers",
+]
+
+
+class Cost(StrEnum):
+    """What a cost is counted in."""
+
+    unit = "unit"
+    token = "token"  # noqa: S105 - a unit of text, not a secret
+
+
+class OnBadRow(StrEnum):
+    """What to do with a label row that cannot be used."""
+
+    error = "error"
+    skip = "skip"
+
+
+RouterFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Router folder that `fit` wrote.", show_default=False)
+]
+Gold = Annotated[
+    list[Path],
+    typer.Option("--gold", metavar="F", help="Gold labels; may be given more than once."),
+]
+Preference = Annotated[
+    list[Path] | None,
+    typer.Option("--preference", metavar="F", help="Preference labels; may be repeated."),
+]
+Premium = Annotated[str | None, typer.Option(metavar="M", help="The dearer model.")]
+Cheap = Annotated[str | None, typer.Option(metavar="M", help="The cheaper model.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
+JsonOut = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout."),
+]
+BadRows = Annotated[
+    OnBadRow, typer.Option("--on-bad-row", help="Stop at a bad row, or skip and count it.")
+]
+Report = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write a self-contained HTML page.")
+]
+
+
+def names(text: str) -> list[str]:
+    """Items of a comma-separated option."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def numbers(text: str) -> list[int]:
+    """Integers of a comma-separated option.
+
+    Raises
+    ------
+    typer.BadParameter
+        When an item is not an integer.
+    """
+    try:
+        return [int(item) for item in names(text)]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}; allowed: integers separated by commas") from None

@@ -1,0 +1,137 @@
+"""What commands print: JSON for machines, tables for people, progress on a terminal.
+
+Machine output is one JSON object::
+
+    {"schema_version": 1, "command": "evaluate", "environment": {...},
+     "seed": 0, "results": [{...}, ...]}
+
+`results` is a list of flat records. Numbers that do not exist are null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from metarouter.errors import OptionError
+
+__all__ = ["SCHEMA_VERSION", "emit", "print_table", "progress", "say", "write_text"]
+
+SCHEMA_VERSION = 1
+_LIBRARIES = ("numpy", "scikit-learn", "scipy", "pyarrow", "tokenizers", "safetensors")
+
+
+def emit(
+    target: str | None, command: str, results: Sequence[Mapping[str, Any]], *, seed: int | None
+) -> None:
+    """Write the machine output to a file, or to stdout when `target` is "-".
+
+    Raises
+    ------
+    OptionError
+        When the file cannot be written.
+    """
+    if target is None:
+        return
+    text = envelope(command, results, seed=seed)
+    if target == "-":
+        sys.stdout.write(text + "\n")
+    else:
+        write_text(Path(target), text + "\n")
+
+
+def envelope(command: str, results: Sequence[Mapping[str, Any]], *, seed: int | None) -> str:
+    """The JSON text of one command's results."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "environment": environment(),
+        "seed": seed,
+        "results": [{name: _plain(value) for name, value in row.items()} for row in results],
+    }
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def environment() -> dict[str, str | int | None]:
+    """Versions and machine that the numbers were made with."""
+    return {
+        "metarouter": version("metarouter"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        **{name: _installed(name) for name in _LIBRARIES},
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user asked for.
+
+    Raises
+    ------
+    OptionError
+        When it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def say(text: str, target: str | None = None) -> None:
+    """Print a line for people, unless stdout carries the machine output."""
+    if target != "-":
+        sys.stdout.write(text + "\n")
+
+
+def print_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], target: str | None = None
+) -> None:
+    """Print records as an aligned table, numbers with four digits."""
+    cells = [[name.replace("_", " ") for name in columns]]
+    cells += [[_shown(row.get(name)) for name in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        say("  " + "  ".join(padded).rstrip(), target)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress callback ``(done, total)`` on stderr; None when it is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: NumPy scalars become Python's, NaN and infinities null."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

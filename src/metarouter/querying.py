@@ -1,0 +1,76 @@
+"""Unlabelled queries from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metarouter.errors import InputError, LabelError
+from metarouter.labels.files import read_file
+from metarouter.labels.formats import RawBatch
+from metarouter.router import query_text
+
+__all__ = ["read_queries"]
+
+
+def read_queries(path: str | Path) -> list[str]:
+    """Read queries from a text file with one a line, or from the columns of a table.
+
+    Parameters
+    ----------
+    path : str or path
+        ``.txt``: each line that is not blank is a query. Otherwise JSONL, JSON,
+        CSV or Parquet, plain or compressed, with a column `query` or
+        `messages`; label files will do. Each text is taken once.
+
+    Returns
+    -------
+    list of str, all different, in the order of the file.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, a row has no query, or there is none.
+    """
+    path = Path(path)
+    found = _lines(path) if path.suffix == ".txt" else _column(path)
+    queries = list(dict.fromkeys(found))
+    if not queries:
+        raise InputError(f"{path}: holds no query; allowed: one a line, or a column query")
+    return queries
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _column(path: Path) -> list[str]:
+    return [text for batch in read_file(path) for text in _texts(batch, path)]
+
+
+def _texts(batch: RawBatch, path: Path) -> list[str]:
+    if batch.broken:
+        row = batch.broken[0]
+        raise LabelError.at(
+            file=str(path), row=row.row, field=row.field, value=row.value, allowed=row.allowed
+        )
+    pairs = zip(_listed(batch, "query"), _listed(batch, "messages"), strict=True)
+    texts = []
+    for number, (query, messages) in zip(batch.rows.tolist(), pairs, strict=True):
+        given = query if query is not None else messages
+        try:
+            text = query_text(given)
+        except InputError as error:
+            raise LabelError(f"{path}: row {number}: {error}") from error
+        if text.strip():
+            texts.append(text)
+    return texts
+
+
+def _listed(batch: RawBatch, name: str) -> list[Any]:
+    column = batch.column(name)
+    return column.to_pylist() if hasattr(column, "to_pylist") else list(column)
