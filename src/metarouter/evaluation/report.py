@@ -1,0 +1,455 @@
+"""Reports: one HTML file each, offline, readable on a phone, in the dark and on paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from metarouter.errors import InputError
+from metarouter.evaluation.biasmap_view import view_bias_map
+from metarouter.evaluation.breakdown import Example
+from metarouter.evaluation.compare_view import compare_context
+from metarouter.evaluation.comparison import CompareResult
+from metarouter.evaluation.evaluate import Evaluation
+from metarouter.evaluation.figures import (
+    MUTED,
+    SECOND,
+    ForestPanel,
+    ForestRow,
+    Series,
+    band_series,
+    draw_calibration,
+    draw_forest,
+    draw_shares,
+)
+from metarouter.evaluation.tables import Table, interval_cell, number_cell
+from metarouter.evaluation.verdict import percent, signed
+from metarouter.records import Estimate
+
+__all__ = [
+    "render_compare_report",
+    "render_evaluation_report",
+    "write_compare_report",
+    "write_evaluation_report",
+]
+
+MARKS = {"better": "✓", "unclear": "?", "worse": "✗", "fixed": "–"}
+
+
+def write_evaluation_report(evaluation: Evaluation, path: str | Path) -> None:
+    """Write the report of an evaluation.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    path : path of the HTML file; an existing one is replaced.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be written.
+    """
+    _write(render_evaluation_report(evaluation), path)
+
+
+def write_compare_report(
+    result: CompareResult, path: str | Path, *, bias_map: Mapping[str, Any] | None = None
+) -> None:
+    """Write the report of a comparison.
+
+    Parameters
+    ----------
+    result : CompareResult
+    path : path of the HTML file; an existing one is replaced.
+    bias_map : mapping with `rows` and `p_value`, optional
+        See :func:`metarouter.evaluation.biasmap_view.view_bias_map`.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be written.
+    """
+    _write(render_compare_report(result, bias_map=bias_map), path)
+
+
+def render_evaluation_report(evaluation: Evaluation) -> str:
+    """The report of an evaluation as HTML."""
+    return _render("evaluation.html", _evaluation_context(evaluation))
+
+
+def render_compare_report(
+    result: CompareResult, *, bias_map: Mapping[str, Any] | None = None
+) -> str:
+    """The report of a comparison as HTML."""
+    return _render("compare.html", compare_context(result) | {"bias": _bias(bias_map)})
+
+
+def _write(text: str, path: str | Path) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _render(template: str, context: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("metarouter.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    verdict = context["verdict"]
+    return environment.get_template(template).render(
+        version=version("metarouter"),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        mark=MARKS[verdict.status],
+        **context,
+    )
+
+
+def _evaluation_context(evaluation: Evaluation) -> dict[str, Any]:
+    facts = evaluation.facts
+    return {
+        "models": _models_title(evaluation.models),
+        "lead": _lead(evaluation),
+        "verdict": evaluation.verdict,
+        "tiles": _tiles(evaluation),
+        "warnings": evaluation.warnings,
+        "policies": _policy_table(evaluation),
+        "metrics": _metric_table(evaluation),
+        "facts": _facts(facts),
+        "diagnostics": _diagnostics(facts),
+        "bias": _bias(facts.get("bias_map")),
+        "overlap": _overlap(facts.get("overlap")),
+        "examples": _examples(evaluation.examples),
+        "limits": evaluation.limits,
+        **_curve_parts(evaluation),
+        **_calibration_parts(evaluation),
+        **_slice_parts(evaluation),
+    }
+
+
+def _models_title(models: Sequence[str]) -> str:
+    *others, last = models[::-1]
+    return f"{', '.join(others)} over {last}"
+
+
+def _lead(evaluation: Evaluation) -> str:
+    return (
+        f"{evaluation.n:,} held-out queries with gold labels for every model. Quality is the "
+        f"mean {evaluation.quality_unit}; intervals are 95 %, over queries."
+    )
+
+
+def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
+    router = _policy(evaluation, "router")
+    kept = "quality kept" if evaluation.is_absolute else "gain kept"
+    rows = [
+        (kept, *_percent_parts(evaluation.kept)),
+        ("cost saved", *_percent_parts(evaluation.saving)),
+        ("premium calls", _percent(router.premium_share), f"n = {evaluation.n:,}"),
+        ("above random", *_signed_parts(evaluation.advantage)),
+        ("APGR", number_cell(evaluation.apgr), f"{interval_cell(evaluation.apgr)}, random 0.5"),
+    ]
+    return [{"name": name, "value": value, "range": range_} for name, value, range_ in rows]
+
+
+def _policy(evaluation: Evaluation, name: str) -> Any:
+    return next(value for value in evaluation.policies if value.policy == name)
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:.0f} %".replace("-", "−")
+
+
+def _percent_parts(estimate: Estimate) -> tuple[str, str]:
+    value, _, interval = percent(estimate).partition(" [")
+    return value, f"[{interval}" if interval else ""
+
+
+def _signed_parts(estimate: Estimate) -> tuple[str, str]:
+    interval = f"[{signed(estimate.low)}, {signed(estimate.high)}]"
+    return signed(estimate.value), f"{interval} gain units"
+
+
+def _policy_table(evaluation: Evaluation) -> Table:
+    names = {
+        "always_premium": f"always {evaluation.premium}",
+        "always_cheap": f"always {evaluation.models[0]}",
+        "router": "this router",
+        "random": "random, as many premium calls",
+        "hull": "best fixed mixture, same cost",
+        "oracle": "oracle, knows every gold label",
+    }
+    values = [value for value in evaluation.policies if value.policy in names]
+    unit = evaluation.facts["cost_unit"]
+    return Table(
+        caption="The router at its setting, and what to compare it with.",
+        columns=("policy", "premium calls", "quality", "interval", f"{unit} per 1,000", "saved"),
+        rows=tuple(
+            (
+                names[value.policy],
+                _percent(value.premium_share),
+                number_cell(value.quality),
+                interval_cell(value.quality),
+                f"{value.cost_per_1k:,.0f}" if unit == "calls" else f"{value.cost_per_1k:,.4g}",
+                _percent(value.saving_share),
+            )
+            for value in values
+        ),
+        strong=frozenset(i for i, value in enumerate(values) if value.policy == "router"),
+    )
+
+
+def _metric_table(evaluation: Evaluation) -> Table:
+    rows = (
+        ("efficiency-gain area, all shares", evaluation.area, "0"),
+        ("efficiency-gain area, 20 to 80 %", evaluation.area_20_80, "0"),
+        ("APGR: performance gap recovered", evaluation.apgr, "0.5"),
+        ("CPT 50 %: premium share for half the gap", evaluation.cpt50, "0.5"),
+        ("CPT 80 %: premium share for 80 % of it", evaluation.cpt80, "0.8"),
+    )
+    return Table(
+        caption="The ranking in numbers, whatever the setting. Areas are in gain units per query.",
+        columns=("metric", "value", "interval", "random"),
+        rows=tuple(
+            (name, number_cell(value), interval_cell(value), random) for name, value, random in rows
+        ),
+    )
+
+
+def _curve_parts(evaluation: Evaluation) -> dict[str, Any]:
+    curve = evaluation.curve
+    router = _policy(evaluation, "router")
+    point = (router.premium_share, router.quality.value)
+    quality = draw_shares(
+        f"Quality of the router at every premium share: {evaluation.verdict.sentence}",
+        [
+            band_series("router, with 95 % band", curve.share, curve.band),
+            Series(label="oracle", x=curve.share, y=curve.oracle, color=SECOND, dash=":"),
+            Series(label="random", x=curve.share, y=curve.random, color=MUTED, dash="--"),
+        ],
+        y_label=f"mean {evaluation.quality_unit}",
+        point=point,
+    )
+    efficiency = draw_shares(
+        "Efficiency gain of the router at every premium share, with a 95 % band",
+        [band_series("router", curve.share, evaluation.efficiency)],
+        y_label="gain units per query above random",
+        zero=True,
+    )
+    return {
+        "curve": quality,
+        "curve_caption": (
+            "Left: always the cheap model. Right: always the premium model. Dashed: a random "
+            "router, which is also the best fixed mixture of two models. Dotted: an oracle that "
+            "knows every gold label. The band holds the whole curve with 95 % probability."
+        ),
+        "curve_table": _curve_table(evaluation),
+        "efficiency": efficiency,
+        "efficiency_caption": "Where the band stays above the dashed zero line, routing pays.",
+    }
+
+
+def _curve_table(evaluation: Evaluation) -> Table:
+    curve = evaluation.curve
+    tenth = (len(curve.share) - 1) // 10
+    return Table(
+        caption="Quality at every tenth of premium calls; simultaneous 95 % band.",
+        columns=("premium calls", "router", "low", "high", "random", "oracle"),
+        rows=tuple(
+            (
+                _percent(curve.share[i]),
+                *(
+                    f"{values[i]:.3f}"
+                    for values in (
+                        curve.band.value,
+                        curve.band.low,
+                        curve.band.high,
+                        curve.random,
+                        curve.oracle,
+                    )
+                ),
+            )
+            for i in range(0, len(curve.share), tenth)
+        ),
+    )
+
+
+def _calibration_parts(evaluation: Evaluation) -> dict[str, Any]:
+    bins = evaluation.calibration.bins
+    rows = [_forest_row(signed(one.predicted, 2), one.gold) for one in bins]
+    return {
+        "calibration": draw_calibration(
+            "Gold gain against predicted gain, in bins of equal size",
+            rows,
+            [one.predicted for one in bins],
+        ),
+        "calibration_text": _calibration_text(evaluation.calibration.slope),
+        "calibration_caption": (
+            "Each point is a bin of about equally many queries; on the dashed line, what was "
+            "predicted is what was found."
+        ),
+        "calibration_table": Table(
+            caption="Predicted and gold gain by bin.",
+            columns=("predicted gain", "gold gain", "interval", "queries"),
+            rows=tuple(
+                (
+                    signed(one.predicted),
+                    number_cell(one.gold, sign=True),
+                    interval_cell(one.gold),
+                    str(one.gold.n),
+                )
+                for one in bins
+            ),
+            texts=0,
+        ),
+    }
+
+
+def _calibration_text(slope: Estimate) -> str:
+    if slope.value != slope.value:
+        return "All predicted gains are equal: there is nothing to calibrate."
+    number = f"{slope.value:.2f} {interval_cell(slope, 2)}"
+    start = f"One unit of predicted gain comes with {number} units of gold gain"
+    if slope.low <= 1 <= slope.high and slope.low > 0:
+        return f"{start}: predictions can be taken at face value."
+    if slope.low <= 0:
+        return f"{start}: these data do not show that predictions mean anything."
+    if slope.value < 1:
+        return f"{start}: predictions are too far apart; their order holds, their size does not."
+    return f"{start}: predictions are too close together, which costs nothing in the order."
+
+
+def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
+    slices = evaluation.slices
+    if not slices:
+        return {"slices": None}
+    panel = ForestPanel(
+        title="",
+        rows=[
+            _forest_row(f"{one.dimension}: {one.level}", one.loss, strong=one.loss.low > 0)
+            for one in slices
+        ],
+    )
+    return {
+        "slices": draw_forest(
+            "Quality given away against always the premium model, by slice",
+            [panel],
+            x_label=f"{evaluation.premium} minus router, {evaluation.quality_unit}",
+        ),
+        "slices_text": (
+            "What the router loses against always the premium model, by kind of query. A loss is "
+            "no mistake by itself: cheap calls are what it is paid for."
+        ),
+        "slices_caption": (
+            "Right of zero the router gives quality away. Intervals hold for all slices at once; "
+            "diamonds mark those that leave out zero."
+        ),
+        "slices_table": Table(
+            caption="Slices of the held-out queries.",
+            columns=("slice", "queries", "premium calls", "gold gain", "loss", "interval"),
+            rows=tuple(
+                (
+                    f"{one.dimension}: {one.level}",
+                    f"{one.n:,}",
+                    _percent(one.premium_share),
+                    signed(one.gain),
+                    number_cell(one.loss, sign=True),
+                    interval_cell(one.loss),
+                )
+                for one in slices
+            ),
+        ),
+    }
+
+
+def _forest_row(label: str, estimate: Estimate, *, strong: bool = False) -> ForestRow:
+    return ForestRow(
+        label=label, value=estimate.value, low=estimate.low, high=estimate.high, strong=strong
+    )
+
+
+_FACTS = {
+    "created": "fitted",
+    "corrector": "corrector",
+    "gain_model": "gain model",
+    "embedder": "embedder",
+    "rows": "label rows",
+    "cost": "cost model",
+    "w": "price of cost w",
+    "policy_version": "policy version",
+    "seed": "seed",
+}
+
+
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = [(name, _fact(facts[key])) for key, name in _FACTS.items() if key in facts]
+    if facts.get("query_hashes"):
+        found.append(("training queries", f"{len(facts['query_hashes']):,}"))
+    reason = (facts.get("calibration") or {}).get("reason")
+    return [*found, ("threshold", reason)] if reason else found
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count:,} {name}" for name, count in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _diagnostics(facts: Mapping[str, Any]) -> str:
+    found = facts.get("diagnostics")
+    return json.dumps(found, indent=2, ensure_ascii=False) if found else ""
+
+
+def _bias(bias_map: Mapping[str, Any] | None) -> Any:
+    if not bias_map:
+        return None
+    return view_bias_map(bias_map["rows"], bias_map.get("p_value"))
+
+
+def _overlap(overlap: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Flat numbers as a table; warnings as the sentence."""
+    if not overlap:
+        return None
+    warnings = overlap.get("warnings") or ()
+    numbers = [(name, value) for name, value in overlap.items() if _is_number(value)]
+    return {
+        "sentence": " ".join(warnings) or "Gold and preference queries cover the same ground.",
+        "table": Table(
+            caption="How well gold and preference queries cover each other.",
+            columns=("measure", "value"),
+            rows=tuple((name.replace("_", " "), f"{value:,.4g}") for name, value in numbers),
+        ),
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _examples(examples: Sequence[Example]) -> list[tuple[str, list[dict[str, str]]]]:
+    return [
+        (kind[0].upper() + kind[1:], [_example(example) for example in group])
+        for kind, group in groupby(examples, key=lambda example: example.kind)
+    ]
+
+
+def _example(example: Example) -> dict[str, str]:
+    predicted = f"{signed(example.predicted_gain, 2)} ± {example.predicted_gain_std:.2f}"
+    regret = f", {example.regret:.2f} short of the best model" if example.regret > 0 else ""
+    return {
+        "query": example.query,
+        "note": (
+            f"Sent to {example.model}: predicted gain {predicted}, gold gain "
+            f"{signed(example.gain, 2)}{regret}."
+        ),
+    }
