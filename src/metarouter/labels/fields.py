@@ -7,6 +7,7 @@ Arrow array (from Parquet and data frames); missing cells are None or null.
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -73,15 +74,14 @@ def cell(raw: RawColumn, index: int) -> Any:
     """One raw value, for a message."""
     if isinstance(raw, list):
         return raw[index]
-    value = raw[index]
     try:
-        return value.as_py()
-    except UnicodeDecodeError:
-        return value.as_buffer().to_pybytes()
+        return raw[index].as_py()
+    except (ValueError, OverflowError):  # invalid UTF-8, or a date out of range
+        return f"({raw.type} that cannot be shown)"
 
 
 def _text(value: Any, allow_integers: bool) -> str | None:
-    if allow_integers and isinstance(value, int) and not isinstance(value, bool):
+    if allow_integers and isinstance(value, Integral) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
         return None
@@ -101,8 +101,6 @@ def _text_from_arrow(raw: pa.Array, allow_integers: bool) -> tuple[pa.Array, Boo
     import pyarrow as pa
 
     kind = raw.type
-    if pa.types.is_dictionary(kind):
-        return _text_from_arrow(raw.dictionary_decode(), allow_integers)
     if allow_integers and pa.types.is_integer(kind):
         return raw.cast(pa.large_string()), np.zeros(len(raw), dtype=np.bool_)
     if not (
@@ -146,20 +144,18 @@ def _parsed(value: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf
 
 
 def _number_from_arrow(raw: pa.Array) -> tuple[FloatArray, BoolArray, BoolArray]:
     import pyarrow as pa
 
     kind = raw.type
-    if pa.types.is_dictionary(kind):
-        return _number_from_arrow(raw.dictionary_decode())
     missing = ~_present(raw)
     if pa.types.is_null(kind):
         return np.full(len(raw), np.nan), missing, np.zeros(len(raw), dtype=np.bool_)

@@ -130,11 +130,16 @@ def read_arrow(table: pa.Table) -> Iterator[RawBatch]:
 
 
 def _arrow_batches(batches: Iterable[pa.RecordBatch], names: list[str]) -> Iterator[RawBatch]:
+    import pyarrow as pa
+
     start = 1
     for batch in batches:
         yield RawBatch(
             rows=np.arange(start, start + batch.num_rows),
-            columns=dict(zip(batch.schema.names, batch.columns, strict=True)),
+            columns={
+                name: column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            },
             names=frozenset(names),
         )
         start += batch.num_rows

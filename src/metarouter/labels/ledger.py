@@ -9,7 +9,7 @@ from typing import Any, Literal
 from metarouter.errors import LabelError
 from metarouter.labels.report import BadRows, LabelSource
 
-__all__ = ["BadRow", "Ledger", "OnBadRow"]
+__all__ = ["BadRow", "Ledger", "OnBadRow", "shown"]
 
 OnBadRow = Literal["error", "skip"]
 
@@ -80,3 +80,15 @@ class Ledger:
             value=bad.value,
             allowed=f"{bad.allowed} ({bad.reason})",
         )
+
+
+def shown(name: str, limit: int = 60) -> str:
+    """A column name made safe for messages and JSON, cut to `limit` characters.
+
+    Examples
+    --------
+    >>> shown("score"), shown("sc" + chr(7) + "re") == "sc" + chr(92) + "x07re"
+    ('score', True)
+    """
+    safe = name if name.isprintable() else repr(name)[1:-1]
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"

@@ -22,7 +22,7 @@ from metarouter.labels.contrasts import (
 )
 from metarouter.labels.files import read_file
 from metarouter.labels.formats import COLUMNS, FORMS, RawBatch, read_arrow, read_records
-from metarouter.labels.ledger import BadRow, Ledger, OnBadRow
+from metarouter.labels.ledger import BadRow, Ledger, OnBadRow, shown
 from metarouter.labels.queries import clashing_ids, match_queries
 from metarouter.labels.report import FileReport, LabelSource, ReadReport
 from metarouter.labels.rows import LabelRows, Names, group_rows, make_label_rows
@@ -194,7 +194,7 @@ def _checked(
 
     for batch in batches:
         ledger.rows_read += len(batch.rows) + len(batch.broken)
-        ledger.ignored |= batch.names - COLUMNS
+        ledger.ignored |= {shown(name) for name in batch.names - COLUMNS}
         if not ledger.form and len(batch.rows):
             ledger.form = find_form(batch) or ""
             if not ledger.form:
@@ -218,7 +218,7 @@ def _no_form(batch: RawBatch) -> str:
         f"{form} (query, {', '.join(needed)}, {' or '.join(values)})"
         for form, (needed, values) in FORMS.items()
     )
-    found = ", ".join(sorted(batch.names)[:20]) or "none"
+    found = ", ".join(sorted(map(shown, batch.names))[:20]) or "none"
     return f"no form of labels found in its columns ({found}); allowed: {forms}"
 
 
@@ -254,11 +254,11 @@ def _require_rows(ledgers: list[Ledger], file_of_row: Any) -> None:
     left = {ledgers[int(file)].source for file in np.unique(file_of_row)}
     for ledger in ledgers:
         if ledger.source not in left:
-            found = "; ".join(f"{bad.examples[0]}" for bad in ledger.bad_rows()[:1])
+            first = "".join(f"; first: {bad.examples[0]}" for bad in ledger.bad_rows()[:1])
             raise ledger.unusable(
-                f"no usable {ledger.source} rows among {ledger.rows_read} read, "
-                f"{ledger.rows_skipped} of them bad{': ' if found else ''}{found}; a score "
-                "needs another model's score of the same query, by the same judge"
+                f"no usable {ledger.source} rows: {ledger.rows_read} read, {ledger.rows_skipped} "
+                f"bad{first}; a score also needs another model's score of the same query by the "
+                "same judge"
             )
 
 

@@ -20,6 +20,7 @@ __all__ = ["find_form", "validate_batch"]
 
 CHAT_CELL = r"^\s*\[\s*\{"  # a JSON list of objects
 CHAT_ALLOWED = "a list of {role, content}, content a text or a list of parts"
+LARGEST = 1e50
 WINNERS = {"model_a": 1.0, "model_b": -1.0, "tie": 0.0, "both_bad": 0.0}
 
 
@@ -139,11 +140,11 @@ class _RowCheck:
         """An optional column of numbers that are zero or more."""
         raw = self.batch.column(field)
         values, missing, wrong = number_column(raw, from_text=self.batch.is_text)
-        allowed = "a finite number, zero or more"
+        allowed = f"a finite number, zero or more, up to {LARGEST:g}"
         self.fail(wrong, field, "not a number", allowed)
         # NaN is how data frames write an unknown count of tokens
         unknown = missing | np.isnan(values) if field != "weight" else missing
-        self.fail(~np.isfinite(values) & ~unknown & ~wrong, field, "not finite", allowed)
+        self.fail(~_is_moderate(values) & ~unknown & ~wrong, field, "not finite", allowed)
         self.fail(values < 0, field, "negative", allowed)
         return np.where(unknown, default, values)
 
@@ -151,10 +152,11 @@ class _RowCheck:
         """A column of finite numbers; NaN where it is missing and may be."""
         raw = self.batch.column(field)
         values, missing, wrong = number_column(raw, from_text=self.batch.is_text)
+        allowed = f"a finite number, up to {LARGEST:g} in size"
         if required:
-            self.fail(missing, field, "missing", "a finite number")
-        self.fail(wrong, field, "not a number", "a finite number")
-        self.fail(~np.isfinite(values) & ~missing & ~wrong, field, "not finite", "a finite number")
+            self.fail(missing, field, "missing", allowed)
+        self.fail(wrong, field, "not a number", allowed)
+        self.fail(~_is_moderate(values) & ~missing & ~wrong, field, "not finite", allowed)
         return values
 
     def table(self, columns: dict[str, Any]) -> pa.Table:
@@ -245,7 +247,7 @@ def _query_chats(raw: RawColumn, texts: pa.Array) -> list[tuple[int, Any]]:
     if isinstance(raw, list):
         return chats + [(i, value) for i, value in enumerate(raw) if isinstance(value, list)]
     if _is_list(raw):
-        return [(i, value) for i, value in enumerate(raw.to_pylist()) if value is not None]
+        return [(i, value) for i, value in enumerate(_values(raw)) if value is not None]
     return chats
 
 
@@ -258,7 +260,7 @@ def _is_list(raw: pa.Array) -> bool:
 def _values(raw: RawColumn | None) -> list[Any]:
     if raw is None:
         return []
-    return raw if isinstance(raw, list) else raw.to_pylist()
+    return raw if isinstance(raw, list) else [cell(raw, i) for i in range(len(raw))]
 
 
 def _json(text: str) -> Any:
@@ -295,6 +297,12 @@ def _is_filled(raw: RawColumn) -> BoolArray:
     if isinstance(raw, list):
         return np.array([value is not None for value in raw], dtype=np.bool_)
     return _mask(raw.is_valid())
+
+
+def _is_moderate(values: FloatArray) -> BoolArray:
+    """Finite, and small enough for its square to be finite in sums."""
+    moderate: BoolArray = np.abs(values) <= LARGEST
+    return moderate
 
 
 def _mask(array: pa.Array) -> BoolArray:
