@@ -1,0 +1,53 @@
+"""Policies to compare with."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metarouter.errors import OptionError
+from metarouter.policy.baselines import always, cost_quality_hull, oracle, random_mix
+
+
+def test_always_and_random_are_lotteries() -> None:
+    """Rows sum to one, and the share is the probability of the premium model."""
+    assert always(-1, 2, 3).tolist() == [[0, 0, 1]] * 2
+    assert random_mix(0.3, 4, 3, premium=1).mean(axis=0).tolist() == pytest.approx([0.7, 0.3, 0])
+    with pytest.raises(OptionError, match="share"):
+        random_mix(1.3, 4)
+
+
+def test_oracle_weighs_gold_against_cost() -> None:
+    """At w = 0 the best answer, the cheaper of equals; at a high price the cheapest model."""
+    scores = np.array([[0.0, 1.0], [1.0, 1.0], [0.2, 0.3]])
+    costs = np.tile([0.0, 1.0], (3, 1))
+    assert oracle(scores, costs).argmax(axis=1).tolist() == [1, 0, 1]
+    assert oracle(scores, costs, w=0.5).argmax(axis=1).tolist() == [1, 0, 0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8),
+    st.floats(0, 10),
+)
+def test_no_mixture_of_two_models_is_above_the_hull(
+    models: list[tuple[int, int]], budget: float
+) -> None:
+    """At any budget the hull is as good as every pair of models mixed by a coin."""
+    cost, quality = (np.array(column, dtype=float) for column in zip(*models, strict=True))
+    corners = cost_quality_hull(cost, quality)
+    assert all(cost[a] < cost[b] and quality[a] < quality[b] for a, b in pairwise(corners))
+    if budget < cost.min():
+        return
+    hull = np.interp(budget, cost[corners], quality[corners])
+    for a in range(len(cost)):
+        for b in range(len(cost)):
+            low, high = sorted((a, b), key=lambda m: cost[m])
+            if cost[low] <= budget:
+                room = cost[high] - cost[low]
+                part = min(1.0, (budget - cost[low]) / room) if room > 0 else 0.0
+                mixed = (1 - part) * quality[low] + part * quality[high]
+                assert mixed <= hull + 1e-9
