@@ -218,6 +218,33 @@ def test_interval_of_the_shift_covers(kind: Any) -> None:
     assert 0.92 < np.mean(covered) < 0.999
 
 
+@pytest.mark.parametrize(
+    ("kind", "least"),
+    [(SLearner, 0.85), (TLearner, 0.85), (XLearner, 0.75), (RLearner, 0.82), (DRLearner, 0.8)],
+)
+def test_interval_of_the_shift_in_a_hard_world(kind: Any, least: float) -> None:
+    """With 100 treated rows, 30 features and tanh curves 95 % intervals fall short, by a bound."""
+    covered = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X, t = rng.normal(size=(1000, 30)) * np.linspace(2, 0.2, 30), np.arange(1000) % 10 == 0
+        mu0, shift = (0.25 * np.tanh(X @ rng.normal(size=30) / 8) for _ in range(2))
+        y = mu0 + shift * t + 0.27 * rng.normal(size=1000)
+        options = {"make_final": Ridge} | ({"make_nuisance": Ridge} if kind in TWO_STAGE else {})
+        learner = _make(kind, 0.1, **options).fit(X, y, t)
+        half = 1.96 * np.sqrt(learner.shift_variance_)
+        covered.append(np.mean(np.abs(learner.out_of_fold_ - shift) < half))
+    assert least < np.mean(covered) <= 1
+
+
+def test_variance_of_many_rows_is_that_of_each() -> None:
+    """Rows are taken in blocks; more rows than a block change nothing."""
+    X, y, t, _, _ = _world(60)
+    learner = _make(XLearner, 0.5).fit(X, y, t)
+    many = learner.predict_variance(np.tile(X, (1200, 1)))
+    assert np.allclose(many, np.tile(learner.predict_variance(X), 1200), rtol=1e-10)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_variance_without_predict_std_is_the_jackknife(kind: Any) -> None:
     """On average within a factor of two of the spread of Δ̂ over 40 samples."""

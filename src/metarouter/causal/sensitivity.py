@@ -92,6 +92,19 @@ class Functional:
         total = np.bincount(np.unique(self.groups, return_inverse=True)[1], weights=psi)
         return float(np.sqrt((total**2).sum())) / len(psi)
 
+    def estimate(self, level: float = 0.95) -> Estimate:
+        """θ̂ with its normal interval at `level`."""
+        se = self.std_error()
+        half = NormalDist().inv_cdf(0.5 + level / 2) * se
+        return Estimate(
+            value=self.value,
+            std_error=se,
+            low=self.value - half,
+            high=self.value + half,
+            n=len(self.psi),
+            level=level,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sensitivity:
@@ -277,17 +290,9 @@ def estimate_sensitivity(
         if not (0 <= strength < 1 or (name == "rho" and strength == 1)):
             raise OptionError.of(name, strength, "0 <= strength < 1, and |rho| <= 1")
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    value, se = functional.value, functional.std_error()
-    estimate = Estimate(
-        value=value,
-        std_error=se,
-        low=value - z * se,
-        high=value + z * se,
-        n=len(functional.psi),
-        level=level,
-    )
+    estimate = functional.estimate(level)
     shift = abs(rho) * _strength(cf_y, cf_d)
-    low, high = value - shift * functional.scale, value + shift * functional.scale
+    low, high = (functional.value + side * shift * functional.scale for side in (-1, 1))
     rv = _robustness_value(functional, abs(rho), null, 0.0)
     rv_a = _robustness_value(functional, abs(rho), null, z)
     return Sensitivity(
