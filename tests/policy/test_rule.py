@@ -69,6 +69,14 @@ def test_a_decision_carries_its_reasons() -> None:
     assert premium.policy_version == "v7"
 
 
+def test_no_queries_are_no_decisions() -> None:
+    """An empty batch is allowed."""
+    nothing = GainEstimate(mean=np.zeros(0), std=np.zeros(0))
+    policy = UtilityPolicy(models=("a", "b"), w=0.1)
+    assert policy.decide(nothing, np.zeros((0, 2))) == []
+    assert policy.choose(nothing.mean, np.zeros((0, 2))).tolist() == []
+
+
 def test_what_bound_the_decision() -> None:
     """'cost' when a better model was held back by its price, else 'gain'."""
     policy = UtilityPolicy(models=MODELS, w=0.1, cost_unit="USD")

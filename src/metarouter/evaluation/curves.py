@@ -94,13 +94,23 @@ class Ranking:
         -------
         share, collected : arrays, shape (n_replicates, n_blocks + 1)
         """
-        ordered = weights[:, self.order]
-        total = ordered.sum(axis=1, keepdims=True)
-        share = np.cumsum(ordered, axis=1)[:, self.ends] / total
+        ordered = np.take(weights, self.order, axis=1)
+        share = self._running_sum(ordered)
         ordered *= values[self.order]
-        collected = np.cumsum(ordered, axis=1)[:, self.ends] / total
-        start = np.zeros((len(weights), 1))
-        return np.hstack([start, share]), np.hstack([start, collected])
+        collected = self._running_sum(ordered)
+        total = share[:, -1:].copy()
+        share /= total
+        collected /= total
+        return share, collected
+
+    def _running_sum(self, ordered: FloatArray) -> FloatArray:
+        sums = np.zeros((len(ordered), len(self.ends) + 1))
+        if len(self.ends) == len(self.order):
+            np.cumsum(ordered, axis=1, out=sums[:, 1:])
+        else:
+            starts = np.append(0, self.ends[:-1] + 1)
+            np.cumsum(np.add.reduceat(ordered, starts, axis=1), axis=1, out=sums[:, 1:])
+        return sums
 
 
 def rank_queries(score: ArrayLike) -> Ranking:

@@ -143,7 +143,7 @@ class TokenPredictor:
 
 def constant_predictor(tokens: Sequence[float]) -> TokenPredictor:
     """A predictor that expects `tokens` of each model, whatever the query."""
-    log = np.log(_checked_prices("tokens", tokens, above=0.0))
+    log = np.log(np.maximum(_checked_prices("tokens", tokens), 1.0))
     return TokenPredictor(level=log, slope=None, smearing=np.ones(len(log)), low=log, high=log)
 
 
@@ -379,9 +379,8 @@ def estimate_tokens(text: str) -> int:
     return round(sum(map(float.__mul__, _TOKENS_PER, map(float, counts))))
 
 
-def _checked_prices(name: str, values: Sequence[float] | FloatArray, above: float = -1.0) -> Any:
+def _checked_prices(name: str, values: Sequence[float] | FloatArray) -> FloatArray:
     prices = np.asarray(values, dtype=np.float64)
-    fine = prices.ndim == 1 and len(prices) > 0 and np.isfinite(prices).all()
-    if not fine or prices.min() < 0 or prices.min() <= above:
+    if prices.ndim != 1 or not len(prices) or not (np.isfinite(prices) & (prices >= 0)).all():
         raise OptionError.of(name, values, "finite numbers of at least 0, one for each model")
     return prices
