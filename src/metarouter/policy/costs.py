@@ -134,11 +134,13 @@ class TokenPredictor:
 
     def predict(self, features: NDArray[Any]) -> FloatArray:
         """Expected tokens, shape (n, n_models), from features (n, n_features)."""
-        slope = self.slope
-        log = np.tile(self.level, (len(features), 1))
-        if slope is not None:
-            log += np.asarray(features, dtype=np.float64) @ slope
-        return np.asarray(np.exp(np.clip(log, self.low, self.high)) * self.smearing)
+        log = self.level
+        if self.slope is None:
+            log = np.broadcast_to(log, (len(features), len(log)))
+        else:
+            log = np.asarray(features) @ self.slope + log
+        cut = np.minimum(np.maximum(log, self.low), self.high)
+        return np.asarray(np.exp(cut) * self.smearing)
 
 
 def constant_predictor(tokens: Sequence[float]) -> TokenPredictor:

@@ -108,7 +108,7 @@ class UtilityPolicy:
             When the shapes do not fit, or a value is not finite.
         """
         mean, full = gains_and_costs(gain.mean, costs)
-        std = np.asarray(gain.std, dtype=np.float64).reshape(mean[:, 1:].shape)
+        std = np.asarray(gain.std, dtype=np.float64).reshape(len(mean), mean.shape[1] - 1)
         rows = zip(mean[:, 1:].tolist(), std.tolist(), full.tolist(), strict=True)
         return [self.decide_one(*row) for row in rows]
 
