@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "oriented",
     "paired",
     "repeated",
+    "require_models",
 ]
 
 
@@ -119,12 +121,7 @@ def order_models(
     comes first and a named `premium` model last.
     """
     present = np.unique(np.concatenate([rows.model_a, rows.model_b[rows.model_b >= 0]]))
-    known = [names[code] for code in present]
-    for option, name in (("premium", premium), ("cheap", cheap)):
-        if name is not None and name not in known:
-            raise OptionError.of(option, name, f"a model of the labels: {', '.join(known)}")
-    if premium is not None and premium == cheap:
-        raise OptionError.of("premium", premium, "a model other than cheap")
+    require_models([names[code] for code in present], premium=premium, cheap=cheap)
     gold = _strength(rows.take(rows.is_gold), len(names))
     preference = _strength(rows.take(~rows.is_gold), len(names))
 
@@ -132,9 +129,18 @@ def order_models(
         no_gold = bool(np.isnan(gold[code]))
         strength = preference[code] if no_gold else gold[code]
         name = names[code]
-        return name == premium, name != cheap, no_gold, float(strength), name
+        # rounded, so that ties do not hang on the order of summation
+        return name == premium, name != cheap, no_gold, round(float(strength), 12), name
 
     return np.array(sorted(present.tolist(), key=place), dtype=np.int64)
+
+
+def require_models(known: Sequence[str], *, premium: str | None, cheap: str | None) -> None:
+    """Raise OptionError for a named model that no label is about."""
+    for option, name in (("premium", premium), ("cheap", cheap)):
+        if name is not None and name not in known:
+            allowed = f"a model of the labels: {', '.join(sorted(known))}"
+            raise OptionError.of(option, name, allowed)
 
 
 def make_contrasts(rows: LabelRows, order: IntArray) -> Contrasts:

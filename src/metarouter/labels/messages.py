@@ -57,7 +57,7 @@ def message_problem(value: object) -> str | None:
     >>> message_problem([{"content": "Hi"}])
     'a message without a role'
     """
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):
         return "not a list"
     for turn in value:
         if not isinstance(turn, Mapping):

@@ -19,6 +19,7 @@ from metarouter.labels.contrasts import (
     oriented,
     paired,
     repeated,
+    require_models,
 )
 from metarouter.labels.files import read_file
 from metarouter.labels.formats import COLUMNS, FORMS, RawBatch, read_arrow, read_records
@@ -122,6 +123,8 @@ def read_gain_table(
     (3, 3)
     """
     _check_options(gold, preference, on_bad_row, score_range)
+    if premium is not None and premium == cheap:
+        raise OptionError.of("premium", premium, "a model other than cheap")
     ledgers: list[Ledger] = []
     tables: list[pa.Table] = []
     sources: tuple[tuple[LabelSource, Any], ...] = (("gold", gold), ("preference", preference))
@@ -269,6 +272,7 @@ def _assembled(
     premium: str | None,
     cheap: str | None,
 ) -> tuple[GainTable, ReadReport]:
+    require_models(names.model, premium=premium, cheap=cheap)
     rows = oriented(rows.with_columns(query=match_queries(rows, len(names.query_id))))
     asked = np.flatnonzero(_is_asked_for(rows, names, premium, cheap))
     status = np.full(len(rows), OTHER_MODELS)

@@ -1,0 +1,286 @@
+"""Statistics of labels, against SciPy and plain computations, and what they say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from metarouter.labels import (
+    GainTable,
+    LabelSummary,
+    SliceBias,
+    make_gain_table,
+    read_gain_table,
+    render_summary,
+    summarise_labels,
+)
+from metarouter.labels.check import mean_estimate, welch_estimate
+
+
+def both_sources(n: int = 200, *, n_gold: int = 200, bias: float = 0.3, seed: int = 0) -> GainTable:
+    """A pair; preference labels of every query, gold of the first `n_gold`."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0.2, 0.5, n)
+    preference = truth - bias + rng.normal(0, 0.3, n)
+    gold = truth[:n_gold] + rng.normal(0, 0.2, n_gold)
+    query = np.concatenate([np.arange(n_gold), np.arange(n)])
+    return make_gain_table(
+        queries=["x" * (1 + i % 90) + str(i) for i in range(n)],
+        gain=np.concatenate([gold, preference]),
+        is_gold=np.arange(n_gold + n) < n_gold,
+        query=query,
+        judge=np.where(np.arange(n_gold + n) < n_gold, 0, 1 + np.arange(n_gold + n) % 2),
+        judges=("", "J1", "J2"),
+        domain=np.arange(n) % 2,
+        domains=("code", "maths"),
+    )
+
+
+def find_slice(summary: LabelSummary, kind: str, name: str = "") -> SliceBias:
+    (part,) = [s for s in summary.slices if s.kind == kind and s.name.startswith(name)]
+    return part
+
+
+def says(summary: LabelSummary, text: str) -> bool:
+    return any(text in finding for finding in summary.findings)
+
+
+def test_the_t_interval_equals_scipys() -> None:
+    values = np.random.default_rng(0).normal(size=17)
+    estimate = mean_estimate(values, 0.9)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert estimate is not None
+    np.testing.assert_allclose([estimate.low, estimate.high], [expected.low, expected.high])
+    assert mean_estimate(values[:1]) is None
+
+
+def test_welchs_interval_equals_scipys() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0, 1, 12), rng.normal(0.4, 3, 40)
+    estimate = welch_estimate(a, b)
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert estimate is not None
+    np.testing.assert_allclose([estimate.low, estimate.high], [expected.low, expected.high])
+    assert welch_estimate(a[:1], b) is None
+
+
+def test_welchs_interval_of_constant_samples_is_a_point() -> None:
+    estimate = welch_estimate(np.ones(3), np.zeros(4))
+    assert estimate is not None
+    assert (estimate.low, estimate.high) == (1.0, 1.0)
+
+
+def test_sources_are_described_row_by_row() -> None:
+    table = make_gain_table(
+        queries=["a", "b"],
+        query=[0, 0, 1, 1],
+        gain=[1.0, 0.0, 0.0, -0.5],
+        is_gold=[True, False, False, False],
+    )
+    gold, preference = summarise_labels(table).sources
+    assert (gold.rows, gold.queries, gold.mean, gold.std) == (1, 1, 1.0, 0.0)
+    assert (preference.rows, preference.queries) == (3, 2)
+    assert preference.share_ties == pytest.approx(2 / 3)
+    assert preference.std == pytest.approx(np.std([0.0, 0.0, -0.5], ddof=1))
+    assert dict(preference.quantiles)[0.5] == 0.0
+
+
+def test_rows_are_counted_by_model_judge_and_domain() -> None:
+    summary = summarise_labels(both_sources(10, n_gold=4))
+    assert [(c.name, c.gold, c.preference) for c in summary.model_counts] == [
+        ("cheap", 4, 10),
+        ("premium", 4, 10),
+    ]
+    assert {c.name: (c.gold, c.preference) for c in summary.judge_counts} == {
+        "": (4, 0),
+        "J1": (0, 5),
+        "J2": (0, 5),
+    }
+    assert {c.name: (c.gold, c.preference) for c in summary.domain_counts} == {
+        "code": (2, 5),
+        "maths": (2, 5),
+    }
+
+
+def test_agreement_where_the_sources_meet_equals_scipys() -> None:
+    table = both_sources(120, n_gold=80)
+    agreement = summarise_labels(table).agreement
+    gold, preference = table.gold().gain, table.preference().gain[:80]
+    pearson = stats.pearsonr(gold, preference)
+    interval = pearson.confidence_interval(0.95)
+    assert (agreement.n, agreement.n_queries) == (80, 80)
+    assert agreement.correlation is not None
+    assert agreement.mean_difference is not None
+    np.testing.assert_allclose(agreement.correlation.value, pearson.statistic)
+    np.testing.assert_allclose(
+        [agreement.correlation.low, agreement.correlation.high], [interval.low, interval.high]
+    )
+    paired = stats.ttest_rel(gold, preference).confidence_interval(0.95)
+    np.testing.assert_allclose(
+        [agreement.mean_difference.low, agreement.mean_difference.high], [paired.low, paired.high]
+    )
+    assert agreement.sign_agreement == pytest.approx(np.mean(np.sign(gold) == np.sign(preference)))
+
+
+def test_ties_are_left_out_of_the_sign_agreement() -> None:
+    table = make_gain_table(
+        queries=list("abc"),
+        query=[0, 1, 2, 0, 1, 2],
+        gain=[1.0, 0.0, 1.0, 0.5, 1.0, -0.5],
+        is_gold=[True] * 3 + [False] * 3,
+    )
+    agreement = summarise_labels(table).agreement
+    assert (agreement.sign_agreement, agreement.n_signed) == (0.5, 2)
+
+
+def test_repeated_votes_count_their_query_once() -> None:
+    table = make_gain_table(
+        queries=list("abc"),
+        query=[0, 1, 0, 1, 1, 1],
+        gain=[1.0, 0.0, 1.0, 0.0, 1.0, 1.0],
+        weight=[1, 1, 1, 2, 1, 1],
+        is_gold=[True, True, False, False, False, False],
+    )
+    summary = summarise_labels(table)
+    overall = find_slice(summary, "all")
+    assert (overall.n_gold, overall.n_preference) == (2, 2)
+    assert overall.preference_mean == pytest.approx((1.0 + 0.5) / 2)
+    assert summary.agreement.n == 2
+
+
+def test_the_bias_of_a_slice_is_the_difference_of_its_mean_gains() -> None:
+    table = both_sources(300, n_gold=120)
+    part = find_slice(summarise_labels(table), "domain", "maths")
+    odd = table.query % 2 == 1
+    gold, preference = table.gain[odd & table.is_gold], table.gain[odd & ~table.is_gold]
+    expected = stats.ttest_ind(gold, preference, equal_var=False).confidence_interval(0.95)
+    assert part.bias is not None
+    np.testing.assert_allclose(part.bias.value, gold.mean() - preference.mean())
+    np.testing.assert_allclose([part.bias.low, part.bias.high], [expected.low, expected.high])
+    assert (part.n_gold, part.n_preference) == (60, 150)
+    assert part.share_gold == pytest.approx(60 / 150)
+
+
+def test_a_judge_is_compared_with_all_gold_labels() -> None:
+    table = both_sources(100, n_gold=40)
+    part = find_slice(summarise_labels(table), "judge", "J2")
+    gold, votes = table.gain[table.is_gold], table.gain[table.judge == 2]
+    assert part.bias is not None
+    assert part.n_preference == 50
+    np.testing.assert_allclose(part.bias.value, gold.mean() - votes.mean())
+
+
+def test_length_slices_part_the_labels_in_thirds() -> None:
+    summary = summarise_labels(both_sources(300, n_gold=300))
+    sizes = [part.n_gold for part in summary.slices if part.kind == "length"]
+    assert len(sizes) == 3
+    assert sum(sizes) == 300
+    assert max(sizes) < 120
+
+
+def test_a_pool_is_sliced_for_its_best_known_pair_and_by_pairs() -> None:
+    rows = [
+        {"query": f"q{i}", "model": model, "score": value}
+        for i in range(5)
+        for model, value in (("a", 0.0), ("b", 0.3), ("c", 0.9))
+        if model != "c" or i < 3
+    ]
+    summary = summarise_labels(read_gain_table(rows)[0])
+    assert summary.contrast == ("b", "a")
+    assert {p.name: p.n_gold for p in summary.slices if p.kind == "models"} == {
+        "b over a": 5,
+        "c over a": 3,
+    }
+
+
+def test_few_gold_labels_cannot_prove_savings() -> None:
+    assert says(summarise_labels(both_sources(n_gold=29)), "savings cannot be proven")
+    assert not says(summarise_labels(both_sources(n_gold=30)), "savings cannot be proven")
+
+
+def test_missing_sources_are_named() -> None:
+    table = both_sources()
+    assert says(summarise_labels(table.preference()), "no gold labels")
+    assert says(summarise_labels(table.gold()), "no preference labels")
+
+
+def test_sources_that_never_meet_are_said_to_be_compared_by_slices_only() -> None:
+    table = both_sources()
+    apart = table.rows(np.where(table.is_gold, table.query < 100, table.query >= 100))
+    assert says(summarise_labels(apart), "never share a query")
+    assert not says(summarise_labels(table), "never share a query")
+
+
+def test_a_domain_without_gold_is_named() -> None:
+    table = both_sources()
+    table = table.rows(~table.is_gold | (table.query % 2 == 0))
+    assert says(summarise_labels(table), "domain 'maths' has preference but no gold labels")
+
+
+def test_a_clear_bias_names_the_favoured_model_and_no_bias_does_not() -> None:
+    assert says(summarise_labels(both_sources(bias=0.3)), "favour cheap")
+    assert says(summarise_labels(both_sources(bias=-0.3)), "favour premium")
+    assert not says(summarise_labels(both_sources(bias=0.0)), "favour")
+
+
+def test_a_perverse_judge_is_called_misleading() -> None:
+    table = both_sources()
+    gain = np.where(table.is_gold, table.gain, -table.gain)
+    assert says(summarise_labels(table.with_gains(gain, table.variance)), "against gold gains")
+    assert says(summarise_labels(table), "preference gains follow gold gains")
+
+
+def test_a_judge_that_is_a_contestant_is_named() -> None:
+    votes = [{"query": "q", "model_a": "a", "model_b": "b", "winner": "tie", "judge": "a"}]
+    assert says(summarise_labels(read_gain_table(preference=votes)[0]), "judge 'a' is one of")
+
+
+def test_labels_that_never_vary_are_named() -> None:
+    table = both_sources()
+    gain = np.where(table.is_gold, 0.0, table.gain)
+    assert says(summarise_labels(table.with_gains(gain, table.variance)), "all gold gains are +0")
+
+
+def test_what_reading_found_is_said() -> None:
+    rows: list[dict[str, Any]] = [
+        {"query": "q", "model": "a", "score": 0.0},
+        {"query": "q", "model": "b", "score": 1.0},
+        {"query": "q", "model": "b", "score": 1.0},
+        {"query": "r", "model": "b", "score": 1.0},
+        {"query": "", "model": "b", "score": 1.0},
+    ]
+    summary = summarise_labels(*read_gain_table(rows, on_bad_row="skip"))
+    assert says(summary, "1 of 5 rows were bad")
+    assert says(summary, "1 scores stand alone")
+    assert says(summary, "1 rows repeat")
+
+
+def test_intervals_of_the_bias_cover_it_as_often_as_they_say() -> None:
+    covered = []
+    for seed in range(200):
+        part = find_slice(summarise_labels(both_sources(90, n_gold=40, seed=seed)), "all")
+        assert part.bias is not None
+        covered.append(part.bias.low <= 0.3 <= part.bias.high)
+    # the queries of the two sources overlap, so the interval is somewhat too wide
+    assert np.mean(covered) >= 0.93
+
+
+def test_a_summary_is_plain_json_and_readable_text() -> None:
+    table = both_sources(n_gold=50)
+    summary = summarise_labels(table)
+    values = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
+    assert values["sources"][0]["source"] == "gold"
+    text = render_summary(summary)
+    for part in ("cheap (reference)", "domain maths", "can and cannot", *summary.findings):
+        assert part in text
+
+
+def test_an_empty_table_has_a_summary() -> None:
+    table = both_sources()
+    empty = summarise_labels(table.rows(np.zeros(len(table), dtype=np.bool_)))
+    assert (empty.contrast, empty.slices, empty.n_rows) == (None, (), 0)
+    assert "0 labels" in render_summary(empty)
