@@ -80,7 +80,7 @@ def _sentence(rows: Sequence[Mapping[str, Any]], p_value: float | None) -> str:
     )
     if p_value is None:
         return found
-    shown = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+    shown = "p\u00a0<\u00a00.001" if p_value < 0.001 else f"p\u00a0=\u00a0{p_value:.3f}"
     same = (
         f" It is not the same everywhere ({shown}): subtracting one number from every "
         "preference label would not do."

@@ -42,8 +42,8 @@ _LIMITS = (
     ),
     "Whether the gold labels are right: they are taken as the truth.",
     (
-        "What happens when gold labels are not a random sample of the traffic: here they were drawn "
-        "at random from the queries that have one."
+        "What happens when gold labels are not a random sample of the traffic: here they were "
+        "drawn at random from the queries that have one."
     ),
     (
         "How sure a method's mean is beyond this data set: intervals allow for overlapping splits "
@@ -95,9 +95,9 @@ def judge_comparison(result: CompareResult) -> Verdict:
         status=status,  # type: ignore[arg-type]
         headline=headline,
         sentence=(
-            f"With {n_gold} gold labels {hero} collects {ratio.value:.2f} × "
-            f"{interval_cell(ratio, 2)} the efficiency gain of {rival}, the best method to fix "
-            "in advance."
+            f"With {n_gold} gold labels {hero} collects {number_cell(ratio, 2)} "
+            f"{interval_cell(ratio, 2)} times the efficiency gain of {rival}, the best single "
+            "method to fix in advance."
         ),
         basis=(
             f"Paired difference {_signed_interval(gain)} gain units per query over {gain.n} "

@@ -105,7 +105,8 @@ class CompareRecord:
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or sorted(values) != sorted(names):
             return None
-        return cls(**{k: math.nan if v is None else v for k, v in values.items()})
+        filled: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return cls(**filled)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

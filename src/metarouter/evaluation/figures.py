@@ -119,8 +119,9 @@ def draw_shares(
             axes.annotate(
                 "this router",
                 point,
-                xytext=(10, -16),
+                xytext=(-9, 9),
                 textcoords="offset points",
+                ha="right",
                 color=INK,
                 weight="bold",
             )
@@ -183,42 +184,65 @@ def draw_forest(
     """Values with intervals, row by row; panels side by side when there is room."""
     rows = max(len(panel.rows) for panel in panels)
 
-    def svg(width: int, across: int) -> Svg:
+    def svg(width: int, across: int, row_height: int, *, above: bool) -> Svg:
         down = -(-len(panels) // across)
-        height = down * (rows * 24 + (34 if panels[0].title else 10)) + 52
+        height = down * (rows * row_height + (46 if panels[0].title else 10)) + 52
         figure = _figure(width, height)
+        figure.get_layout_engine().set(h_pad=7 / 72, w_pad=5 / 72)
         grid = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
         for position, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
-            _plot_forest(axes, panel, labelled=position % across == 0)
+            _plot_forest(axes, panel)
+            _label_rows(axes, panel, beside=position % across == 0 and not above, above=above)
             if position // across == down - 1:
-                axes.set_xlabel(x_label)
+                axes.set_xlabel(_short(x_label, width // 9))
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         return _svg(figure, title)
 
     with _style():
-        return Picture(wide=svg(_WIDE, columns), narrow=svg(_NARROW, 1))
+        # A phone has no room beside the bars, so the labels stand above them.
+        return Picture(
+            wide=svg(_WIDE, columns, 24, above=False), narrow=svg(_NARROW, 1, 40, above=True)
+        )
 
 
-def _plot_forest(axes: Any, panel: ForestPanel, *, labelled: bool) -> None:
-    places = range(len(panel.rows))[::-1]
+def _plot_forest(axes: Any, panel: ForestPanel) -> None:
     axes.axvline(panel.reference, color=MUTED, linewidth=1.2, dashes=(4, 3), zorder=1)
-    for place, row in zip(places, panel.rows, strict=True):
+    for place, row in enumerate(reversed(panel.rows)):
         color = ACCENT if row.strong else QUIET
         axes.plot([row.low, row.high], [place, place], color=color, linewidth=2.4, zorder=2)
         axes.plot(
             row.value, place, "D" if row.strong else "o", color=color, markersize=6.5, zorder=3
         )
-    axes.set_yticks(list(places), [row.label for row in panel.rows] if labelled else [])
-    for text, row in zip(axes.get_yticklabels(), panel.rows, strict=False):
-        text.set_color(INK)
-        text.set_weight("bold" if row.strong else "normal")
-    axes.set_ylim(-0.6, len(panel.rows) - 0.4)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     if panel.title:
         axes.set_title(panel.title, loc="left", fontsize=_SIZE, weight="bold", color=INK)
+
+
+def _label_rows(axes: Any, panel: ForestPanel, *, beside: bool, above: bool) -> None:
+    rows = panel.rows[::-1]
+    axes.set_ylim(-0.6, len(rows) - (0.2 if above else 0.4))
+    axes.set_yticks(range(len(rows)), [_short(row.label, 36) for row in rows] if beside else [])
+    for text, row in zip(axes.get_yticklabels(), rows, strict=False):
+        text.set(color=INK, weight=_weight(row))
+    for place, row in enumerate(rows if above else ()):
+        axes.text(
+            0,
+            place + 0.3,
+            _short(row.label, 44),
+            transform=axes.get_yaxis_transform(),
+            weight=_weight(row),
+        )
+
+
+def _weight(row: ForestRow) -> str:
+    return "bold" if row.strong else "normal"
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def _plot_series(axes: Any, series: Sequence[Series]) -> None:
@@ -273,6 +297,8 @@ def _style() -> Any:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.unicode_minus": True,
+            # Names and labels are the user's: a dollar sign is not a formula.
+            "text.parse_math": False,
             "grid.color": GRID,
             "grid.linewidth": 1,
             "xtick.color": MUTED,

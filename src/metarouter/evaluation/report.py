@@ -106,13 +106,14 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    verdict = context["verdict"]
-    return environment.get_template(template).render(
+    text = environment.get_template(template).render(
         version=version("metarouter"),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        mark=MARKS[verdict.status],
+        mark=MARKS[context["verdict"].status],
         **context,
     )
+    # A line must not break between a number and its sign.
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _evaluation_context(evaluation: Evaluation) -> dict[str, Any]:
@@ -155,9 +156,9 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
     rows = [
         (kept, *_percent_parts(evaluation.kept)),
         ("cost saved", *_percent_parts(evaluation.saving)),
-        ("premium calls", _percent(router.premium_share), f"n = {evaluation.n:,}"),
-        ("above random", *_signed_parts(evaluation.advantage)),
-        ("APGR", number_cell(evaluation.apgr), f"{interval_cell(evaluation.apgr)}, random 0.5"),
+        ("premium calls", _percent(router.premium_share), f"of {evaluation.n:,} queries"),
+        ("gain above random", *_signed_parts(evaluation.advantage)),
+        ("APGR (random 0.5)", number_cell(evaluation.apgr), interval_cell(evaluation.apgr)),
     ]
     return [{"name": name, "value": value, "range": range_} for name, value, range_ in rows]
 
@@ -176,8 +177,7 @@ def _percent_parts(estimate: Estimate) -> tuple[str, str]:
 
 
 def _signed_parts(estimate: Estimate) -> tuple[str, str]:
-    interval = f"[{signed(estimate.low)}, {signed(estimate.high)}]"
-    return signed(estimate.value), f"{interval} gain units"
+    return signed(estimate.value), f"[{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
 def _policy_table(evaluation: Evaluation) -> Table:
@@ -190,6 +190,8 @@ def _policy_table(evaluation: Evaluation) -> Table:
         "oracle": "oracle, knows every gold label",
     }
     values = [value for value in evaluation.policies if value.policy in names]
+    if _policy(evaluation, "hull").quality == _policy(evaluation, "random").quality:
+        values = [value for value in values if value.policy != "hull"]
     unit = evaluation.facts["cost_unit"]
     return Table(
         caption="The router at its setting, and what to compare it with.",
@@ -321,7 +323,7 @@ def _calibration_text(slope: Estimate) -> str:
     number = f"{slope.value:.2f} {interval_cell(slope, 2)}"
     start = f"One unit of predicted gain comes with {number} units of gold gain"
     if slope.low <= 1 <= slope.high and slope.low > 0:
-        return f"{start}: predictions can be taken at face value."
+        return f"{start}: these data give no reason to rescale the predictions."
     if slope.low <= 0:
         return f"{start}: these data do not show that predictions mean anything."
     if slope.value < 1:
@@ -416,18 +418,35 @@ def _bias(bias_map: Mapping[str, Any] | None) -> Any:
     return view_bias_map(bias_map["rows"], bias_map.get("p_value"))
 
 
+_OVERLAP = {
+    "auc": "how well queries tell their source, AUC (0.5: not at all)",
+    "low": "annotation propensity, smallest",
+    "high": "annotation propensity, largest",
+    "n_treated": "gold rows",
+    "n_control": "preference rows",
+    "ess_treated": "gold rows, effective after weighting",
+    "ess_control": "preference rows, effective after weighting",
+    "n_clipped": "rows with a clipped propensity",
+    "n_trimmed": "rows left out for lack of overlap",
+}
+
+
 def _overlap(overlap: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Flat numbers as a table; warnings as the sentence."""
     if not overlap:
         return None
     warnings = overlap.get("warnings") or ()
-    numbers = [(name, value) for name, value in overlap.items() if _is_number(value)]
+    numbers = [
+        (_OVERLAP.get(name, name.replace("_", " ")), value)
+        for name, value in overlap.items()
+        if _is_number(value)
+    ]
     return {
         "sentence": " ".join(warnings) or "Gold and preference queries cover the same ground.",
         "table": Table(
             caption="How well gold and preference queries cover each other.",
             columns=("measure", "value"),
-            rows=tuple((name.replace("_", " "), f"{value:,.4g}") for name, value in numbers),
+            rows=tuple((name, f"{value:,.4g}") for name, value in numbers),
         ),
     }
 

@@ -1,0 +1,257 @@
+"""Evaluating a fixed router on held-out gold labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.errors import DataError
+from metarouter.evaluation.breakdown import excerpt
+from metarouter.evaluation.evaluate import Evaluation, evaluate_router
+from metarouter.evaluation.heldout import read_held_out
+from metarouter.evaluation.verdict import judge_router, percent
+from metarouter.labels.table import GainTable, make_gain_table
+from metarouter.policy.rule import UtilityPolicy
+from metarouter.records import Decision, Estimate, GainEstimate
+
+N = 300
+
+
+@dataclass
+class NumberRouter:
+    """Predicts the number in the query, times `slope`."""
+
+    slope: float = 1.0
+    w: float = 0.5
+    models: tuple[str, ...] = ("cheap", "premium")
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"w": self.w, "cost_unit": "calls", **self.extra}
+
+    def predict_gain(self, queries: Sequence[str]) -> GainEstimate:
+        mean = self.slope * np.asarray([float(query.split()[1]) for query in queries])
+        return GainEstimate(mean=mean, std=np.full(len(mean), 0.1))
+
+    def route_batch(self, queries: Sequence[str]) -> list[Decision]:
+        policy = UtilityPolicy(models=self.models, w=self.w)
+        return policy.decide(self.predict_gain(queries), np.tile([0.0, 1.0], (len(queries), 1)))
+
+
+def make_test(n: int = N, *, scores: bool = True) -> GainTable:
+    """Gold gain is the number in the query, in [0, 1], plus noise."""
+    rng = np.random.default_rng(3)
+    x = rng.permutation(n) / n
+    premium = 0.3 + x + rng.normal(0, 0.2, n)
+    columns: dict[str, Any] = {}
+    if scores:
+        columns = {"candidate_score": premium, "baseline_score": np.full(n, 0.3)}
+    return make_gain_table(
+        queries=[f"number {value} {'pad ' * (i % 7)}" for i, value in enumerate(x)],
+        gain=premium - 0.3,
+        is_gold=np.ones(n, dtype=bool),
+        domain=np.arange(n) % 3,
+        domains=("law", "code", "tiny <b>"),
+        **columns,
+    )
+
+
+def run(router: NumberRouter | None = None, table: GainTable | None = None) -> Evaluation:
+    return evaluate_router(
+        NumberRouter() if router is None else router,
+        make_test() if table is None else table,
+        n_boot=300,
+    )
+
+
+def record(evaluation: Evaluation, policy: str) -> dict[str, Any]:
+    return next(one for one in evaluation.as_records() if one["policy"] == policy)
+
+
+def test_router_record_equals_a_straight_line_computation() -> None:
+    table = make_test()
+    x = np.asarray([float(text.split()[1]) for text in table.queries])
+    chosen = np.where(x > 0.5, table.candidate_score, table.baseline_score)
+    found = record(run(), "router")
+    assert found["quality"] == pytest.approx(chosen.mean(), abs=1e-12)
+    assert found["premium_share"] == pytest.approx((x > 0.5).mean())
+    assert found["cost_per_1k"] == pytest.approx(1000 * (x > 0.5).mean())
+    assert found["saving_share"] == pytest.approx(1 - (x > 0.5).mean())
+    assert found["quality_low"] < found["quality"] < found["quality_high"]
+
+
+def test_kept_and_advantage_equal_straight_line_computations() -> None:
+    table = make_test()
+    x = np.asarray([float(text.split()[1]) for text in table.queries])
+    chosen = np.where(x > 0.5, table.candidate_score, table.baseline_score).mean()
+    premium, cheap = table.candidate_score.mean(), table.baseline_score.mean()
+    share = (x > 0.5).mean()
+    evaluation = run()
+    assert evaluation.kept.value == pytest.approx(chosen / premium)
+    assert evaluation.advantage.value == pytest.approx(
+        chosen - share * premium - (1 - share) * cheap
+    )
+    assert evaluation.saving.value == pytest.approx(1 - share)
+
+
+@pytest.mark.parametrize(
+    ("router", "status"),
+    [
+        (NumberRouter(), "better"),
+        (NumberRouter(slope=-1.0, w=-0.5), "worse"),
+        (NumberRouter(w=2.0), "fixed"),
+    ],
+)
+def test_verdict_follows_the_advantage_over_random(router: NumberRouter, status: str) -> None:
+    assert run(router).verdict.status == status
+
+
+def test_gains_without_scores_give_the_share_of_the_gain() -> None:
+    """Without absolute scores no share of quality is claimed."""
+    evaluation = run(table=make_test(scores=False))
+    table = make_test()
+    x = np.asarray([float(text.split()[1]) for text in table.queries])
+    assert evaluation.kept.value == pytest.approx((table.gain * (x > 0.5)).sum() / table.gain.sum())
+    assert "what premium gains over the cheap model" in evaluation.verdict.sentence
+    assert any("gains, without a level" in limit for limit in evaluation.limits)
+
+
+def hashed(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()[:16]
+
+
+def test_training_queries_are_left_out_and_counted() -> None:
+    table = make_test()
+    seen = [hashed(text) for text in table.queries[:40]]
+    evaluation = run(NumberRouter(extra={"query_hashes": seen}), table)
+    assert evaluation.n == N - 40
+    assert any("40 of 300 queries" in warning for warning in evaluation.warnings)
+
+
+def test_only_training_queries_are_refused() -> None:
+    table = make_test()
+    router = NumberRouter(extra={"query_hashes": [hashed(text) for text in table.queries]})
+    with pytest.raises(DataError, match="fitted on all 300 of these queries"):
+        run(router, table)
+
+
+def test_router_that_hides_its_queries_is_said_to() -> None:
+    assert any("does not say which" in limit for limit in run().limits)
+    told = run(NumberRouter(extra={"query_hashes": ["0" * 16]}))
+    assert not any("does not say which" in limit for limit in told.limits)
+
+
+def test_few_queries_are_warned_of_and_very_few_refused() -> None:
+    assert any("50 held-out" in warning for warning in run(table=make_test(50)).warnings)
+    with pytest.raises(DataError, match="at least 10"):
+        run(table=make_test(9))
+
+
+def test_labels_of_other_models_are_refused() -> None:
+    with pytest.raises(DataError, match="know nothing of huge"):
+        run(NumberRouter(models=("cheap", "huge")))
+
+
+def test_same_seed_gives_the_same_numbers() -> None:
+    assert run().area == run().area
+    other = evaluate_router(NumberRouter(), make_test(), seed=1, n_boot=300)
+    assert other.area.low != run().area.low
+
+
+def test_slices_share_out_the_queries() -> None:
+    slices = run().slices
+    domains = [one for one in slices if one.dimension == "domain"]
+    assert sum(one.n for one in domains) == N
+    assert sum(one.n for one in slices if one.dimension == "length") == N
+    mean = sum(one.n * one.loss.value for one in domains) / N
+    assert mean == pytest.approx(
+        record(run(), "always_premium")["quality"] - record(run(), "router")["quality"]
+    )
+
+
+def test_examples_show_the_costliest_mistakes() -> None:
+    table = make_test()
+    x = np.asarray([float(text.split()[1]) for text in table.queries])
+    worst = float(np.where(x > 0.5, 0.0, table.gain).max())
+    missed = [one for one in run().examples if one.kind == "cheap call that cost quality"]
+    assert missed[0].regret == pytest.approx(worst)
+
+
+def test_repeated_gold_labels_are_averaged() -> None:
+    table = make_gain_table(
+        queries=["a", "b"], query=[0, 0, 1], gain=[1.0, 0.0, 1.0], is_gold=[True] * 3
+    )
+    assert read_held_out(table, ["cheap", "premium"]).quality[:, 1].tolist() == [0.5, 1.0]
+
+
+def test_swapped_models_change_the_sign() -> None:
+    table = make_gain_table(queries=["a", "b"], gain=[1.0, 0.5], is_gold=[True] * 2)
+    assert read_held_out(table, ["premium", "cheap"]).quality[:, 1].tolist() == [-1.0, -0.5]
+
+
+def test_queries_without_a_label_for_every_model_are_counted() -> None:
+    """Of three models, query b lacks one."""
+    table = make_gain_table(
+        queries=["a", "b"],
+        query=[0, 0, 1],
+        candidate=[1, 2, 1],
+        gain=[0.1, 0.2, 0.3],
+        is_gold=[True] * 3,
+        models=("small", "middle", "large"),
+    )
+    held_out = read_held_out(table, ["small", "middle", "large"])
+    assert held_out.n_incomplete == 1
+    assert held_out.quality.tolist() == [[0.0, 0.1, 0.2]]
+
+
+def estimate(value: float, half: float) -> Estimate:
+    return Estimate(value=value, std_error=half / 2, low=value - half, high=value + half, n=200)
+
+
+def test_wide_interval_is_said_to_be_wide() -> None:
+    def basis(half: float) -> str:
+        return judge_router(
+            premium="large",
+            premium_share=0.4,
+            kept=estimate(0.9, half),
+            saving=estimate(0.6, 0.02),
+            advantage=estimate(0.1, 0.05),
+            is_absolute=True,
+        ).basis
+
+    assert "40 points wide" in basis(0.2)
+    assert "wide" not in basis(0.02)
+
+
+def test_unclear_advantage_is_not_called_better() -> None:
+    verdict = judge_router(
+        premium="large",
+        premium_share=0.4,
+        kept=estimate(0.9, 0.01),
+        saving=estimate(0.6, 0.02),
+        advantage=estimate(0.01, 0.05),
+        is_absolute=True,
+    )
+    assert verdict.status == "unclear"
+    assert "do not show that routing pays" in verdict.basis
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "text"),
+    [(0.97, 0.02, "97 % [95, 99]"), (0.9712, 0.004, "97.1 % [96.7, 97.5]")],
+)
+def test_percent_shows_the_digits_that_the_interval_supports(
+    value: float, half: float, text: str
+) -> None:
+    assert percent(estimate(value, half)) == text
+
+
+def test_excerpt_is_one_line_cut_at_a_word() -> None:
+    assert excerpt("one\n two  three", limit=11) == "one two …"
+    assert excerpt("short") == "short"
