@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from metarouter.gain.extras import import_train, one_thread
 from metarouter.gain.rows import ScoredGain, TrainingRows, half_samples, prepare_rows
+from metarouter.gain.scoring import TreesScorer
+from metarouter.gain.slope import with_slope
 from metarouter.gain.trees import Tree, trees_state
 from metarouter.types import BoolArray, FloatArray
 
@@ -49,7 +51,9 @@ class BoostingGain(ScoredGain):
 
     Notes
     -----
-    The variance is that between members, at least that of the mean gain. For
+    The variance is that between members, plus that of the slope
+    (:mod:`metarouter.gain.slope`) that sets predictions right, at least that of
+    the mean gain. For
     a statistic that is linear in its rows, fits on random halves differ by
     exactly the sampling variance of the fit on all rows; a member's choice of
     its number of trees adds to it, which errs on the safe side.
@@ -103,7 +107,7 @@ class BoostingGain(ScoredGain):
             bag_size=1,
             variance_factor=1.0,
         )
-        return self._keep(state)
+        return self._keep(with_slope(state, TreesScorer(state), rows, halves))
 
     def _fit_member(
         self, make: Any, codes: NDArray[np.float32], rows: TrainingRows, chosen: BoolArray

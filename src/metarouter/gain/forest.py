@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from metarouter.gain.extras import import_train, one_thread
 from metarouter.gain.rows import ScoredGain, TrainingRows, half_samples, prepare_rows
+from metarouter.gain.scoring import TreesScorer
+from metarouter.gain.slope import with_slope
 from metarouter.gain.trees import Tree, trees_state
 from metarouter.types import BoolArray, FloatArray
 
@@ -48,10 +50,10 @@ class ForestGain(ScoredGain):
     Notes
     -----
     The variance is ``V_between − V_within / bag_size``, kept positive as
-    :func:`~metarouter.gain.scoring.bag_variance` says, and at least that of
-    the mean gain. It is the sampling variance of the forest: the bias of
-    averaging over a leaf is not in it. Rows with the same features stay
-    together, so a row of weight 2 equals the row given twice.
+    :func:`~metarouter.gain.scoring.bag_variance` says, plus that of
+    the slope (:mod:`metarouter.gain.slope`) that sets predictions right, and at
+    least that of the mean gain. Rows with the same features stay together, so a row of weight 2
+    equals the row given twice.
 
     References
     ----------
@@ -105,7 +107,7 @@ class ForestGain(ScoredGain):
             bag_size=self.bag_size,
             variance_factor=float(share / (1.0 - share)),
         )
-        return self._keep(state)
+        return self._keep(with_slope(state, TreesScorer(state), rows, halves))
 
     def _fit_bag(self, make: Any, rows: TrainingRows, half: BoolArray, seed: int) -> list[Tree]:
         forest = make(

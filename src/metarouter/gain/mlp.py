@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from metarouter.gain.extras import import_train, one_thread
 from metarouter.gain.rows import ScoredGain, TrainingRows, half_samples, prepare_rows
+from metarouter.gain.scoring import MLPScorer
+from metarouter.gain.slope import with_slope
 from metarouter.types import BoolArray, FloatArray, ModelState
 
 __all__ = ["MLPGain"]
 
-_BATCH_ROWS = 64
 # Weights and biases of each layer, input side first.
 _Layers = list[tuple[FloatArray, FloatArray]]
 
@@ -34,9 +35,9 @@ class MLPGain(ScoredGain):
     max_epochs : int, default 60
     patience : int, default 8
         Epochs without a better held-out loss before training stops.
-    penalty : float, default 10
-        Weight decay: half the squared norm of all weights, times
-        `penalty` / 64 (the rows of a batch), is added to the mean squared error.
+    penalty : float, default 0.05
+        Times half the squared norm of all weights, added to half the mean
+        squared error of the standardised gain.
     seed : int, default 0
 
     Attributes
@@ -53,7 +54,8 @@ class MLPGain(ScoredGain):
     Notes
     -----
     Features are standardised one by one. The variance is that between
-    members, at least that of the mean gain: half-samples give it the effect
+    members, plus that of the slope (:mod:`metarouter.gain.slope`) that sets
+    predictions right, at least that of the mean gain. Half-samples give it the effect
     of the data, random starts that of training.
 
     References
@@ -77,7 +79,7 @@ class MLPGain(ScoredGain):
         n_members: int = 6,
         max_epochs: int = 60,
         patience: int = 8,
-        penalty: float = 10.0,
+        penalty: float = 0.05,
         seed: int = 0,
     ) -> None:
         self.hidden = hidden
@@ -100,14 +102,16 @@ class MLPGain(ScoredGain):
         rng = np.random.default_rng(self.seed)
         halves = half_samples(rows.n_groups, self.n_members, rows.n_groups, rng)
         seeds = rng.integers(2**31, size=self.n_members).tolist()
-        batch = min(_BATCH_ROWS, *(int(half[rows.group].sum()) for half in halves))
+        # Eight steps or more in an epoch, so that few labels train as far as many.
+        batch = int(np.clip(min(half[rows.group].sum() for half in halves) // 8, 1, 64))
         make = import_train("sklearn.neural_network", "MLPGain").MLPRegressor
         with one_thread():
             members = [
                 self._train(x, rows, half[rows.group], self._network(make, batch, seed))
                 for half, seed in zip(halves, seeds, strict=True)
             ]
-        return self._keep(_mlp_state(members, rows, centre, spread))
+        state = _mlp_state(members, rows, centre, spread)
+        return self._keep(with_slope(state, MLPScorer(state), rows, halves))
 
     def _train(self, x: FloatArray, rows: TrainingRows, chosen: BoolArray, network: Any) -> _Layers:
         held_out = ~chosen if not chosen.all() else chosen
@@ -131,7 +135,7 @@ class MLPGain(ScoredGain):
     def _network(self, make: Any, batch: int, seed: int) -> Any:
         return make(
             hidden_layer_sizes=self.hidden,
-            alpha=self.penalty,
+            alpha=self.penalty * batch,  # the library divides by the rows of a batch
             batch_size=batch,
             learning_rate_init=1e-3,
             random_state=seed,
@@ -168,6 +172,11 @@ def _mlp_state(
         if k == n_layers - 1:
             weight, bias = weight * rows.scale, bias * rows.scale + rows.centre
         arrays[f"weight_{k}"], arrays[f"bias_{k}"] = weight, bias
-    return ModelState(
-        kind="mlp", config={"n_layers": n_layers, "std_floor": rows.std_floor}, arrays=arrays
-    )
+    config = {
+        "n_layers": n_layers,
+        "std_floor": rows.std_floor,
+        "slope": 1.0,
+        "slope_std": 0.0,
+        "gain_centre": rows.centre,
+    }
+    return ModelState(kind="mlp", config=config, arrays=arrays)

@@ -110,7 +110,7 @@ class LinearScorer:
 
     def __init__(self, state: ModelState) -> None:
         self._coef = _floats(state, "coef")
-        self._intercept = float(state.arrays["intercept"])
+        self._intercept = float(state.arrays["intercept"].reshape(()))
         factor = _floats(state, "factor")
         self._level, self._slopes = factor[0], factor[1:]
 
@@ -173,7 +173,7 @@ class TreesScorer:
         self._members[np.arange(len(self._root)), arrays["unit"]] = 1.0
         self._bag_size = int(state.config["bag_size"])
         self._variance_factor = float(state.config["variance_factor"])
-        self._floor = float(state.config["std_floor"])
+        self._ensemble = _Ensemble(state)
         self._depth = int(state.config["depth"])
         self._width = int(state.config["n_features"])
 
@@ -183,9 +183,20 @@ class TreesScorer:
         return _by_chunks(self._predict, features, len(self._root))
 
     def _predict(self, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        units = self._tree_values(features.astype(np.float32)) @ self._members + self._offset
+        units = self._units(features)
         variance = self._variance_factor * bag_variance(units, self._bag_size)
-        return units.mean(axis=1), np.sqrt(np.maximum(variance, self._floor**2))
+        return self._ensemble.estimate(units.mean(axis=1), variance)
+
+    def bags(self, features: NDArray[Any]) -> FloatArray:
+        """Prediction of each bag, shape (n, n_bags)."""
+        units = self._units(features)
+        bags: FloatArray = units.reshape(len(units), -1, self._bag_size).mean(axis=2)
+        return bags
+
+    def _units(self, features: NDArray[Any]) -> FloatArray:
+        values = self._tree_values(features.astype(np.float32))
+        units: FloatArray = values @ self._members + self._offset
+        return units
 
     def _tree_values(self, x: NDArray[np.float32]) -> FloatArray:
         rows = np.arange(len(x))[:, None]
@@ -195,6 +206,23 @@ class TreesScorer:
             node = np.where(goes_left, self._left[node], self._right[node])
         values: FloatArray = self._value[node]
         return values
+
+
+class _Ensemble:
+    """Estimate of an ensemble from the mean and the variance of its bags."""
+
+    def __init__(self, state: ModelState) -> None:
+        self._centre = float(state.config["gain_centre"])
+        self._slope = float(state.config["slope"])
+        self._slope_std = float(state.config["slope_std"])
+        self._floor = float(state.config["std_floor"])
+
+    def estimate(self, mean: FloatArray, variance: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Centre + slope · departure; s.d. of both factors, at least the floor."""
+        departure = mean - self._centre
+        squared = self._slope**2 * variance + (self._slope_std * departure) ** 2
+        std = np.sqrt(np.maximum(squared, self._floor**2))
+        return self._centre + self._slope * departure, std
 
 
 def bag_variance(units: FloatArray, bag_size: int) -> FloatArray:
@@ -253,22 +281,25 @@ class MLPScorer:
             (_floats(state, f"weight_{k}"), _floats(state, f"bias_{k}"))
             for k in range(int(state.config["n_layers"]))
         ]
-        self._floor = float(state.config["std_floor"])
+        self._ensemble = _Ensemble(state)
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
-        """Mean over members; s.d. between members, at least the floor."""
+        """Mean over members; s.d. between members."""
         weight, _ = self._layers[0]  # (members, in, out)
         _check_width(features, weight.shape[1])
         return _by_chunks(self._predict, features, weight.shape[0] * weight.shape[2])
 
-    def _predict(self, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    def bags(self, features: NDArray[Any]) -> FloatArray:
+        """Prediction of each member, shape (n, n_members)."""
         hidden: FloatArray = features[None].astype(np.float64)
         for weight, bias in self._layers[:-1]:
             hidden = np.maximum(hidden @ weight + bias, 0.0)  # (members, n, out)
         weight, bias = self._layers[-1]
-        members = (hidden @ weight + bias)[:, :, 0]
-        variance = bag_variance(members.T, 1)
-        return members.mean(axis=0), np.sqrt(np.maximum(variance, self._floor**2))
+        return (hidden @ weight + bias)[:, :, 0].T
+
+    def _predict(self, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        members = self.bags(features)
+        return self._ensemble.estimate(members.mean(axis=1), bag_variance(members, 1))
 
 
 class PoolScorer:

@@ -1,0 +1,215 @@
+"""What every registered gain model promises."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from metarouter.errors import DataError, NotFittedError
+from metarouter.gain import GAIN_MODELS, load_gain_model, make_gain_model
+from metarouter.types import FloatArray, GainModel, ModelState
+
+NAMES = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            name == "two_fidelity" and find_spec("metarouter.gain.two_fidelity") is None,
+            reason="metarouter.gain.two_fidelity is not there",
+        ),
+    )
+    for name in GAIN_MODELS
+    if name != "auto"
+]
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+Rows = tuple[NDArray[np.float32], FloatArray, FloatArray]
+
+
+def make_rows(n: int, d: int = 5, noise: float = 0.3, seed: int = 0) -> Rows:
+    """Features, noisy gains, and the true gain: linear, standard deviation 0.3."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, d)).astype(np.float32)
+    truth = 0.1 + features[:, :2].astype(np.float64) @ np.array([0.24, -0.18])
+    return features, truth + noise * rng.normal(size=n), truth
+
+
+def fit(
+    name: str,
+    features: NDArray[Any],
+    gain: FloatArray,
+    weight: FloatArray | None = None,
+    seed: int = 0,
+) -> GainModel:
+    return make_gain_model(name, seed=seed).fit(features, gain, weight)
+
+
+def test_keeps_the_protocol(name: str) -> None:
+    """It has fit, predict and state, and fit returns the model itself."""
+    model = make_gain_model(name)
+    assert isinstance(model, GainModel)
+    assert model.fit(*make_rows(30)[:2]) is model
+
+
+def test_predicts_finite_gains_with_positive_std(name: str) -> None:
+    """Mean and std have one finite float64 for each row, also far from the data."""
+    estimate = fit(name, *make_rows(120)[:2]).predict(10 * make_rows(7, seed=1)[0])
+    for values in (estimate.mean, estimate.std):
+        assert values.shape == (7,)
+        assert values.dtype == np.float64
+        assert np.isfinite(values).all()
+    assert (estimate.std > 0).all()
+
+
+def test_same_seed_gives_the_same_predictions(name: str) -> None:
+    """Two fits with one seed are equal to the last bit."""
+    features, gain, _ = make_rows(120)
+    first, second = (fit(name, features, gain, seed=3).predict(features) for _ in range(2))
+    np.testing.assert_array_equal(first.mean, second.mean)
+    np.testing.assert_array_equal(first.std, second.std)
+
+
+def test_a_row_of_weight_zero_is_as_if_absent(name: str) -> None:
+    """Absurd gains with weight 0 change nothing."""
+    features, gain, _ = make_rows(120)
+    weight = np.where(np.arange(120) % 4 == 0, 0.0, 1.0)
+    absurd = np.where(weight == 0, 1e6, gain)
+    kept = weight > 0
+    whole = fit(name, features, absurd, weight).predict(features)
+    part = fit(name, features[kept], gain[kept]).predict(features)
+    np.testing.assert_allclose(whole.mean, part.mean, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(whole.std, part.std, rtol=1e-6)
+
+
+def test_only_relative_weights_count(name: str) -> None:
+    """Multiplying all weights by four changes nothing."""
+    features, gain, _ = make_rows(120)
+    weight = np.linspace(0.5, 2.0, 120)
+    one = fit(name, features, gain, weight).predict(features)
+    four = fit(name, features, gain, 4 * weight).predict(features)
+    np.testing.assert_allclose(one.mean, four.mean, atol=1e-5)
+    np.testing.assert_allclose(one.std, four.std, rtol=1e-4)
+
+
+def test_weights_move_the_fit(name: str) -> None:
+    """Where two kinds of rows disagree on the level, the heavier kind decides."""
+    features, _, _ = make_rows(160)
+    gain = np.where(np.arange(160) % 2 == 0, 1.0, -1.0)
+    weight = np.where(gain > 0, 50.0, 1.0)
+    assert fit(name, features, gain, weight).predict(features).mean.mean() > 0.7
+
+
+def test_labels_times_three_give_predictions_times_three(name: str) -> None:
+    """The unit of the gain is nothing but a unit."""
+    features, gain, _ = make_rows(120)
+    one = fit(name, features, gain).predict(features)
+    three = fit(name, features, 3 * gain).predict(features)
+    np.testing.assert_allclose(three.mean, 3 * one.mean, atol=1e-3)
+    np.testing.assert_allclose(three.std, 3 * one.std, rtol=1e-3)
+
+
+def test_a_constant_gain_is_predicted(name: str) -> None:
+    """Labels that all say 0.5 give 0.5, with a finite standard deviation."""
+    features, _, _ = make_rows(60)
+    estimate = fit(name, features, np.full(60, 0.5)).predict(features)
+    np.testing.assert_allclose(estimate.mean, 0.5, atol=1e-6)
+    assert np.isfinite(estimate.std).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_handful_of_rows_is_enough_to_fit(name: str, n: int) -> None:
+    """With very few labels predictions stay within reach of the labels."""
+    features, gain, _ = make_rows(n)
+    estimate = fit(name, features, gain).predict(features)
+    assert np.isfinite(estimate.std).all()
+    assert (np.abs(estimate.mean - gain.mean()) <= np.ptp(gain) + 0.2).all()
+
+
+def test_collinear_and_constant_features_do_no_harm(name: str) -> None:
+    """A copied column and a constant one leave the fit sound."""
+    features, gain, truth = make_rows(200)
+    wide = np.column_stack([features, features[:, :1], np.ones(200, dtype=np.float32)])
+    estimate = fit(name, wide, gain).predict(wide)
+    assert np.isfinite(estimate.std).all()
+    assert np.corrcoef(estimate.mean, truth)[0, 1] > 0.7
+
+
+def test_std_shrinks_with_more_rows(name: str) -> None:
+    """Fifteen times the labels clearly lower the typical standard deviation."""
+    features = make_rows(100, seed=9)[0]
+    few, many = (fit(name, *make_rows(n)[:2]).predict(features).std.mean() for n in (60, 900))
+    assert many < 0.75 * few
+
+
+def test_std_is_the_size_of_the_error(name: str) -> None:
+    """Over four worlds, errors have the root mean square that std states, within a factor."""
+    squares = []
+    for seed in range(4):
+        features, _, truth = make_rows(200, seed=100 + seed)
+        estimate = fit(name, *make_rows(200, seed=seed)[:2]).predict(features)
+        squares.append(((estimate.mean - truth) / estimate.std) ** 2)
+    assert 0.4 < np.sqrt(np.mean(squares)) < 2.0
+
+
+def test_state_round_trip_predicts_the_same(name: str) -> None:
+    """Config through JSON and arrays give a scorer with the same predictions."""
+    model = fit(name, *make_rows(120)[:2])
+    state = model.state()
+    copy = ModelState(
+        kind=state.kind,
+        config=json.loads(json.dumps(state.config)),
+        arrays={key: np.ascontiguousarray(array) for key, array in state.arrays.items()},
+    )
+    features = make_rows(40, seed=2)[0]
+    here, there = model.predict(features), load_gain_model(copy).predict(features)
+    np.testing.assert_allclose(there.mean, here.mean, atol=1e-9)
+    np.testing.assert_allclose(there.std, here.std, atol=1e-7)
+
+
+def test_a_row_scores_the_same_alone_as_in_a_batch(name: str) -> None:
+    """Serving one query at a time changes nothing."""
+    model = fit(name, *make_rows(120)[:2])
+    features = make_rows(9, seed=2)[0]
+    batch = model.predict(features)
+    alone = [model.predict(features[i : i + 1]) for i in range(9)]
+    np.testing.assert_allclose([e.mean[0] for e in alone], batch.mean, rtol=1e-9)
+    np.testing.assert_allclose([e.std[0] for e in alone], batch.std, rtol=1e-7)
+
+
+def test_two_thousand_rows_fit_in_reasonable_time_and_are_learned(name: str) -> None:
+    """2,000 rows of 64 features take less than 20 s of processor time."""
+    features, gain, truth = make_rows(2_000, d=64)
+    began = time.process_time()
+    model = fit(name, features, gain)
+    assert time.process_time() - began < 20
+    fresh, _, truth = make_rows(500, d=64, seed=5)
+    assert np.corrcoef(model.predict(fresh).mean, truth)[0, 1] > 0.85
+
+
+def test_asking_before_fit_is_an_error(name: str) -> None:
+    """Predict and state need fit first."""
+    with pytest.raises(NotFittedError, match="fit"):
+        make_gain_model(name).predict(np.zeros((1, 2)))
+    with pytest.raises(NotFittedError, match="fit"):
+        make_gain_model(name).state()
+
+
+@pytest.mark.parametrize(
+    ("gain", "weight"),
+    [
+        ([0.0, np.nan, 1.0], [1.0, 1.0, 1.0]),
+        ([0.0, 1.0, 1.0], [1.0, -1.0, 1.0]),
+        ([0.0, 1.0, 1.0], [0.0, 0.0, 0.0]),
+        ([0.0, 1.0], [1.0, 1.0]),
+    ],
+    ids=["nan gain", "negative weight", "no weight", "lengths"],
+)
+def test_unusable_rows_are_refused(name: str, gain: list[float], weight: list[float]) -> None:
+    """Bad rows give a DataError, never a wrong fit."""
+    with pytest.raises(DataError):
+        fit(name, np.eye(3), np.array(gain), np.array(weight))

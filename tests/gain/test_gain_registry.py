@@ -1,0 +1,40 @@
+"""Gain models by name, ours and third parties'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metarouter.errors import OptionError
+from metarouter.gain import GAIN_MODELS, gain_model_names, make_gain_model
+
+
+def test_auto_is_a_registered_model_and_the_default() -> None:
+    """`auto` and no name give the same kind of model."""
+    assert GAIN_MODELS[0] == "auto"
+    assert type(make_gain_model()) is type(make_gain_model("auto"))
+
+
+def test_an_unknown_name_lists_those_allowed() -> None:
+    """The message names the value and the choices."""
+    with pytest.raises(OptionError, match=r"'tabpfn'; allowed: auto, ridge"):
+        make_gain_model("tabpfn")
+
+
+def test_a_third_party_model_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package that registers a name is called with the seed."""
+    (tmp_path / "flat_gain.py").write_text(
+        "class FlatGain:\n    def __init__(self, *, seed):\n        self.seed = seed\n"
+    )
+    info = tmp_path / "flat_gain-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flat-gain\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[metarouter.gain_models]\nflat = flat_gain:FlatGain\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = make_gain_model("flat", seed=5)
+    assert type(model).__name__ == "FlatGain"
+    assert vars(model) == {"seed": 5}
+    assert gain_model_names() == (*GAIN_MODELS, "flat")

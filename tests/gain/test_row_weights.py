@@ -1,0 +1,97 @@
+"""Weights of rows and the label noise behind them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metarouter.errors import DataError
+from metarouter.gain import label_noise, row_weights
+from metarouter.labels.table import make_gain_table
+
+
+def test_weight_is_the_precision_relative_to_a_gold_label() -> None:
+    """Gold rows keep their weight, pseudo-gold rows get σ²/(σ² + variance) of it."""
+    table = make_gain_table(
+        queries=list("abcde"),
+        gain=[0.0, 1.0, 2.0, 9.0, 9.0],
+        is_gold=[True, True, True, False, False],
+        variance=[0.0, 0.0, 0.0, 3.0, 0.5],
+        weight=[1.0, 1.0, 1.0, 1.0, 2.0],
+    )
+    assert label_noise(table) == pytest.approx(1.0)  # variance of 0, 1, 2
+    np.testing.assert_allclose(row_weights(table), [1, 1, 1, 0.25, 2 / 1.5])
+
+
+def test_infinite_variance_leaves_a_row_out() -> None:
+    """Such a row gets weight 0 and does not enter the noise."""
+    table = make_gain_table(
+        queries=list("abc"),
+        gain=[0.0, 1.0, 1e9],
+        is_gold=[False] * 3,
+        variance=[0.0, 0.0, np.inf],
+    )
+    assert row_weights(table).tolist() == [1.0, 1.0, 0.0]
+    assert label_noise(table) == pytest.approx(0.5)
+
+
+def test_noise_is_taken_around_the_mean_of_each_contrast() -> None:
+    """A difference between candidates is not noise."""
+    table = make_gain_table(
+        queries=list("abcd"),
+        models=("x", "y", "z"),
+        gain=[0.0, 2.0, 100.0, 102.0],
+        candidate=[1, 1, 2, 2],
+        baseline=[0, 0, 0, 0],
+        is_gold=[True] * 4,
+    )
+    assert label_noise(table) == pytest.approx(4 / 2)  # four squares of 1, two degrees of freedom
+
+
+@pytest.mark.parametrize(
+    ("gold", "gain", "variance", "expected"),
+    [
+        ([False, False, False], [0.0, 2.0, 4.0], [1.0, 1.0, 1.0], 4.0),
+        ([True, False, False], [5.0, 0.0, 2.0], [0.0, 1.0, 1.0], 19 / 3),
+        ([True, True, False], [0.1, 0.1, 0.1], [0.0, 0.0, 0.7], 0.7),
+        ([True, True, True], [0.1, 0.1, 0.1], [0.0, 0.0, 0.0], 1.0),
+    ],
+    ids=["no gold", "one gold", "constant labels", "constant gold"],
+)
+def test_noise_falls_back_where_gold_cannot_tell(
+    gold: list[bool], gain: list[float], variance: list[float], expected: float
+) -> None:
+    """Other rows, then the stated variances, then 1 stand in."""
+    table = make_gain_table(queries=list("abc"), gain=gain, is_gold=gold, variance=variance)
+    assert label_noise(table) == pytest.approx(expected)
+
+
+def test_negative_weights_are_refused() -> None:
+    """A negative weight is an error, not a subtraction."""
+    table = make_gain_table(queries=["a"], gain=[0.0], is_gold=[True], weight=[-1.0])
+    with pytest.raises(DataError, match="negative"):
+        row_weights(table)
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=2, max_size=20),
+    st.floats(0.01, 100),
+    st.floats(0, 10),
+)
+def test_weights_do_not_depend_on_the_unit(gain: list[float], unit: float, variance: float) -> None:
+    """Gains in another unit, with variances in its square, give the same weights."""
+    values = np.array([*gain, gain[0] + 0.5])
+
+    def weights(factor: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        table = make_gain_table(
+            queries=[str(i) for i in range(len(values))],
+            gain=factor * values,
+            is_gold=[True] * (len(values) - 1) + [False],
+            variance=[0.0] * (len(values) - 1) + [factor**2 * variance],
+        )
+        return row_weights(table)
+
+    if np.var(values[:-1]) > 1e-6:
+        np.testing.assert_allclose(weights(unit), weights(1.0), rtol=1e-6)
