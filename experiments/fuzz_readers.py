@@ -215,13 +215,13 @@ WRITERS: dict[str, Callable[[Rows], bytes]] = {
 
 
 def mutated(data: bytes, name: str, rng: np.random.Generator) -> bytes:
-    """The file after one to four mutations, of its text or of its bytes."""
+    """The file after one or two mutations, of its text or of its bytes."""
     compressed = name.endswith((".gz", ".zst"))
-    if compressed and rng.random() < 0.5:
+    if compressed and rng.random() < 0.8:
         inner = gzip.decompress(data) if name.endswith(".gz") else zstandard.decompress(data)
         return WRITERS_BACK[name[-3:]](mutated(inner, "inner", rng))
-    for _ in range(rng.integers(1, 5)):
-        is_text = not compressed and not name.endswith((".parquet", ".pq")) and rng.random() < 0.6
+    for _ in range(rng.integers(1, 3)):
+        is_text = not compressed and not name.endswith((".parquet", ".pq")) and rng.random() < 0.7
         mutate = TEXT_MUTATIONS if is_text else BYTE_MUTATIONS
         data = mutate[rng.integers(len(mutate))](data, rng)
     return data

@@ -86,7 +86,7 @@ def test_taking_queries_keeps_their_order_rows_domains_and_features() -> None:
     np.testing.assert_array_equal(
         np.sort(taken.gain), np.sort(table.gain[np.isin(table.query, [7, 2])])
     )
-    assert set(taken.query_ids[q] for q in taken.query) <= {"id 7", "id 2"}
+    assert {taken.query_ids[q] for q in taken.query} <= {"id 7", "id 2"}
 
 
 def test_what_is_taken_cannot_be_written_to() -> None:

@@ -52,7 +52,7 @@ def says(summary: LabelSummary, text: str) -> bool:
 def test_the_t_interval_equals_scipys() -> None:
     values = np.random.default_rng(0).normal(size=17)
     estimate = mean_estimate(values, 0.9)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    expected: Any = stats.ttest_1samp(values, 0).confidence_interval(0.9)
     assert estimate is not None
     np.testing.assert_allclose([estimate.low, estimate.high], [expected.low, expected.high])
     assert mean_estimate(values[:1]) is None

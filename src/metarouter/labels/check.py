@@ -142,10 +142,10 @@ def _t_estimate(value: float, std_error: float, freedom: float, n: int, level: f
 
 def _t_quantile(probability: float, freedom: float) -> float:
     try:
-        from scipy import stats
+        from scipy.special import stdtrit
     except ImportError as error:
         raise MissingDependencyError.of("checking labels", "train") from error
-    return float(stats.t.ppf(probability, freedom))
+    return float(stdtrit(freedom, probability))
 
 
 def _source_masks(table: GainTable) -> dict[LabelSource, BoolArray]:
