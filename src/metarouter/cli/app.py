@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -20,16 +21,17 @@ from metarouter.cli import (
 
 __all__ = ["make_app"]
 
+_HELP = "Learn which queries need the expensive model, and prove what it saves."
+
 
 def make_app() -> typer.Typer:
     """Build the command line; nothing heavy is imported."""
     app = typer.Typer(
-        help="Learn which queries need the expensive model, and prove what it saves.",
         add_completion=False,
         no_args_is_help=True,
         rich_markup_mode="rich",
     )
-    app.callback()(_options)
+    app.callback(help=_HELP)(_options)
     app.command("quickstart")(quickstart.quickstart)
     app.command("fit")(fit.fit)
     app.command("evaluate")(evaluate.evaluate)
@@ -51,11 +53,18 @@ def _group() -> None:
     """Keeps `labels check` a command of a group although it is alone in it."""
 
 
-def _options(
-    show_version: bool = typer.Option(
-        False, "--version", is_eager=True, help="Print the version and exit."
-    ),
-) -> None:
-    if show_version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(version("metarouter"))
         raise typer.Exit
+
+
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""

@@ -11,7 +11,7 @@ from itertools import pairwise
 __all__ = ["main"]
 
 
-def main(gold: str, preference: str, corrector: str, seed: str) -> None:
+def main(gold: str, preference: str, corrector: str, embedder: str, seed: str) -> None:
     """Read and fit the two files; print seconds of each step and peak memory as JSON."""
     from metarouter.fitting import FitOptions, fit_table
     from metarouter.labels.read import read_gain_table
@@ -19,7 +19,7 @@ def main(gold: str, preference: str, corrector: str, seed: str) -> None:
     marks = [time.perf_counter()]
     table, report = read_gain_table(gold, preference, premium="premium", cheap="cheap")
     marks.append(time.perf_counter())
-    options = FitOptions(corrector=corrector, seed=int(seed))
+    options = FitOptions(corrector=corrector, embedder=embedder, seed=int(seed))
     fit_table(table, options, report=report, progress=lambda *_: marks.append(time.perf_counter()))
     steps = ("read", "features", "learn", "cross_fit", "calibrate")
     seconds = [after - before for before, after in pairwise(marks)]

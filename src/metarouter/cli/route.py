@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metarouter.cli.options import RouterFolder
-from metarouter.records import Decision
+
+if TYPE_CHECKING:
+    from metarouter.records import Decision
 
 __all__ = ["route"]
 

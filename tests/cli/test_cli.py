@@ -1,0 +1,332 @@
+"""The command line: outputs, JSON contract, exit codes and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import metarouter
+from metarouter.cli import run
+from metarouter.testing import WorldPaths, make_world
+
+COMMANDS = [
+    ["quickstart"],
+    ["fit"],
+    ["evaluate"],
+    ["compare"],
+    ["calibrate"],
+    ["route"],
+    ["labels", "check"],
+    ["bench", "decision"],
+    ["bench", "fit"],
+]
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
+    world = make_world("topic_bias", n_queries=300, n_gold=120, n_both=30, n_test=150, seed=5)
+    return world.write(tmp_path_factory.mktemp("labels"))
+
+
+@pytest.fixture(scope="module")
+def router(paths: WorldPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "router"
+    assert run(["fit", *_labels(paths), "--out", str(folder), *QUICK]) == 0
+    return folder
+
+
+QUICK = ["--embedder", "surface", "--corrector", "none"]
+
+
+def _labels(paths: WorldPaths) -> list[str]:
+    return ["--gold", str(paths.gold), "--preference", str(paths.preference)]
+
+
+def _json(text: str, command: str) -> list[dict[str, Any]]:
+    """The results of a machine output, after checking its envelope."""
+    content = json.loads(text)
+    assert list(content) == ["schema_version", "command", "environment", "seed", "results"]
+    assert content["schema_version"] == 1
+    assert content["command"] == command
+    assert content["environment"]["python"]
+    results: list[dict[str, Any]] = content["results"]
+    for row in results:
+        assert all(not isinstance(value, dict | list) for value in row.values())
+    return results
+
+
+def _error(capsys: Capture, arguments: list[str], code: int = 2) -> str:
+    """The one line on stderr of a command that fails."""
+    assert run(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("metarouter: error: ")
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.out + captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str], capsys: Capture) -> None:
+    """`--help` shows what it does and one call that works."""
+    assert run([*command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Example: metarouter {' '.join(command)}" in shown
+
+
+def test_version(capsys: Capture) -> None:
+    """`--version` is the version of the package."""
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == metarouter.__version__
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["fit"],
+        ["fit", "--out"],
+        ["fit", "--cost", "euro", "--out", "x"],
+        ["route", "--colour", "blue"],
+        ["labels", "guess"],
+        ["compare", "--gold", "g", "--seeds", "0"],
+        ["compare", "--gold", "g", "--n-gold", "ten"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], capsys: Capture) -> None:
+    """Whatever is wrong with the arguments, the message is one line."""
+    _error(capsys, arguments)
+
+
+def test_no_command_shows_help(capsys: Capture) -> None:
+    """A bare call is a question, answered with exit code 2."""
+    run([])
+    captured = capsys.readouterr()
+    assert "quickstart" in captured.out + captured.err
+
+
+def test_fit_writes_a_router_and_a_record(
+    paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    """The record holds what was fitted and the cross-fitted area."""
+    out, record = tmp_path / "r", tmp_path / "fit.json"
+    arguments = ["fit", *_labels(paths), "--out", str(out), "--json", str(record), *QUICK]
+    assert run([*arguments, "--premium-share", "0.25", "--seed", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "120 gold and 210 preference rows" in shown
+    (row,) = _json(record.read_text("utf-8"), "fit")
+    assert (row["rows_gold"], row["rows_preference"], row["corrector"]) == (120, 210, "none")
+    assert row["efficiency_gain_area_low"] < row["efficiency_gain_area"]
+    assert metarouter.load(out).policy.version == row["policy_version"]
+
+
+def test_fit_keeps_the_old_router_when_it_fails(
+    router: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """A bad label file leaves the folder as it was, and names file, row and field."""
+    before = {path.name: path.read_bytes() for path in router.iterdir()}
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"query": "q", "model": "cheap", "score": "high"}\n', encoding="utf-8")
+    message = _error(capsys, ["fit", "--gold", str(bad), "--out", str(router)])
+    assert "bad.jsonl" in message
+    assert "score" in message
+    assert {path.name: path.read_bytes() for path in router.iterdir()} == before
+
+
+def test_route_prints_the_decision_and_its_reason(router: Path, capsys: Capture) -> None:
+    """One line: the model, a tab, the reason."""
+    assert run(["route", str(router), "Prove it by induction."]) == 0
+    model, reason = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert model in {"cheap", "premium"}
+    assert "threshold" in reason
+
+
+def test_route_json_has_the_contract_fields(router: Path, capsys: Capture) -> None:
+    """The fields are those of the design, in its order."""
+    assert run(["route", str(router), "Prove it.", "--json"]) == 0
+    (row,) = _json(capsys.readouterr().out, "route")
+    assert list(row) == [
+        "model",
+        "predicted_gain",
+        "predicted_gain_std",
+        "threshold",
+        "cost",
+        "reason",
+        "policy_version",
+    ]
+
+
+def test_route_reads_one_query_a_line(
+    router: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With - each line that is not blank gets a decision."""
+    lines = iter(["Hi\n", "\n", "Prove it.\n"])
+    monkeypatch.setattr(sys, "stdin", lines)
+    assert run(["route", str(router), "-"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_evaluate_has_the_contract_fields(
+    router: Path, paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    """JSON, report and table come from one evaluation."""
+    out, report = tmp_path / "e.json", tmp_path / "e.html"
+    arguments = ["evaluate", str(router), "--gold", str(paths.test), "--json", str(out)]
+    assert run([*arguments, "--report", str(report)]) == 0
+    rows = _json(out.read_text("utf-8"), "evaluate")
+    fields = {
+        "policy",
+        "premium_share",
+        "quality",
+        "quality_low",
+        "quality_high",
+        "cost_per_1k",
+        "saving_share",
+    }
+    assert all(fields <= row.keys() for row in rows)
+    assert "router" in {row["policy"] for row in rows}
+    assert "<html" in report.read_text("utf-8")
+    assert "premium calls" in capsys.readouterr().out
+
+
+def test_compare_has_the_contract_fields_and_resumes(
+    paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    """Every cell is a record; a second run takes them from the log."""
+    out, log, report = tmp_path / "c.json", tmp_path / "log.jsonl", tmp_path / "c.html"
+    arguments = ["compare", *_labels(paths), "--n-gold", "20,30", "--seeds", "2", "--jobs", "1"]
+    arguments += ["--correctors", "gold_only,none", "--n-test", "60", "--embedder", "surface"]
+    arguments += ["--resume", str(log), "--json", str(out), "--report", str(report)]
+    assert run(arguments) == 0
+    rows = _json(out.read_text("utf-8"), "compare")
+    assert len(rows) == 2 * 2 * 2
+    fields = {
+        "n_gold",
+        "seed",
+        "corrector",
+        "gain_model",
+        "n_test",
+        "efficiency_gain_area",
+        "apgr",
+        "cpt50",
+        "cpt80",
+        "fit_seconds",
+    }
+    assert all(fields <= row.keys() for row in rows)
+    assert "<html" in report.read_text("utf-8")
+    assert run(arguments) == 0
+    assert _json(out.read_text("utf-8"), "compare") == rows
+    assert "gold_only" in capsys.readouterr().out
+
+
+def test_labels_check_knows_gold_from_votes(paths: WorldPaths, capsys: Capture) -> None:
+    """Files without a flag are told apart by their form."""
+    assert run(["labels", "check", str(paths.gold), str(paths.preference), "--json", "-"]) == 0
+    rows = _json(capsys.readouterr().out, "labels check")
+    sources = {row["source"]: row["rows"] for row in rows if row["section"] == "source"}
+    assert sources == {"gold": 120, "preference": 210}
+    assert any(row["section"] == "finding" for row in rows)
+
+
+def test_labels_check_skips_bad_rows_when_told_to(
+    paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    """Skipped rows are counted in the output."""
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(paths.gold.read_text("utf-8") + '{"query": "q"}\n', encoding="utf-8")
+    _error(capsys, ["labels", "check", str(bad)])
+    assert run(["labels", "check", str(bad), "--on-bad-row", "skip", "--json", "-"]) == 0
+    rows = _json(capsys.readouterr().out, "labels check")
+    assert [row["rows_skipped"] for row in rows if row["section"] == "file"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("target", "data"),
+    [
+        (["--premium-share", "0.3"], "preference"),
+        (["--budget", "200"], "preference"),
+        (["--max-loss", "0.3", "--confidence", "0.8"], "test"),
+    ],
+)
+def test_calibrate_writes_another_threshold(
+    router: Path, paths: WorldPaths, tmp_path: Path, capsys: Capture, target: list[str], data: str
+) -> None:
+    """The new router has the reported threshold; the old one is untouched with --out."""
+    file = str(getattr(paths, data))
+    source = ["--gold", file] if data == "test" else ["--queries", file]
+    out = tmp_path / "new"
+    before = metarouter.load(router).policy.w
+    assert run(["calibrate", str(router), *source, *target, "--out", str(out), "--json", "-"]) == 0
+    (row,) = _json(capsys.readouterr().out, "calibrate")
+    assert metarouter.load(out).policy.w == row["w"] != before
+    assert metarouter.load(router).policy.w == before
+
+
+def test_calibrate_needs_one_target(router: Path, capsys: Capture) -> None:
+    """No target, or two, is a usage error."""
+    assert "no target" in _error(capsys, ["calibrate", str(router)])
+    both = ["--premium-share", "0.3", "--budget", "100"]
+    assert "both" in _error(capsys, ["calibrate", str(router), *both])
+
+
+def test_bench_decision_has_the_contract_fields(router: Path, capsys: Capture) -> None:
+    """Microseconds and decisions a second are positive."""
+    assert run(["bench", "decision", str(router), "--n", "100", "--json", "-"]) == 0
+    (row,) = _json(capsys.readouterr().out, "bench decision")
+    assert 0 < row["p50_us"] <= row["p99_us"]
+    assert row["batch_per_second"] > 0
+    assert 80 < row["tokens_per_query"] < 200
+
+
+def test_bench_fit_has_the_contract_fields(capsys: Capture) -> None:
+    """Rows, seconds and memory of a fit in its own process."""
+    arguments = ["bench", "fit", "--rows", "200", "--gold-rows", "50"]
+    assert run([*arguments, "--corrector", "none", "--embedder", "surface", "--json", "-"]) == 0
+    (row,) = _json(capsys.readouterr().out, "bench fit")
+    assert (row["rows"], row["gold_rows"]) == (200, 50)
+    assert row["seconds"] > 0
+    assert row["peak_rss_mb"] > 10
+
+
+def test_json_that_cannot_be_written_is_one_line(
+    router: Path, paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    """A path below a file is a usage error."""
+    (tmp_path / "file").write_text("x")
+    target = str(tmp_path / "file" / "out.json")
+    message = _error(capsys, ["evaluate", str(router), "--gold", str(paths.test), "--json", target])
+    assert "cannot be written" in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        lambda folder: ["route", str(folder / "none"), "hi"],
+        lambda folder: ["evaluate", str(folder / "none"), "--gold", "x"],
+        lambda folder: ["labels", "check", str(folder / "none.jsonl")],
+        lambda folder: ["labels", "check"],
+        lambda folder: ["fit", "--out", str(folder / "out")],
+    ],
+)
+def test_missing_inputs_are_one_line(
+    arguments: Callable[[Path], list[str]], tmp_path: Path, capsys: Capture
+) -> None:
+    """A folder or file that is not there is bad input, not a traceback."""
+    _error(capsys, arguments(tmp_path))
+
+
+def test_a_closed_pipe_is_no_traceback(router: Path) -> None:
+    """`metarouter route - | head -1` ends quietly."""
+    route = f"{sys.executable} -m metarouter route {router} -"
+    command = f"yes 'a question' | head -20000 | {route} | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

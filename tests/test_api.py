@@ -1,0 +1,252 @@
+"""The Python interface: labels in any form to a router, and what it records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import metarouter as mr
+from metarouter.crossfitted import cross_fit
+from metarouter.errors import ArtifactError, DataError, LabelError, OptionError
+from metarouter.fitting import FitOptions, label_fingerprint
+from metarouter.testing import World, WorldPaths, make_world
+from metarouter.testing.worlds import gold_records, preference_records
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world("topic_bias", n_queries=400, n_gold=100, n_test=200, seed=2)
+
+
+@pytest.fixture(scope="module")
+def paths(world: World, tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
+    return world.write(tmp_path_factory.mktemp("labels"))
+
+
+def _fit(gold: Any, preference: Any = None, **options: Any) -> mr.Router:
+    quick: dict[str, Any] = {"embedder": "surface", "corrector": "none", "folds": 0}
+    return mr.fit(gold, preference, **(quick | options))
+
+
+def test_the_example_of_the_readme(paths: WorldPaths, tmp_path: Path) -> None:
+    """Ten lines from label files to a served decision."""
+    router = mr.fit(gold=paths.gold, preference=paths.preference)
+    decision = router.route("Prove that there are infinitely many primes.")
+    assert decision.model in {"cheap", "premium"}
+    router.save(tmp_path / "router")
+    assert mr.load(tmp_path / "router").route("Hi") == router.route("Hi")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda records: records,
+        iter,
+        pd.DataFrame,
+        pl.DataFrame,
+    ],
+    ids=["list", "iterator", "pandas", "polars"],
+)
+def test_labels_come_in_any_form(
+    world: World, paths: WorldPaths, form: Callable[[list[dict[str, Any]]], Any]
+) -> None:
+    """Records and data frames give the router that files give."""
+    gold = list(gold_records(world.table.gold()))
+    preference = list(preference_records(world.table.preference()))
+    router = _fit(form(gold), form(preference))
+    assert router.policy.version == _fit(paths.gold, paths.preference).policy.version
+
+
+def test_the_artifact_records_the_fit(paths: WorldPaths) -> None:
+    """Config, data, metrics and libraries say how the router came about."""
+    router = _fit(paths.gold, paths.preference, folds=3, seed=4)
+    artifact = router.artifact
+    assert artifact.config["corrector"] == "none"
+    assert artifact.config["seed"] == 4
+    assert artifact.config["labels"]["rows_read"] == 500
+    assert {name: source.rows for name, source in artifact.data.items()} == {
+        "gold": 100,
+        "preference": 300,
+    }
+    assert "numpy" in artifact.libraries
+    area = artifact.metrics["efficiency_gain_area"]
+    assert area["low"] < area["value"] < area["high"]
+    assert area["n"] == 100
+
+
+def test_the_router_knows_its_training_queries(paths: WorldPaths, world: World) -> None:
+    """An evaluation on training queries is refused; on others it works."""
+    router = _fit(paths.gold, paths.preference)
+    with pytest.raises(DataError, match="fitted on all"):
+        mr.evaluate_router(router, paths.gold)
+    evaluation = mr.evaluate_router(router, paths.test)
+    assert evaluation.n == 200
+
+
+def test_fingerprints_do_not_depend_on_row_order_and_do_on_content(world: World) -> None:
+    """Permuted rows have the same fingerprint; one changed gain another."""
+    table = world.table.gold()
+    order = np.random.default_rng(0).permutation(len(table))
+    assert label_fingerprint(table.rows(order)) == label_fingerprint(table)
+    gain = table.gain.copy()
+    gain[0] += 0.01
+    assert label_fingerprint(table.with_gains(gain, table.variance)) != label_fingerprint(table)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [({"premium_share": 0.2}, 0.2), ({"budget": 300.0}, 0.3), ({"w": 10.0}, 0.0)],
+)
+def test_the_target_sets_the_premium_share(
+    paths: WorldPaths, world: World, target: dict[str, float], expected: float
+) -> None:
+    """On training prompts the share is what was asked for, and never above it."""
+    router = _fit(paths.gold, paths.preference, **target)
+    chosen = [decision.model for decision in router.route_batch(list(world.texts))]
+    share = chosen.count("premium") / len(chosen)
+    assert expected - 0.02 <= share <= expected
+
+
+def test_a_loss_limit_is_set_on_cross_fitted_gold(paths: WorldPaths) -> None:
+    """A loose limit allows a cheaper router than a strict one."""
+    loose = _fit(paths.gold, paths.preference, max_loss=0.5, folds=3)
+    strict = _fit(paths.gold, paths.preference, max_loss=0.05, folds=3)
+    assert loose.policy.w > strict.policy.w
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"premium_share": 0.2, "w": 0.1}, "premium_share and w"),
+        ({"premium_share": 1.2}, "share"),
+        ({"corrector": "magic"}, "magic"),
+        ({"gain_model": "magic"}, "magic"),
+        ({"embedder": "magic"}, "magic"),
+        ({"cost": "euro"}, "unit or token"),
+        ({"folds": 1}, "folds"),
+        ({"max_loss": 0.1}, "folds"),
+    ],
+)
+def test_impossible_options_are_refused(
+    paths: WorldPaths, options: dict[str, Any], message: str
+) -> None:
+    """The message names the option or the value."""
+    with pytest.raises(OptionError, match=message):
+        _fit(paths.gold, paths.preference, **options)
+
+
+def test_a_bad_row_stops_the_fit_or_is_counted(world: World) -> None:
+    """`on_bad_row` is handed on, and what was skipped is recorded."""
+    bad = [*gold_records(world.table.gold()), {"query": "x", "model": "cheap", "score": "high"}]
+    with pytest.raises(LabelError, match="score"):
+        _fit(bad)
+    router = _fit(bad, on_bad_row="skip")
+    assert router.artifact.config["labels"]["rows_skipped"] == 1
+
+
+def test_calibrate_on_queries_and_on_gold(paths: WorldPaths, world: World) -> None:
+    """The new router has the new threshold, the old one keeps its own."""
+    router = _fit(paths.gold, paths.preference)
+    before = router.policy.w
+    cheaper, found = mr.calibrate(router, list(world.test.queries), premium_share=0.1)
+    assert router.policy.w == before
+    assert cheaper.policy.w == found.w > before
+    assert found.premium_share.value <= 0.1
+    certified, found = mr.calibrate(router, gold=paths.test, max_loss=0.2)
+    assert found.certified
+    assert certified.artifact.config["calibration"]["max_loss"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "no target"),
+        ({"premium_share": 0.5}, "no queries"),
+        ({"max_loss": 0.1}, "no gold"),
+        ({"premium_share": 0.5, "budget": 1.0}, "both"),
+    ],
+)
+def test_calibrate_says_what_it_needs(
+    paths: WorldPaths, options: dict[str, Any], message: str
+) -> None:
+    """Targets come with their data."""
+    with pytest.raises(OptionError, match=message):
+        mr.calibrate(_fit(paths.gold), **options)
+
+
+def test_cross_fitting_is_blind_to_the_label_it_predicts(world: World) -> None:
+    """Changing a gold gain changes no out-of-fold prediction for its own query."""
+    options = FitOptions(corrector="none", embedder="surface")
+    table = world.table.gold()
+
+    def scores(gain: Any) -> Any:
+        changed = table.with_gains(gain, table.variance)
+        return cross_fit(changed, options.make_features, options.learn, folds=4, seed=0)
+
+    plain = scores(table.gain)
+    gain = table.gain.copy()
+    gain[7] = 50.0
+    changed = scores(gain)
+    at = plain.query_ids.index(table.query_ids[table.query[7]])
+    assert changed.score[at] == pytest.approx(plain.score[at], abs=1e-9)
+    assert np.abs(changed.score - plain.score).max() > 0.1
+
+
+def test_cross_fitted_area_agrees_with_held_out_gold() -> None:
+    """On many queries the cross-fitted area is near the area on other gold labels."""
+    world = make_world("null_bias", n_queries=800, n_gold=800, n_test=2000, seed=3)
+    router = _fit(gold_records(world.table), folds=3)
+    from metarouter.evaluation.metrics import efficiency_gain_area
+
+    test = world.test
+    area = efficiency_gain_area(router.predict_gain(list(test.queries)).mean, test.gain)
+    inside = router.artifact.metrics["efficiency_gain_area"]
+    assert area == pytest.approx(inside["value"], abs=4 * inside["std_error"])
+
+
+def test_read_queries_takes_lines_and_columns(tmp_path: Path, paths: WorldPaths) -> None:
+    """Text lines, label files and chats give texts, each once."""
+    lines = tmp_path / "traffic.txt"
+    lines.write_text("one\n\ntwo\none\n", encoding="utf-8")
+    assert mr.read_queries(lines) == ["one", "two"]
+    assert len(mr.read_queries(paths.gold)) == 100
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n', encoding="utf-8")
+    assert mr.read_queries(chats) == ["Hi"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.txt", "\n"), ("a.jsonl", '{"text": "no query"}\n'), ("a.jsonl", "{\n")],
+)
+def test_read_queries_refuses_what_holds_none(tmp_path: Path, name: str, content: str) -> None:
+    """A file without queries is an input error."""
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(mr.InputError):
+        mr.read_queries(path)
+
+
+def test_nothing_is_written_by_an_interrupted_fit(paths: WorldPaths, tmp_path: Path) -> None:
+    """A fit touches no file; the old router stays whole until save."""
+    _fit(paths.gold).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(paths.gold, progress=stop)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_missing_router_is_an_artifact_error(tmp_path: Path) -> None:
+    """The public error is the one that load raises."""
+    with pytest.raises(ArtifactError):
+        mr.load(tmp_path / "none")

@@ -1,0 +1,243 @@
+"""Routers decide the same before and after disk, one by one and in batches, in any thread."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.errors import ArtifactError, InputError
+from metarouter.fitting import FitOptions, fit_table
+from metarouter.labels.table import make_gain_table
+from metarouter.loading import load
+from metarouter.records import Message, ModelSpec, Query
+from metarouter.router import Router, query_text
+from metarouter.testing import World, make_world
+from metarouter.types import ModelState
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world("topic_bias", n_queries=600, n_gold=150, n_test=200, seed=1)
+
+
+@pytest.fixture(scope="module")
+def router(world: World) -> Router:
+    return fit_table(world.table, FitOptions(corrector="gold_only", folds=0))
+
+
+@pytest.fixture(scope="module")
+def saved(router: Router, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "router"
+    router.save(folder)
+    return folder
+
+
+def test_saved_and_loaded_routers_decide_alike(router: Router, saved: Path, world: World) -> None:
+    """Every field of every decision is the same after disk."""
+    again = load(saved)
+    queries = list(world.test.queries)
+    assert again.route_batch(queries) == router.route_batch(queries)
+    assert again.facts == router.facts
+
+
+def test_a_batch_decides_as_single_calls_do(router: Router, world: World) -> None:
+    """The same model for each query, the same numbers up to float32 rounding."""
+    queries = list(world.test.queries)
+    batch = router.route_batch(queries)
+    for one, many in zip(map(router.route, queries), batch, strict=True):
+        assert one.model == many.model
+        assert one.predicted_gain == pytest.approx(many.predicted_gain, abs=1e-5)
+        assert one.predicted_gain_std == pytest.approx(many.predicted_gain_std, rel=1e-4)
+    assert router.route_batch([]) == []
+
+
+def test_decisions_follow_the_rule(router: Router, world: World) -> None:
+    """Premium exactly where the predicted gain exceeds w, under unit costs."""
+    queries = list(world.test.queries)
+    gain = router.predict_gain(queries)
+    assert gain.mean.shape == gain.std.shape == (200,)
+    assert (gain.std > 0).all()
+    chosen = np.array([decision.model for decision in router.route_batch(queries)])
+    np.testing.assert_array_equal(chosen == "premium", gain.mean > router.policy.w)
+
+
+def test_predictions_follow_the_truth(router: Router, world: World) -> None:
+    """Predicted gains correlate with ψ on queries never seen."""
+    predicted = router.predict_gain(list(world.test.queries)).mean
+    assert np.corrcoef(predicted, world.test_psi)[0, 1] > 0.6
+
+
+def test_threads_share_a_router(router: Router, world: World) -> None:
+    """Eight threads at once decide as one does."""
+    queries = list(world.test.queries)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(router.route, queries * 4))
+    assert found == [router.route(query) for query in queries] * 4
+
+
+def test_default_threshold_splits_the_training_prompts_in_half(
+    router: Router, world: World
+) -> None:
+    """Without a target the premium share of the training prompts is one half."""
+    chosen = [decision.model for decision in router.route_batch(list(world.table.queries))]
+    assert chosen.count("premium") == pytest.approx(300, abs=3)
+
+
+def test_with_policy_changes_the_threshold_and_the_version_alone(router: Router) -> None:
+    """A price above every gain sends all to the cheap model; scores stay."""
+    dear = router.with_policy(w=10.0)
+    decision, before = dear.route("Solve it."), router.route("Solve it.")
+    assert decision.model == "cheap"
+    assert decision.predicted_gain == before.predicted_gain
+    assert decision.policy_version != before.policy_version
+    assert router.with_policy(w=router.policy.w).policy.version == router.policy.version
+
+
+def test_versions_differ_between_fits_and_repeat_with_the_seed(
+    world: World, router: Router
+) -> None:
+    """The policy version identifies everything a decision depends on."""
+    options = FitOptions(corrector="gold_only", folds=0)
+    assert fit_table(world.table, options).policy.version == router.policy.version
+    other = fit_table(world.table.gold(), replace(options, embedder="surface"))
+    assert other.policy.version != router.policy.version
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Add 2 and 3.",
+        Query(text="Add 2 and 3."),
+        Query(text="ignored", messages=(Message(role="user", content="Add 2 and 3."),)),
+        [{"role": "user", "content": "Add 2 and 3."}],
+        [Message(role="user", content="Add 2 and 3.")],
+        [{"role": "user", "content": [{"type": "text", "text": "Add 2 and 3."}]}],
+    ],
+)
+def test_a_query_may_be_a_text_or_a_chat(router: Router, query: Any) -> None:
+    """All ways to say the same query give the same decision."""
+    assert router.route(query) == router.route("Add 2 and 3.")
+
+
+@pytest.mark.parametrize(
+    "query", [None, 3, b"bytes", [{"content": "no role"}], [3], {"role": "user"}]
+)
+def test_what_is_no_query_is_refused(query: Any) -> None:
+    """The message says what is allowed."""
+    with pytest.raises(InputError, match="allowed"):
+        query_text(query)
+
+
+@pytest.mark.parametrize("query", ["", " ", "\x00", "\ud800", "字" * 5000, "a" * 200_000])
+def test_strange_texts_are_routed(router: Router, query: str) -> None:
+    """Nothing that a user can type stops a decision."""
+    decision = router.route(query)
+    assert decision.model in router.models
+    assert np.isfinite(decision.predicted_gain)
+
+
+def test_a_pool_of_three_models_is_routed() -> None:
+    """Options list every model, and a model that is always best is chosen."""
+    rng = np.random.default_rng(0)
+    texts = [f"question {i} about {'law' if i % 2 else 'code'}" for i in range(120)]
+    query = np.repeat(np.arange(120), 2)
+    candidate = np.tile([1, 2], 120)
+    gain = np.where(candidate == 2, 0.5, 0.1) + rng.normal(0, 0.05, 240)
+    table = make_gain_table(
+        queries=texts,
+        query=query,
+        candidate=candidate,
+        gain=gain,
+        is_gold=np.ones(240, dtype=bool),
+        models=("small", "middle", "large"),
+    )
+    options = FitOptions(corrector="gold_only", embedder="surface", folds=0)
+    pool = fit_table(table, options).with_policy(w=0.0)
+    decision = pool.route("question 7 about law")
+    assert decision.model == "large"
+    assert {option.model for option in decision.options} == {"small", "middle", "large"}
+    assert pool.predict_gain(texts[:5]).mean.shape == (5, 2)
+
+
+def test_token_costs_price_a_query_by_its_length(world: World) -> None:
+    """A longer prompt costs more, in USD, by the price given."""
+    prices = {
+        "cheap": ModelSpec(name="cheap", input_usd_per_mtok=1.0, output_usd_per_mtok=2.0),
+        "premium": ModelSpec(name="premium", input_usd_per_mtok=10.0, output_usd_per_mtok=20.0),
+    }
+    options = FitOptions(
+        corrector="gold_only", embedder="surface", cost="token", prices=prices, folds=0
+    )
+    router = fit_table(world.table, options)
+    short, long = router.expected_costs(["Hi there.", "Hi there. " * 1000])
+    assert router.policy.cost_unit == "USD"
+    assert short[1] > short[0] > 0
+    assert long[1] - short[1] > 10 * 1000 / 1e6
+
+
+def test_a_router_without_a_part_is_refused(router: Router) -> None:
+    """The message names the part."""
+    parts = {name: state for name, state in router.artifact.parts.items() if name != "gain"}
+    with pytest.raises(ArtifactError, match="gain"):
+        Router.from_artifact(replace(router.artifact, parts=parts))
+
+
+@pytest.mark.parametrize("state", [ModelState(kind="bandit"), ModelState(kind="utility")])
+def test_an_unknown_policy_is_refused(router: Router, state: ModelState) -> None:
+    """A kind or a setting that this version does not know is an artifact error."""
+    parts = {**router.artifact.parts, "policy": state}
+    with pytest.raises(ArtifactError, match="policy"):
+        Router.from_artifact(replace(router.artifact, parts=parts))
+
+
+_FORBIDDEN = (
+    "joblib",
+    "matplotlib",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "torch",
+)
+
+
+def test_serving_needs_no_training_library(saved: Path) -> None:
+    """Loading and routing import none of them, and loading takes under 0.2 s."""
+    program = f"""
+import json, sys, time
+import metarouter as mr
+mr.Router
+start = time.process_time()
+router = mr.load({str(saved)!r})
+seconds = time.process_time() - start
+router.route("What is 2 times 17?")
+router.route_batch(["Hi", "Prove it."])
+found = [name for name in {_FORBIDDEN!r} if name in sys.modules]
+print(json.dumps({{"found": found, "seconds": seconds}}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout)
+    assert result["found"] == []
+    assert result["seconds"] < 0.2
+
+
+def test_a_decision_takes_well_under_two_milliseconds(router: Router, world: World) -> None:
+    """A loose bound that only a blunder breaks; `bench decision` gives the figure."""
+    queries = list(world.test.queries)
+    router.route_batch(queries)
+    start = time.process_time()
+    for query in queries:
+        router.route(query)
+    assert (time.process_time() - start) / len(queries) < 0.002
