@@ -179,7 +179,8 @@ class EndpointEmbedder:
         lengths = {len(item.embedding) for item in items}
         if len(lengths) != 1 or 0 in lengths:
             raise self._error(f"gave vectors of different or zero length: {sorted(lengths)}")
-        vectors = np.array([item.embedding for item in items], dtype=np.float32)
+        with np.errstate(over="ignore"):
+            vectors = np.array([item.embedding for item in items], dtype=np.float32)
         if not np.isfinite(vectors).all():
             raise self._error("gave numbers that are not finite in float32")
         return vectors

@@ -157,6 +157,8 @@ class FeaturePipeline:
         """
         if self.n_components < 1:
             raise OptionError.of("n_components", self.n_components, "an integer from 1")
+        if len(set(texts)) < 2:
+            raise _all_alike(len(texts))
         for embedder in self.embedders.values():
             getattr(embedder, "verify", _nothing)()
         rng = np.random.default_rng(self.seed)
@@ -381,10 +383,7 @@ def _join(matrices: Sequence[Centred], n_components: int, rng: np.random.Generat
     scaled = [part.directions / np.sqrt(part.variance.sum()) for part in parts]
     joined = np.hstack([matrix.dot(to) for matrix, to in zip(matrices, scaled, strict=True)])
     if joined.shape[1] == 0:
-        raise DataError(
-            f"the {len(joined)} training texts all look the same to the embedders: "
-            "at least two texts that differ are needed"
-        )
+        raise _all_alike(len(joined))
     joint = fit_components(CentredDense(joined), n_components, rng)
     unit = np.sqrt(len(joint.variance) / joint.variance.sum())
     ends = np.cumsum([part.directions.shape[1] for part in parts])[:-1]
@@ -395,6 +394,13 @@ def _join(matrices: Sequence[Centred], n_components: int, rng: np.random.Generat
         projections=[projection.astype(np.float32) for projection in projections],
         offset=np.asarray(offset, dtype=np.float32),
         variance=(joint.variance * unit**2).astype(np.float32),
+    )
+
+
+def _all_alike(n: int) -> DataError:
+    return DataError(
+        f"the {n} training texts all look the same to the embedders: "
+        "at least two texts that differ are needed"
     )
 
 

@@ -1,0 +1,172 @@
+"""The endpoint embedder against a real HTTP server that misbehaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from embedding_server import EmbeddingServer
+
+from metarouter.errors import OptionError, ProviderError
+from metarouter.features import EndpointEmbedder, load_pipeline, make_pipeline
+
+KEY = "METAROUTER_EMBEDDINGS_KEY"
+SECRET = "sk-a-very-secret-value"  # noqa: S105 - not one
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddingServer]:
+    with EmbeddingServer(dim=6) as running:
+        yield running
+
+
+def embedder_of(server: EmbeddingServer, **options: Any) -> EndpointEmbedder:
+    settings: dict[str, Any] = {"model": "small", "dimensions": 6, "first_pause": 0.01} | options
+    return EndpointEmbedder(url=server.url, **settings)
+
+
+def test_batches_come_back_in_the_order_of_the_texts(server: EmbeddingServer) -> None:
+    """Five texts in batches of two make three requests; shuffled answers are put in order."""
+    server.script.extend([{"shuffle": True}] * 3)
+    texts = [f"text {i}" for i in range(5)]
+    vectors = embedder_of(server, batch_size=2).embed(texts)
+    np.testing.assert_allclose(vectors, [server.vector(text) for text in texts], rtol=1e-6)
+    assert [len(request["body"]["input"]) for request in server.requests] == [2, 2, 1]
+    assert {request["path"] for request in server.requests} == {"/v1/embeddings"}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"status": 429}, {"status": 500}, {"status": 503}, {"sleep": 0.6}],
+    ids=["429", "500", "503", "timeout"],
+)
+def test_passing_trouble_is_retried(server: EmbeddingServer, trouble: dict[str, Any]) -> None:
+    server.script.append(trouble)
+    vectors = embedder_of(server, timeout=0.3).embed(["text"])
+    np.testing.assert_allclose(vectors[0], server.vector("text"), rtol=1e-6)
+    assert len(server.requests) == 2
+
+
+def test_retry_after_is_obeyed(server: EmbeddingServer) -> None:
+    server.script.append({"status": 429, "headers": {"Retry-After": "0.7"}})
+    embedder_of(server).embed(["text"])
+    first, second = server.requests
+    assert second["time"] - first["time"] >= 0.65
+
+
+def test_a_retry_after_of_hours_is_not_waited_for(server: EmbeddingServer) -> None:
+    server.script.append({"status": 429, "headers": {"Retry-After": "7200"}})
+    with pytest.raises(ProviderError, match="status 429"):
+        embedder_of(server).embed(["text"])
+
+
+def test_lasting_trouble_ends_after_the_allowed_attempts(server: EmbeddingServer) -> None:
+    server.script.extend([{"status": 500}] * 9)
+    with pytest.raises(ProviderError, match="status 500"):
+        embedder_of(server, attempts=3).embed(["text"])
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_what_will_not_pass_is_not_retried(server: EmbeddingServer, status: int) -> None:
+    server.script.append({"status": status})
+    with pytest.raises(ProviderError, match=f"status {status}"):
+        embedder_of(server).embed(["text"])
+    assert len(server.requests) == 1
+
+
+def test_an_address_where_nobody_listens_is_named() -> None:
+    nobody = EndpointEmbedder(
+        url="http://127.0.0.1:9", model="m", dimensions=2, attempts=2, first_pause=0.01
+    )
+    with pytest.raises(ProviderError, match=r"127\.0\.0\.1:9.*ConnectError"):
+        nobody.embed(["text"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ({"body": b"<html>not JSON"}, "not an embedding list"),
+        ({"body": b'{"data": "none"}'}, "not an embedding list"),
+        ({"body": b'{"data": [{"index": 0, "embedding": ["a"]}]}'}, "not an embedding list"),
+        ({"body": b'{"data": [{"index": 0, "embedding": [1e300, 1, 1, 1, 1, 1]}]}'}, "not finite"),
+        ({"body": b'{"data": [{"index": 7, "embedding": [1, 1, 1, 1, 1, 1]}]}'}, "wrong indices"),
+        ({"body": b'{"data": [{"index": 0, "embedding": []}]}'}, "zero length"),
+        ({"body": b"\xff\xfe"}, "not an embedding list"),
+        ({"drop": True}, "wrong indices"),
+        ({"dim": 5}, "5 numbers a text, 6 expected"),
+    ],
+)
+def test_a_malformed_answer_is_refused(
+    server: EmbeddingServer, answer: dict[str, Any], complaint: str
+) -> None:
+    server.script.append(answer)
+    with pytest.raises(ProviderError, match=complaint):
+        embedder_of(server).embed(["text"])
+
+
+def test_batches_of_different_length_are_refused(server: EmbeddingServer) -> None:
+    server.script.extend([{"dim": 6}, {"dim": 5}])
+    with pytest.raises(ProviderError, match="5 numbers a text"):
+        embedder_of(server, batch_size=1, dimensions=None).embed(["one", "two"])
+
+
+def test_the_dimension_is_asked_for_once(server: EmbeddingServer) -> None:
+    embedder = embedder_of(server, dimensions=None, model="asked-once")
+    assert [embedder.dim, embedder.dim] == [6, 6]
+    assert len(server.requests) == 1
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent as a bearer token; neither repr, name, state nor error shows it."""
+    monkeypatch.setenv(KEY, SECRET)
+    embedder = embedder_of(server)
+    embedder.embed(["text"])
+    assert server.requests[0]["headers"]["Authorization"] == f"Bearer {SECRET}"
+    server.script.append({"status": 401, "body": b"bad key"})
+    with pytest.raises(ProviderError) as caught:
+        embedder.embed(["text"])
+    assert SECRET not in f"{embedder!r} {embedder.name} {caught.value!r}"
+    assert KEY in str(caught.value)
+
+
+def test_without_a_key_no_authorization_is_sent(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+    embedder_of(server).embed(["text"])
+    assert "Authorization" not in server.requests[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:hidden@host/v1", "https://host/v1?api_key=hidden", "https://hidden@host"]
+)
+def test_an_address_that_holds_a_secret_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        EndpointEmbedder(url=url, model="m")
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"url": "ftp://host/v1"}, {"url": "host"}, {"model": ""}, {"batch_size": 0}, {"attempts": 0}],
+)
+def test_unusable_settings_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        EndpointEmbedder(**({"url": "http://host/v1", "model": "m"} | options))
+
+
+def test_a_pipeline_over_an_endpoint_is_saved_without_its_vectors(
+    server: EmbeddingServer, prompts: list[str]
+) -> None:
+    """Loading asks nothing of the endpoint; transforming does."""
+    pipeline = make_pipeline(f"endpoint:{server.url}#small", n_components=3).fit(prompts)
+    expected = pipeline.transform(prompts[:4])
+    before = len(server.requests)
+    loaded = load_pipeline(pipeline.state())
+    assert len(server.requests) == before
+    np.testing.assert_array_equal(loaded.transform(prompts[:4]), expected)
