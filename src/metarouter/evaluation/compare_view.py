@@ -52,6 +52,9 @@ _LIMITS = (
 )
 
 
+_LABELS = {"none": "none (pooled)", CEILING: f"{CEILING} (ceiling)"}
+
+
 def compare_context(result: CompareResult) -> dict[str, Any]:
     """Everything that the template needs but the bias map."""
     config = result.config
@@ -104,6 +107,10 @@ def judge_comparison(result: CompareResult) -> Verdict:
             "splits, interval corrected for their overlap."
         ),
     )
+
+
+def _label(corrector: str) -> str:
+    return _LABELS.get(corrector, corrector)
 
 
 def _hero(result: CompareResult, n_gold: int) -> str:
@@ -180,6 +187,8 @@ def _part(
 
 
 def _line_parts(result: CompareResult, rows: Sequence[MethodSummary]) -> dict[str, Any]:
+    if len(result.config.n_gold) == 1:
+        return {"lines": None}
     names = _line_names(result, rows)
     series = []
     for name, (color, dash, marker) in zip(names, _STYLES, strict=False):
@@ -187,7 +196,7 @@ def _line_parts(result: CompareResult, rows: Sequence[MethodSummary]) -> dict[st
         with_band = name == names[0] and own[0].area.low == own[0].area.low
         series.append(
             Series(
-                label=name,
+                label=_label(name),
                 x=[one.n_gold for one in own],
                 y=[one.area.value for one in own],
                 low=[one.area.low for one in own] if with_band else None,
@@ -263,7 +272,7 @@ def _difference_parts(
             columns=("method", "gold labels", "difference", "interval", "ratio", "interval"),
             rows=tuple(
                 (
-                    one.corrector,
+                    _label(one.corrector),
                     str(one.n_gold),
                     number_cell(one.difference, 4, sign=True),
                     interval_cell(one.difference, 4),
@@ -285,7 +294,7 @@ def _panels(
             title=f"{n_gold} gold labels",
             rows=[
                 ForestRow(
-                    label=one.corrector,
+                    label=_label(one.corrector),
                     value=value(one).value,
                     low=value(one).low,
                     high=value(one).high,
@@ -305,7 +314,7 @@ def _area_table(rows: Sequence[MethodSummary], hero: str) -> Table:
         columns=("method", "gold labels", "area", "interval", "share", "APGR", "seconds"),
         rows=tuple(
             (
-                one.corrector,
+                _label(one.corrector),
                 str(one.n_gold),
                 number_cell(one.area, 4, sign=True),
                 interval_cell(one.area, 4),

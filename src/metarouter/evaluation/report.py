@@ -128,8 +128,8 @@ def _evaluation_context(evaluation: Evaluation) -> dict[str, Any]:
         "metrics": _metric_table(evaluation),
         "facts": _facts(facts),
         "diagnostics": _diagnostics(facts),
-        "bias": _bias(facts.get("bias_map")),
-        "overlap": _overlap(facts.get("overlap")),
+        "bias": _bias(_found(facts, "bias_map")),
+        "overlap": _overlap(_found(facts, "overlap")),
         "examples": _examples(evaluation.examples),
         "limits": evaluation.limits,
         **_curve_parts(evaluation),
@@ -157,8 +157,8 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
         (kept, *_percent_parts(evaluation.kept)),
         ("cost saved", *_percent_parts(evaluation.saving)),
         ("premium calls", _percent(router.premium_share), f"of {evaluation.n:,} queries"),
-        ("gain above random", *_signed_parts(evaluation.advantage)),
-        ("APGR (random 0.5)", number_cell(evaluation.apgr), interval_cell(evaluation.apgr)),
+        ("above random", *_signed_parts(evaluation.advantage)),
+        ("APGR", number_cell(evaluation.apgr), interval_cell(evaluation.apgr)),
     ]
     return [{"name": name, "value": value, "range": range_} for name, value, range_ in rows]
 
@@ -410,6 +410,11 @@ def _fact(value: Any) -> str:
 def _diagnostics(facts: Mapping[str, Any]) -> str:
     found = facts.get("diagnostics")
     return json.dumps(found, indent=2, ensure_ascii=False) if found else ""
+
+
+def _found(facts: Mapping[str, Any], name: str) -> Any:
+    """A fact, which the router or its corrector may tell."""
+    return facts.get(name) or (facts.get("diagnostics") or {}).get(name)
 
 
 def _bias(bias_map: Mapping[str, Any] | None) -> Any:
