@@ -41,6 +41,11 @@ class KernelVariances:
         """Covariance of the gain at the rows of `a` and of `b`."""
         return gain_kernel(a, b, self.constant, self.linear, self.rbf, self.length_sq)
 
+    def kernel_diagonal(self, a: FloatArray) -> FloatArray:
+        """Prior variance of the gain at each row of `a`."""
+        variance: FloatArray = self.constant + self.linear * (a * a).sum(axis=1) + self.rbf
+        return variance
+
 
 class GaussianProcessGain(ScoredGain):
     """Gaussian process with a level, a linear trend and a smooth departure.
@@ -76,20 +81,23 @@ class GaussianProcessGain(ScoredGain):
     -----
     Features are centred and divided by one number, their root mean squared
     norm, which leaves rotations and the relative size of components alone.
-    With points Z, ``B = L⁻¹ K_zx`` for ``L Lᵀ = K_zz`` and ``W`` the weights,
+    With points Z, ``L Lᵀ = K_zz``, ``B = L⁻¹ K_zx`` and the diagonal matrix
+    ``Λ_ii = σ²/w_i + k(x_i, x_i) − (BᵀB)_ii``,
 
-        M = I + B W Bᵀ / σ²,   α = L⁻ᵀ M⁻¹ B W y / σ²,
+        M = I + B Λ⁻¹ Bᵀ,      α = L⁻ᵀ M⁻¹ B Λ⁻¹ y,
         mean(x) = k(x, Z) α,   var(x) = k(x, x) − k(x, Z) L⁻ᵀ (I − M⁻¹) L⁻¹ k(Z, x),
 
-    the projected-process posterior, which is the exact one where Z are the
-    training rows, and which falls back to the prior variance far from Z. The
-    hyper-parameters are plugged in: the standard deviation does not include
-    their own uncertainty.
+    in which what the points miss of a row counts as its own noise. It is the
+    exact posterior where Z are the training rows, and falls back to the prior
+    far from Z. The hyper-parameters are plugged in: the standard deviation
+    does not include their own uncertainty.
 
     References
     ----------
     Rasmussen & Williams (2006), Gaussian processes for machine learning,
-    sections 2.2, 5.4.1 and 8.3.4. https://gaussianprocess.org/gpml/
+    sections 2.2 and 5.4.1. https://gaussianprocess.org/gpml/
+    Snelson & Ghahramani (2006), Sparse Gaussian processes using pseudo-inputs.
+    https://papers.nips.cc/paper/2857
 
     Examples
     --------
@@ -218,7 +226,9 @@ def projected_posterior(
     for start in range(0, len(x), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         basis = root @ variances.kernel(points, x[block])  # (n_points, rows)
-        weighted = basis * precision[block]
+        prior = variances.kernel_diagonal(x[block])
+        missed = np.maximum(prior - (basis * basis).sum(axis=0), 0.0)
+        weighted = basis / (1.0 / precision[block] + missed)
         inner += weighted @ basis.T
         moment += weighted @ target[block]
     size, vectors = np.linalg.eigh(inner)  # M = U diag(size) Uᵀ, every size >= 1

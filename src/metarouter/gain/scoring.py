@@ -190,7 +190,8 @@ class TreesScorer:
     def bags(self, features: NDArray[Any]) -> FloatArray:
         """Prediction of each bag, shape (n, n_bags)."""
         units = self._units(features)
-        bags: FloatArray = units.reshape(len(units), -1, self._bag_size).mean(axis=2)
+        n_bags = units.shape[1] // self._bag_size
+        bags: FloatArray = units.reshape(len(units), n_bags, self._bag_size).mean(axis=2)
         return bags
 
     def _units(self, features: NDArray[Any]) -> FloatArray:
@@ -251,8 +252,8 @@ def bag_variance(units: FloatArray, bag_size: int) -> FloatArray:
     Athey, Tibshirani & Wager (2019), Generalized random forests, section 4.1.
     https://arxiv.org/abs/1610.01271
     """
-    bags = units.reshape(len(units), -1, bag_size)
-    n_bags = bags.shape[1]
+    n_bags = units.shape[1] // bag_size
+    bags = units.reshape(len(units), n_bags, bag_size)
     if n_bags < 2:
         return np.zeros(len(units))
     between: FloatArray = bags.mean(axis=2).var(axis=1, ddof=1)
