@@ -76,6 +76,15 @@ def test_groups_stay_whole_and_every_fold_has_both_sources(seed: int, n_folds: i
         assert not t[folds == fold].all()
 
 
+def test_scarce_groups_of_every_kind_fill_every_fold() -> None:
+    """Three groups of each single source and two of both are just enough for five folds."""
+    groups = np.array([0, 1, 2, 3, 3, 4, 4, 5, 6, 7])
+    t = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1], dtype=bool)
+    for seed in range(20):
+        folds = stratified_folds(t, 5, np.random.default_rng(seed), groups)
+        assert set(folds[t]) == set(folds[~t]) == set(range(5))
+
+
 def test_folds_are_reproducible_and_random() -> None:
     """The generator decides, and nothing else."""
     t = np.arange(50) % 3 == 0

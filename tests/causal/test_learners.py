@@ -349,21 +349,39 @@ def test_groups_share_a_fold() -> None:
     assert np.array_equal(before[[40, 41]], after[[40, 41]])
 
 
+class Mute:
+    """A fixed-penalty ridge that does not tell its uncertainty."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Mute:
+        """Fit the ridge."""
+        self.model = Ridge(penalty=PENALTY).fit(X, y, sample_weight)
+        return self
+
+    def predict(self, X: Any) -> FloatArray:
+        """Predict with the ridge."""
+        return self.model.predict(X)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_repeated_splits_give_the_median(kind: Any) -> None:
-    """And a variance that counts the spread of the splits."""
+    """Variance: the mean jackknife of the splits, plus the spread between them."""
     X, y, t, _, _ = _world(80)
-    learner = _make(kind, 0.5, n_repeats=3, seed=1).fit(X, y, t)
-    singles = []
+    learner = _make(kind, 0.5, n_repeats=3, seed=1, make_final=Mute).fit(X, y, t)
+    half, one = np.full(80, 0.5), np.ones(80)
+    estimates, jackknives = [], []
     for rng in np.random.default_rng(1).spawn(3):
         folds = stratified_folds(t, 5, rng)
-        expected = np.empty(80)
+        without = []
         for fold in range(5):
             k = folds != fold
-            args = (X[k], y[k], t[k], np.full(k.sum(), 0.5), np.ones(k.sum()), folds[k])
-            expected[~k] = straight_line(kind.__name__, *args, {})(X[~k], np.full((~k).sum(), 0.5))
-        singles.append(expected)
-    assert np.allclose(learner.out_of_fold_, np.median(singles, axis=0), atol=1e-8)
+            args = (X[k], y[k], t[k], half[k], one[k], folds[k])
+            without.append(straight_line(kind.__name__, *args, {})(X, half))
+        estimates.append(np.array(without)[folds, np.arange(80)])
+        jackknives.append(4 / 5 * ((without - np.mean(without, axis=0)) ** 2).sum(axis=0))
+    median = np.median(estimates, axis=0)
+    spread = np.median((estimates - median) ** 2, axis=0)
+    assert np.allclose(learner.out_of_fold_, median, atol=1e-8)
+    assert np.allclose(learner.shift_variance_, np.mean(jackknives, axis=0) + spread, atol=1e-8)
     assert learner.diagnostics_.n_repeats == 3
 
 

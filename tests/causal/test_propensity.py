@@ -76,6 +76,24 @@ def test_calibration_repairs_an_overconfident_classifier() -> None:
     assert error["platt"] < 0.05 < 0.15 < error["none"]
 
 
+def test_classifier_that_ranks_backwards_is_not_used() -> None:
+    """Calibration never turns a score upside down: the share of the other folds is left."""
+
+    class Backwards:
+        def fit(self, X: Any, y: Any) -> Backwards:
+            return self
+
+        def predict_proba(self, X: Any) -> FloatArray:
+            p = 1 / (1 + np.exp(X[:, 0]))
+            return np.column_stack([1 - p, p])
+
+    X, t, _, folds = _world(500, 2.0)
+    fitted = Propensity(make_classifier=Backwards).estimate(X, t, folds)
+    for fold in range(5):
+        assert np.allclose(fitted.raw[folds == fold], t[folds != fold].mean())
+    assert np.allclose(fitted.predict(X), t.mean())
+
+
 def test_row_is_scored_by_a_classifier_that_did_not_see_it() -> None:
     """A classifier that remembers its rows knows nothing about those of the fold."""
 
