@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -330,3 +331,23 @@ def test_a_closed_pipe_is_no_traceback(router: Path) -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_bytes_that_are_no_text_are_routed(router: Path) -> None:
+    """A query in another encoding, and a terminal that cannot print ±, are no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "metarouter", "route", str(router), "-"],
+        input=b"caf\xe9 \xff\n",
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert done.stdout.count(b"\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: Capture) -> None:
+    """What the system refuses is a failure, not a traceback."""
+    (tmp_path / "file").write_text("x")
+    _error(capsys, ["quickstart", "--out", str(tmp_path / "file" / "demo")], code=1)

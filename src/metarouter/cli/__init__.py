@@ -6,6 +6,7 @@ stderr. Machine output is described in :mod:`metarouter.cli.output`.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,10 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 def main() -> None:
     """Run the command of ``sys.argv`` and exit with its code."""
+    # Bytes that a terminal or a pipe cannot take are shown, and never stop a command.
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())
 
 
@@ -48,6 +53,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader left; what Python flushes at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     return code if isinstance(code, int) else 0
 
 
