@@ -112,6 +112,29 @@ def test_verdict_follows_the_advantage_over_random(router: NumberRouter, status:
     assert run(router).verdict.status == status
 
 
+class PricedRouter(NumberRouter):
+    """The same, at 1 and 3 cents a call."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"w": self.w, "cost_unit": "USD"}
+
+    def route_batch(self, queries: Sequence[str]) -> list[Decision]:
+        policy = UtilityPolicy(models=self.models, w=self.w, cost_unit="USD")
+        prices = np.tile([0.01, 0.03], (len(queries), 1))
+        return policy.decide(self.predict_gain(queries), prices)
+
+
+def test_prices_give_the_saving_in_money() -> None:
+    """Half the calls at w = 25: 0.02 USD saved on each cheap call."""
+    evaluation = run(PricedRouter(w=25.0))
+    share = record(evaluation, "router")["premium_share"]
+    assert 0.4 < share < 0.6
+    assert f"{20 * (1 - share):.2f} USD in 1,000 queries" in evaluation.verdict.sentence
+    assert evaluation.saving.value == pytest.approx((1 - share) * 0.02 / 0.03)
+    assert any("token prices" in limit for limit in evaluation.limits)
+
+
 def test_gains_without_scores_give_the_share_of_the_gain() -> None:
     """Without absolute scores no share of quality is claimed."""
     evaluation = run(table=make_test(scores=False))

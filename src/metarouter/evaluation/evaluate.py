@@ -252,6 +252,7 @@ def evaluate_router(
             saving=saving,
             advantage=advantage,
             is_absolute=held_out.is_absolute,
+            saved_usd_per_1k=routed.saved_per_1k if routed.cost_unit == "USD" else None,
         ),
         warnings=(*warnings, *_warnings(held_out)),
         limits=_limits(held_out, routed, router.facts),
@@ -294,6 +295,12 @@ class _Routed:
     def premium_name(self) -> str:
         """Name of the model with the largest mean cost."""
         return self.held_out.models[self.premium]
+
+    @property
+    def saved_per_1k(self) -> float:
+        """Expected cost saved on 1,000 queries against always the premium model."""
+        saved = self.cost[:, self.premium] - self.at(self.cost, self.choice)
+        return float(1000 * saved.mean())
 
     @staticmethod
     def at(matrix: FloatArray, choice: IntArray) -> FloatArray:

@@ -49,6 +49,7 @@ def judge_router(
     saving: Estimate,
     advantage: Estimate,
     is_absolute: bool,
+    saved_usd_per_1k: float | None = None,
 ) -> Verdict:
     """Put an evaluation into words.
 
@@ -59,6 +60,7 @@ def judge_router(
         reference model), in [0, 1].
     kept, saving, advantage : see :class:`metarouter.evaluation.Evaluation`.
     is_absolute : whether `kept` is a share of quality or of a gain.
+    saved_usd_per_1k : USD saved on 1,000 queries, where prices are known.
 
     Examples
     --------
@@ -73,7 +75,8 @@ def judge_router(
     return Verdict(
         status=status,
         headline=_HEADLINES[status],
-        sentence=_sentence(premium, premium_share, kept, saving, is_absolute),
+        sentence=_sentence(premium, premium_share, kept, saving, is_absolute)
+        + _money(saved_usd_per_1k),
         basis=_basis(status, advantage) + _width(kept),
     )
 
@@ -94,8 +97,13 @@ def _sentence(
     what = f"{premium}'s quality" if is_absolute else f"what {premium} gains over the cheap model"
     return (
         f"At {share:.0%}".replace("%", " %") + f" premium calls this router keeps {percent(kept)} "
-        f"of {what} and saves {percent(saving)} of its cost."
+        f"of {what} and saves {percent(saving)} of its cost"
     )
+
+
+def _money(saved: float | None) -> str:
+    """The end of the sentence."""
+    return "." if saved is None else f", {saved:,.2f} USD in 1,000 queries."
 
 
 def _basis(status: str, advantage: Estimate) -> str:
