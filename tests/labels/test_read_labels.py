@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from metarouter.errors import LabelError, OptionError
+from metarouter.errors import LabelError, MissingDependencyError, OptionError
 from metarouter.labels import read_gain_table
 
 Row = dict[str, Any]
@@ -270,6 +271,29 @@ def test_frames_and_records_read_like_lists_of_mappings(kind: str) -> None:
     assert (table.queries, table.models) == (expected.queries, expected.models)
     assert table.domains == expected.domains
     assert report.files[0].file.startswith("<gold ")
+
+
+def test_a_frame_with_a_column_of_mixed_types_names_the_bad_cell() -> None:
+    frame = pd.DataFrame([{**row, "judge": None} for row in GOLD])
+    frame["score"] = frame["score"].astype(object)
+    frame.loc[2, "score"] = "high"
+    with pytest.raises(LabelError, match="row 3: score = 'high'"):
+        read_gain_table(frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [pl.Series([1, 2]), pa.table([["q"], ["r"]], names=["query", "query"]), {"query": ["q"]}],
+)
+def test_what_has_no_named_columns_once_is_refused(frame: Any) -> None:
+    with pytest.raises(LabelError):
+        read_gain_table(frame)
+
+
+def test_without_arrow_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match="train"):
+        read_gain_table(GOLD)
 
 
 def test_numpy_scalars_are_numbers() -> None:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from metarouter.errors import LabelError, MissingDependencyError
+from metarouter.errors import LabelError
 from metarouter.labels.formats import RawBatch, read_csv, read_json, read_parquet
+from metarouter.labels.frames import require_arrow
 
 __all__ = ["read_file"]
 
@@ -76,25 +77,17 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield file
             return
         with (
-            _arrow().CompressedInputStream(file, kind) as stream,
+            require_arrow().CompressedInputStream(file, kind) as stream,
             io.BufferedReader(stream) as inner,
         ):
             yield inner
 
 
-def _arrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError.of("reading labels", "train") from error
-    return pyarrow
-
-
 def _parquet_batches(file: IO[bytes], path: Path) -> Iterator[RawBatch]:
-    arrow = _arrow()
+    arrow = require_arrow()
     source = file if file.seekable() else io.BytesIO(file.read())
     try:
-        yield from read_parquet(source)
+        yield from read_parquet(source, str(path))
     except arrow.ArrowException as error:
         raise LabelError(f"{path}: damaged Parquet file: {_one_line(error)}") from error
 

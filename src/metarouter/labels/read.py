@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from metarouter.errors import MissingDependencyError, OptionError
+from metarouter.errors import OptionError
 from metarouter.labels.contrasts import (
     Contrasts,
     count_conflicts,
@@ -22,7 +22,8 @@ from metarouter.labels.contrasts import (
     require_models,
 )
 from metarouter.labels.files import read_file
-from metarouter.labels.formats import COLUMNS, FORMS, RawBatch, read_arrow, read_records
+from metarouter.labels.formats import COLUMNS, FORMS, RawBatch, read_records
+from metarouter.labels.frames import is_frame, read_frame, require_arrow
 from metarouter.labels.ledger import BadRow, Ledger, OnBadRow, shown
 from metarouter.labels.queries import clashing_ids, match_queries
 from metarouter.labels.report import FileReport, LabelSource, ReadReport
@@ -125,6 +126,7 @@ def read_gain_table(
     _check_options(gold, preference, on_bad_row, score_range)
     if premium is not None and premium == cheap:
         raise OptionError.of("premium", premium, "a model other than cheap")
+    require_arrow()
     ledgers: list[Ledger] = []
     tables: list[pa.Table] = []
     sources: tuple[tuple[LabelSource, Any], ...] = (("gold", gold), ("preference", preference))
@@ -156,9 +158,9 @@ def _inputs(source: LabelSource, labels: Any) -> list[tuple[str, Iterable[RawBat
         labels = [labels]
     if _are_paths(labels):
         return [(str(path), read_file(Path(path))) for path in labels]
-    table = _as_arrow(labels)
-    if table is not None:
-        return [(f"<{source} data frame>", read_arrow(table))]
+    if is_frame(labels):
+        name = f"<{source} data frame>"
+        return [(name, read_frame(labels, name))]
     if isinstance(labels, Iterable):
         return [(f"<{source} records>", read_records(labels))]
     allowed = "a path, a list of paths, a data frame, or an iterable of mappings"
@@ -171,19 +173,6 @@ def _are_paths(labels: Any) -> bool:
         and len(labels) > 0
         and all(isinstance(path, str | os.PathLike) for path in labels)
     )
-
-
-def _as_arrow(labels: Any) -> pa.Table | None:
-    try:
-        import pyarrow as pa
-        from pyarrow.interchange import from_dataframe
-    except ImportError as error:
-        raise MissingDependencyError.of("reading labels", "train") from error
-    if isinstance(labels, pa.Table):
-        return labels
-    if hasattr(labels, "__arrow_c_stream__"):
-        return pa.table(labels)
-    return from_dataframe(labels) if hasattr(labels, "__dataframe__") else None
 
 
 def _checked(

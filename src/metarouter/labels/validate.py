@@ -91,6 +91,8 @@ class _RowCheck:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if field not in self.batch.columns and not required:
+            return pa.nulls(self.n, pa.large_string())
         texts, wrong = text_column(self.batch.column(field), allow_integers=ids)
         self.fail_text(wrong, field)
         texts = pc.utf8_trim_whitespace(texts)
@@ -138,7 +140,9 @@ class _RowCheck:
 
     def numbers(self, field: str, *, default: float = np.nan) -> FloatArray:
         """An optional column of numbers that are zero or more."""
-        raw = self.batch.column(field)
+        if field not in self.batch.columns:
+            return np.full(self.n, default)
+        raw = self.batch.columns[field]
         values, missing, wrong = number_column(raw, from_text=self.batch.is_text)
         allowed = f"a finite number, zero or more, up to {LARGEST:g}"
         self.fail(wrong, field, "not a number", allowed)
