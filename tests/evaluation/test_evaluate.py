@@ -133,6 +133,9 @@ def test_prices_give_the_saving_in_money() -> None:
     assert f"{20 * (1 - share):.2f} USD in 1,000 queries" in evaluation.verdict.sentence
     assert evaluation.saving.value == pytest.approx((1 - share) * 0.02 / 0.03)
     assert any("token prices" in limit for limit in evaluation.limits)
+    curve = evaluation.curve
+    assert curve.cost[[0, -1]].tolist() == pytest.approx([10.0, 30.0])
+    assert curve.cost == pytest.approx(10 + 20 * curve.share)
 
 
 def test_gains_without_scores_give_the_share_of_the_gain() -> None:

@@ -261,6 +261,12 @@ def test_report_without_facts_says_so(evaluation: Evaluation) -> None:
     assert "No bias map" in text
 
 
+def test_prices_put_the_curve_over_money(evaluation: Evaluation, evaluation_page: str) -> None:
+    priced = render_evaluation_report(replace(evaluation, facts={"cost_unit": "USD"}))
+    assert "expected USD per 1,000 queries" in priced
+    assert "expected USD" not in evaluation_page
+
+
 def test_report_is_written_as_utf8(evaluation: Evaluation, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_evaluation_report(evaluation, path)

@@ -17,7 +17,7 @@ import numpy as np
 
 from metarouter.errors import DataError
 from metarouter.evaluation.breakdown import Example, SliceValue, pick_examples, slice_values
-from metarouter.evaluation.curves import quality_curve
+from metarouter.evaluation.curves import collected_gain_curve, quality_curve
 from metarouter.evaluation.heldout import HeldOut, read_held_out
 from metarouter.evaluation.intervals import (
     Band,
@@ -104,13 +104,17 @@ class QualityCurve:
     """Quality over the premium share when the router's ranking decides.
 
     All arrays have shape (k,). `band` holds the whole router curve at once;
-    `oracle` knows every gold gain, `random` none.
+    `oracle` knows every gold gain, `random` none. The costs are those of 1,000
+    queries at these shares, in the policy's unit.
     """
 
     share: FloatArray
     band: Band
     random: FloatArray
     oracle: FloatArray
+    cost: FloatArray
+    random_cost: FloatArray
+    oracle_cost: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -416,12 +420,7 @@ def _rankings(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
 
     premium = reference + gain
     return {
-        "curve": QualityCurve(
-            share=_SHARES,
-            band=bootstrap.band(quality_at),
-            random=reference.mean() + gain.mean() * _SHARES,
-            oracle=quality_curve(gain, reference, premium).at(_SHARES),
-        ),
+        "curve": _quality_curve(routed, bootstrap.band(quality_at)),
         "efficiency": bootstrap.band(efficiency_gain_at_statistic(score, gain, _SHARES)),
         "area": bootstrap.interval(efficiency_gain_area_statistic(score, gain)),
         "area_20_80": bootstrap.interval(efficiency_gain_area_statistic(score, gain, 0.2, 0.8)),
@@ -429,6 +428,22 @@ def _rankings(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
         "cpt50": bootstrap.interval(cpt_statistic(score, reference, premium, 0.5)),
         "cpt80": bootstrap.interval(cpt_statistic(score, reference, premium, 0.8)),
     }
+
+
+def _quality_curve(routed: _Routed, band: Band) -> QualityCurve:
+    gain, reference = routed.gain, routed.held_out.quality[:, 0]
+    # In the order of the gains the extra cost adds up as a gain would.
+    base = routed.cost[:, 0].mean()
+    extra = routed.at(routed.cost, routed.mean.argmax(axis=1) + 1) - routed.cost[:, 0]
+    return QualityCurve(
+        share=_SHARES,
+        band=band,
+        random=reference.mean() + gain.mean() * _SHARES,
+        oracle=quality_curve(gain, reference, reference + gain).at(_SHARES),
+        cost=1000 * (base + collected_gain_curve(routed.predicted, extra).at(_SHARES)),
+        random_cost=1000 * (base + extra.mean() * _SHARES),
+        oracle_cost=1000 * (base + collected_gain_curve(gain, extra).at(_SHARES)),
+    )
 
 
 def _n_bins(n: int) -> int:

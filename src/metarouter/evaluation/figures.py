@@ -28,9 +28,9 @@ __all__ = [
     "Svg",
     "band_series",
     "draw_calibration",
+    "draw_curves",
     "draw_forest",
     "draw_lines",
-    "draw_shares",
 ]
 
 _WIDE, _NARROW = 720, 360  # CSS pixels, drawn one to one
@@ -100,15 +100,19 @@ class Series:
     marker: str = ""
 
 
-def draw_shares(
+def draw_curves(
     title: str,
     series: Sequence[Series],
     *,
     y_label: str,
+    x_label: str | None = None,
     point: tuple[float, float] | None = None,
     zero: bool = False,
 ) -> Picture:
-    """Lines over the premium share in [0, 1]; `point` marks the policy in use."""
+    """Lines over the premium share, or over what `x_label` names.
+
+    `point` marks the policy in use, `zero` draws the zero line.
+    """
 
     def draw(axes: Any, narrow: bool) -> None:
         _plot_series(axes, series)
@@ -125,9 +129,10 @@ def draw_shares(
                 color=INK,
                 weight="bold",
             )
-        axes.set_xlim(-0.01, 1.01)
-        axes.xaxis.set_major_formatter(_percent_ticks())
-        axes.set_xlabel("share of queries sent to the premium model")
+        axes.margins(x=0.01)
+        if x_label is None:
+            axes.xaxis.set_major_formatter(_percent_ticks())
+        axes.set_xlabel(x_label or "share of queries sent to the premium model")
         axes.set_ylabel(y_label)
         if len(series) > 1:
             _legend(axes)

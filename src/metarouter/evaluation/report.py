@@ -21,11 +21,12 @@ from metarouter.evaluation.figures import (
     SECOND,
     ForestPanel,
     ForestRow,
+    Picture,
     Series,
     band_series,
     draw_calibration,
+    draw_curves,
     draw_forest,
-    draw_shares,
 )
 from metarouter.evaluation.tables import Table, interval_cell, number_cell
 from metarouter.evaluation.verdict import percent, signed
@@ -229,31 +230,18 @@ def _metric_table(evaluation: Evaluation) -> Table:
 
 
 def _curve_parts(evaluation: Evaluation) -> dict[str, Any]:
-    curve = evaluation.curve
-    router = _policy(evaluation, "router")
-    point = (router.premium_share, router.quality.value)
-    quality = draw_shares(
-        f"Quality of the router at every premium share: {evaluation.verdict.sentence}",
-        [
-            band_series("router, with 95 % band", curve.share, curve.band),
-            Series(label="oracle", x=curve.share, y=curve.oracle, color=SECOND, dash=":"),
-            Series(label="random", x=curve.share, y=curve.random, color=MUTED, dash="--"),
-        ],
-        y_label=f"mean {evaluation.quality_unit}",
-        point=point,
-    )
-    efficiency = draw_shares(
+    efficiency = draw_curves(
         "Efficiency gain of the router at every premium share, with a 95 % band",
-        [band_series("router", curve.share, evaluation.efficiency)],
+        [band_series("router", evaluation.curve.share, evaluation.efficiency)],
         y_label="gain units per query above random",
         zero=True,
     )
     return {
-        "curve": quality,
+        "curve": _curve_picture(evaluation),
         "curve_caption": (
-            "Left: always the cheap model. Right: always the premium model. Dashed: a random "
-            "router, which is also the best fixed mixture of two models. Dotted: an oracle that "
-            "knows every gold label. The band holds the whole curve with 95 % probability."
+            "Left end: always the cheap model. Right end: always the premium model. Dashed: a "
+            "random router. Dotted: an oracle that knows every gold label. The band holds the "
+            "whole curve with 95 % probability."
         ),
         "curve_table": _curve_table(evaluation),
         "efficiency": efficiency,
@@ -261,24 +249,52 @@ def _curve_parts(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _curve_picture(evaluation: Evaluation) -> Picture:
+    """Quality over the premium share, or over the cost where it is in money."""
+    curve, router = evaluation.curve, _policy(evaluation, "router")
+    in_money = evaluation.facts["cost_unit"] != "calls"
+    x, oracle_x, random_x, at = (
+        (curve.cost, curve.oracle_cost, curve.random_cost, router.cost_per_1k)
+        if in_money
+        else (curve.share, curve.share, curve.share, router.premium_share)
+    )
+    return draw_curves(
+        f"Quality of the router at every price: {evaluation.verdict.sentence}",
+        [
+            band_series("router, with 95 % band", x, curve.band),
+            Series(label="oracle", x=oracle_x, y=curve.oracle, color=SECOND, dash=":"),
+            Series(label="random", x=random_x, y=curve.random, color=MUTED, dash="--"),
+        ],
+        x_label=f"expected {evaluation.facts['cost_unit']} per 1,000 queries" if in_money else None,
+        y_label=f"mean {evaluation.quality_unit}",
+        point=(at, router.quality.value),
+    )
+
+
 def _curve_table(evaluation: Evaluation) -> Table:
     curve = evaluation.curve
+    band = curve.band
     tenth = (len(curve.share) - 1) // 10
+    unit = evaluation.facts["cost_unit"]
+    digits = 0 if unit == "calls" else 3
     return Table(
         caption="Quality at every tenth of premium calls; simultaneous 95 % band.",
-        columns=("premium calls", "router", "low", "high", "random", "oracle"),
+        columns=(
+            "premium calls",
+            f"{unit} per 1,000",
+            "router",
+            "low",
+            "high",
+            "random",
+            "oracle",
+        ),
         rows=tuple(
             (
                 _percent(curve.share[i]),
+                f"{curve.cost[i]:,.{digits}f}",
                 *(
                     f"{values[i]:.3f}"
-                    for values in (
-                        curve.band.value,
-                        curve.band.low,
-                        curve.band.high,
-                        curve.random,
-                        curve.oracle,
-                    )
+                    for values in (band.value, band.low, band.high, curve.random, curve.oracle)
                 ),
             )
             for i in range(0, len(curve.share), tenth)
