@@ -1,6 +1,6 @@
 """What each named feature pipeline is worth: APGR of ridge on the gold gain.
 
-    ./run python experiments/embedders.py [--pipelines a,b] [--rows 4000] [--json out.json]
+    ./run python experiments/embedders.py [--pipelines a,b] [--tasks gsm8k] [--json out.json]
 
 Five folds by query (by subject where it says so); features and ridge are fitted
 inside the training folds. APGR is the exact area under the performance gap
@@ -71,7 +71,8 @@ class Result:
 def folds_of(groups: pd.Series, rng: np.random.Generator) -> IntArray:
     """A fold for each row; rows of one group share it."""
     codes = pd.factorize(groups)[0]
-    return rng.integers(N_FOLDS, size=codes.max() + 1)[codes]
+    fold: IntArray = rng.integers(N_FOLDS, size=codes.max() + 1)[codes]
+    return fold
 
 
 def mmlu_tasks(rows: int, rng: np.random.Generator) -> Iterator[Task]:
@@ -100,8 +101,9 @@ def pair_tasks(rng: np.random.Generator) -> Iterator[Task]:
 
 
 def _gain(table: pd.DataFrame) -> FloatArray:
-    premium, cheap = table["gpt-4-1106-preview"], table["mixtral-8x7b-instruct-v0.1"]
-    return premium.to_numpy(dtype=np.float64) - cheap.to_numpy(dtype=np.float64)
+    scores = table[["gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"]].to_numpy(dtype=np.float64)
+    gain: FloatArray = scores[:, 0] - scores[:, 1]
+    return gain
 
 
 def ridge_predict(X: FloatArray, y: FloatArray, X_new: FloatArray) -> FloatArray:
@@ -114,10 +116,11 @@ def ridge_predict(X: FloatArray, y: FloatArray, X_new: FloatArray) -> FloatArray
         residual = y - level - U @ (shrink * rotated)
         best = min(best, (residual @ residual / (1 - (1 + shrink.sum()) / len(y)) ** 2, penalty))
     coefficients = Vt.T @ (s / (s**2 + best[1]) * rotated)
-    return level + (X_new - centre) @ coefficients
+    predicted: FloatArray = level + (X_new - centre) @ coefficients
+    return predicted
 
 
-def out_of_fold_scores(task: Task, pipeline: str, cache: Path) -> FloatArray:
+def out_of_fold_scores(task: Task, pipeline: str, cache: Path | None) -> FloatArray:
     scores = np.empty(len(task.gain))
     for fold in range(N_FOLDS):
         train, test = np.flatnonzero(task.fold != fold), np.flatnonzero(task.fold == fold)
@@ -135,7 +138,7 @@ def apgr(gain: FloatArray, weight: FloatArray) -> float:
     return float(np.trapezoid(recovered / recovered[-1], share))
 
 
-def measure(task: Task, pipeline: str, cache: Path) -> Result:
+def measure(task: Task, pipeline: str, cache: Path | None) -> Result:
     started = time.perf_counter()
     scores = out_of_fold_scores(task, pipeline, cache)
     gain = task.gain[np.argsort(-scores, kind="stable")]
@@ -173,15 +176,16 @@ def as_markdown(results: list[Result]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="APGR of each named feature pipeline.")
     parser.add_argument("--pipelines", default=",".join(PIPELINES))
+    parser.add_argument("--tasks", default="", help="only tasks whose name holds this")
     parser.add_argument("--rows", type=int, default=4_000, help="rows of MMLU")
     parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/embedders.sqlite"))
+    parser.add_argument("--cache", type=Path, help="where slow vectors are kept between runs")
     arguments = parser.parse_args()
     rng = np.random.default_rng(SEED)
     tasks = [*mmlu_tasks(arguments.rows, rng), gsm8k_task(rng), *pair_tasks(rng)]
     results = []
     for pipeline in arguments.pipelines.split(","):
-        for task in tasks:
+        for task in (task for task in tasks if arguments.tasks in task.name):
             results.append(measure(task, pipeline, arguments.cache))
             print(results[-1], flush=True)
     if arguments.json:

@@ -105,7 +105,7 @@ class FeaturePipeline:
     embedders : mapping of spec (see :mod:`metarouter.features.registry`) to
         embedder; one block each.
     name : str, what the pipeline is called.
-    n_components : int, at least 1, default 128.
+    n_components : int, at least 1, default 64.
         Number of features; fewer when the training texts have a lower rank.
     max_fit_texts : int, default 10,000
         More training texts than this are sampled for the principal components.
@@ -141,7 +141,7 @@ class FeaturePipeline:
 
     embedders: Mapping[str, Embedder]
     name: str
-    n_components: int = 128
+    n_components: int = 64
     max_fit_texts: int = 10_000
     seed: int = 0
 
@@ -231,7 +231,7 @@ class FeaturePipeline:
 def make_pipeline(
     name: str = "default",
     *,
-    n_components: int = 128,
+    n_components: int = 64,
     cache: Path | str | None = None,
     seed: int = 0,
 ) -> FeaturePipeline:
@@ -244,7 +244,7 @@ def make_pipeline(
         embedder specs joined by ``+``: ``static``, ``minilm+surface``,
         ``endpoint:https://host/v1#model``. A ``+`` inside a spec is written
         ``%2B``.
-    n_components : int, at least 1, default 128.
+    n_components : int, at least 1, default 64.
     cache : file in which vectors that are slow to compute are kept, or None.
     seed : int, see :class:`FeaturePipeline`.
 

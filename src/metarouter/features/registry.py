@@ -18,7 +18,7 @@ before a fit: raises when its files are not what they should be) and
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from metarouter.errors import OptionError
 from metarouter.features.endpoint import EndpointEmbedder
@@ -27,6 +27,9 @@ from metarouter.features.onnx import OnnxSentenceEncoder
 from metarouter.features.static import StaticEmbedding
 from metarouter.features.surface import SurfaceFeatures
 from metarouter.types import Embedder
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 __all__ = ["embedder_names", "make_embedder"]
 
@@ -41,7 +44,7 @@ def embedder_names() -> tuple[str, ...]:
     >>> "static" in embedder_names()
     True
     """
-    return tuple(sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))}))
+    return tuple(sorted({*_BUILT_IN, *_plugins().names}))
 
 
 def make_embedder(spec: str) -> Embedder:
@@ -67,8 +70,15 @@ def make_embedder(spec: str) -> Embedder:
     return factory(argument)
 
 
+def _plugins() -> EntryPoints:
+    # Reading the metadata of every installed package takes a while: only when asked.
+    from importlib.metadata import entry_points
+
+    return entry_points(group=_GROUP)
+
+
 def _from_plugin(name: str) -> Callable[[str], Embedder]:
-    for point in entry_points(group=_GROUP, name=name):
+    for point in _plugins().select(name=name):
         factory: Callable[[str], Embedder] = point.load()
         return factory
     raise OptionError.of("embedder", name, ", ".join(embedder_names()))
