@@ -114,7 +114,7 @@ class CompareConfig:
     """What was compared, on what.
 
     `n_queries` counts all queries with a label, `fingerprint` identifies data
-    and settings; see :func:`metarouter.evaluation.compare` for the rest.
+    and settings; see :func:`metarouter.evaluation.experiment.compare` for the rest.
     """
 
     n_gold: tuple[int, ...]

@@ -3,7 +3,7 @@
 Everything here is about one fixed router: intervals say how far a number could
 be off because the held-out queries are a sample of the queries the router will
 meet. They do not cover what another training set would have given; for that see
-:func:`metarouter.evaluation.compare`.
+:func:`metarouter.evaluation.experiment.compare`.
 """
 
 from __future__ import annotations
@@ -227,8 +227,9 @@ def evaluate_router(
         )
     routed = _route(router, held_out)
     bootstrap = _Bootstrap(n=len(held_out.queries), seed=seed, n_boot=n_boot, level=level)
-    kept, saving = _kept(routed, bootstrap), _saving(routed, bootstrap)
-    advantage = bootstrap.interval(_advantage_statistic(routed))
+    policies = policy_values(
+        routed.mean, held_out.quality, routed.cost, float(router.facts["w"]), level
+    )
     return Evaluation(
         models=held_out.models,
         premium=routed.premium_name,
@@ -236,31 +237,16 @@ def evaluate_router(
         seed=seed,
         quality_unit=_quality_unit(held_out),
         is_absolute=held_out.is_absolute,
-        policies=tuple(
-            policy_values(
-                routed.mean, held_out.quality, routed.cost, float(router.facts["w"]), level
-            )
-        ),
-        kept=kept,
-        saving=saving,
-        advantage=advantage,
+        policies=tuple(policies),
         calibration=calibration_of_gain(
             routed.predicted, routed.std, routed.gain, _n_bins(len(routed.gain)), level
         ),
         slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
         examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
-        verdict=judge_router(
-            premium=routed.premium_name,
-            premium_share=routed.premium_share,
-            kept=kept,
-            saving=saving,
-            advantage=advantage,
-            is_absolute=held_out.is_absolute,
-            saved_usd_per_1k=routed.saved_per_1k if routed.cost_unit == "USD" else None,
-        ),
         warnings=(*warnings, *_warnings(held_out)),
         limits=_limits(held_out, routed, router.facts),
         facts=dict(router.facts),
+        **_setting(routed, bootstrap),
         **_rankings(routed, bootstrap),
     )
 
@@ -381,6 +367,23 @@ def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:
 def _option_costs(decision: Decision, models: Sequence[str]) -> list[float]:
     costs = {option.model: option.cost for option in decision.options}
     return [costs[model] for model in models]
+
+
+def _setting(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
+    """All that depends on the router's threshold."""
+    found = {
+        "kept": _kept(routed, bootstrap),
+        "saving": _saving(routed, bootstrap),
+        "advantage": bootstrap.interval(_advantage_statistic(routed)),
+    }
+    verdict = judge_router(
+        premium=routed.premium_name,
+        premium_share=routed.premium_share,
+        is_absolute=routed.held_out.is_absolute,
+        saved_usd_per_1k=routed.saved_per_1k if routed.cost_unit == "USD" else None,
+        **found,
+    )
+    return {**found, "verdict": verdict}
 
 
 def _kept(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:

@@ -58,7 +58,7 @@ def judge_router(
     premium : name of the premium model.
     premium_share : share of queries that go to it (or to any model but the
         reference model), in [0, 1].
-    kept, saving, advantage : see :class:`metarouter.evaluation.Evaluation`.
+    kept, saving, advantage : see :class:`~metarouter.evaluation.evaluate.Evaluation`.
     is_absolute : whether `kept` is a share of quality or of a gain.
     saved_usd_per_1k : USD saved on 1,000 queries, where prices are known.
 
