@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 import metarouter as mr
-from metarouter.crossfitted import cross_fit
+from metarouter.crossfitted import CrossFitted, cross_fit
 from metarouter.errors import ArtifactError, DataError, LabelError, OptionError
-from metarouter.fitting import FitOptions, label_fingerprint
+from metarouter.fitting import FitOptions, fit_table, label_fingerprint
 from metarouter.testing import World, WorldPaths, make_world
 from metarouter.testing.worlds import gold_records, preference_records
 
@@ -193,9 +193,35 @@ def test_cross_fitting_is_blind_to_the_label_it_predicts(world: World) -> None:
     gain = table.gain.copy()
     gain[7] = 50.0
     changed = scores(gain)
-    at = plain.query_ids.index(table.query_ids[table.query[7]])
+    at = plain.query.tolist().index(table.query[7])
     assert changed.score[at] == pytest.approx(plain.score[at], abs=1e-9)
     assert np.abs(changed.score - plain.score).max() > 0.1
+
+
+def test_repeated_gold_labels_count_as_one_query(world: World) -> None:
+    """Doubled rows leave the cross-fitted interval as it is: queries are what is sampled."""
+    table = world.table.gold()
+    doubled = table.rows(np.repeat(np.arange(len(table)), 2))
+    options = FitOptions(corrector="none", embedder="surface", folds=3)
+    once, twice = (
+        fit_table(rows, options).artifact.metrics["efficiency_gain_area"]
+        for rows in (table, doubled)
+    )
+    assert twice["n"] == once["n"] == 100
+    assert twice["std_error"] == pytest.approx(once["std_error"], rel=0.2)
+
+
+def test_means_by_query_are_weighted() -> None:
+    """Rows of one query become one, with the sum of their weights."""
+    crossed = CrossFitted(
+        query=np.array([4, 2, 4]),
+        score=np.array([1.0, 5.0, 1.0]),
+        gain=np.array([0.0, 1.0, 1.0]),
+        weight=np.array([1.0, 1.0, 3.0]),
+    ).by_query()
+    assert crossed.query.tolist() == [2, 4]
+    assert crossed.gain.tolist() == [1.0, 0.75]
+    assert crossed.weight.tolist() == [1.0, 4.0]
 
 
 def test_cross_fitted_area_agrees_with_held_out_gold() -> None:

@@ -41,20 +41,33 @@ class CrossFitted:
 
     Attributes
     ----------
-    query_ids : tuple of str, shape (n,); what each row is about.
+    query : int array, shape (n,); index of each row's query in the table.
     score : float array, shape (n,); predicted gain of each gold row's candidate
         over its baseline.
     gain : float array, shape (n,); the gold gain.
     weight : float array, shape (n,).
     """
 
-    query_ids: tuple[str, ...]
+    query: IntArray
     score: FloatArray
     gain: FloatArray
     weight: FloatArray
 
-    def __len__(self) -> int:
-        return len(self.gain)
+    @property
+    def n_queries(self) -> int:
+        """Number of distinct queries."""
+        return len(np.unique(self.query))
+
+    def by_query(self) -> CrossFitted:
+        """Weighted means over the rows of each query, which are independent of each other."""
+        queries, row = np.unique(self.query, return_inverse=True)
+        weight = np.bincount(row, self.weight).astype(np.float64)
+        return CrossFitted(
+            query=queries,
+            score=np.bincount(row, self.weight * self.score) / weight,
+            gain=np.bincount(row, self.weight * self.gain) / weight,
+            weight=weight,
+        )
 
 
 def cross_fit(
@@ -87,7 +100,8 @@ def cross_fit(
     DataError
         When fewer than 20 queries have a gold label.
     """
-    table, fold = _folded(table, folds, np.random.default_rng(seed))
+    kept, fold = _folded(table, folds, np.random.default_rng(seed))
+    table = take_queries(table, kept)
     shared = _plain_features(table, fold, make_features)
     score = np.full(len(table), np.nan)
     for k in range(folds):
@@ -99,7 +113,7 @@ def cross_fit(
         score[test] = predicted_contrast(model, whole.rows(test))
     gold = table.is_gold
     return CrossFitted(
-        query_ids=tuple(table.query_ids[i] for i in table.query[gold]),
+        query=kept[table.query[gold]],
         score=score[gold],
         gain=table.gain[gold],
         weight=table.weight[gold],
@@ -115,8 +129,8 @@ def predicted_contrast(model: PoolGainModel, table: GainTable) -> FloatArray:
     return contrast
 
 
-def _folded(table: GainTable, folds: int, rng: np.random.Generator) -> tuple[GainTable, IntArray]:
-    """Gold queries and at most 20,000 others, and the fold of each: −1 without gold.
+def _folded(table: GainTable, folds: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Indices of gold queries and of at most 20,000 others, and their folds: −1 without gold.
 
     Queries of the same text share a fold, whatever their id.
     """
@@ -130,7 +144,7 @@ def _folded(table: GainTable, folds: int, rng: np.random.Generator) -> tuple[Gai
     fold = fold_of_text[text]
     plain = rng.permutation(np.flatnonzero(fold < 0))[:_MAX_PLAIN_QUERIES]
     kept = np.sort(np.concatenate([np.flatnonzero(fold >= 0), plain]))
-    return take_queries(table, kept), fold[kept]
+    return kept, fold[kept]
 
 
 def _plain_features(

@@ -28,12 +28,11 @@ from metarouter.policy.costs import (
     CostModel,
     TokenCost,
     UnitCost,
-    estimate_tokens,
     fit_token_predictor,
 )
 from metarouter.policy.prices import lookup_price, read_prices
 from metarouter.records import ModelSpec
-from metarouter.router import Router, policy_state, query_hash
+from metarouter.router import Router, policy_state, prompt_tokens, query_hash
 from metarouter.types import FloatArray, ModelState
 
 __all__ = ["FitOptions", "Prices", "fit", "fit_table", "label_fingerprint", "make_cost"]
@@ -344,8 +343,7 @@ def _price_of_cost(
     if target.w is not None:
         return target.w, "as given"
     features = _table_features(table)
-    prompt_tokens = np.array([estimate_tokens(text) for text in table.queries], dtype=np.float64)
-    costs = cost.costs(features, prompt_tokens)
+    costs = cost.costs(features, prompt_tokens(table.queries, cost))
     if target.max_loss is None:
         found = target.from_queries(model.predict(features).mean, costs)
         return found.w, found.reason
@@ -355,7 +353,8 @@ def _price_of_cost(
             "otherwise fit with another target and calibrate on held-out gold"
         )
     rng = np.random.default_rng(options.seed)
-    found = target.from_gold(crossed.score, crossed.gain, costs[table.gold().query], rng)
+    gold = crossed.by_query()
+    found = target.from_gold(gold.score, gold.gain, costs[gold.query], rng)
     return found.w, found.reason
 
 
@@ -390,20 +389,27 @@ def _fingerprints(table: GainTable) -> dict[str, LabelFingerprint]:
 
 
 def _metrics(crossed: CrossFitted | None, seed: int) -> dict[str, Any]:
-    """What the router is worth on gold labels that its folds did not see."""
+    """What the router is worth on gold labels that its folds did not see.
+
+    The interval is of a bootstrap over queries: rows of one query go together.
+    """
     if crossed is None:
         return {}
     from metarouter.evaluation.intervals import bootstrap_interval
     from metarouter.evaluation.metrics import efficiency_gain_area_statistic
 
+    statistic = efficiency_gain_area_statistic(crossed.score, crossed.gain)
+    _, query = np.unique(crossed.query, return_inverse=True)
     area = bootstrap_interval(
-        efficiency_gain_area_statistic(crossed.score, crossed.gain),
-        len(crossed),
+        lambda weights: statistic(weights[:, query] * crossed.weight),
+        crossed.n_queries,
         np.random.default_rng(seed),
         n_boot=500,
     )
-    gain = {"value": float(np.average(crossed.gain, weights=crossed.weight)), "n": len(crossed)}
-    metrics: dict[str, Any] = _json_value({"efficiency_gain_area": asdict(area), "gold_gain": gain})
+    mean_gain = float(np.average(crossed.gain, weights=crossed.weight))
+    metrics: dict[str, Any] = _json_value(
+        {"efficiency_gain_area": asdict(area), "mean_gold_gain": mean_gain}
+    )
     return metrics
 
 

@@ -30,7 +30,14 @@ from metarouter.types import FloatArray, ModelState
 if TYPE_CHECKING:
     from metarouter.features.pipeline import FeaturePipeline
 
-__all__ = ["AnyQuery", "Router", "policy_state", "query_hash", "query_text"]
+__all__ = [
+    "AnyQuery",
+    "Router",
+    "policy_state",
+    "prompt_tokens",
+    "query_hash",
+    "query_text",
+]
 
 AnyQuery = str | Query | Sequence[Message | Mapping[str, Any]]
 """What can be routed: a text, a :class:`Query`, or a chat history."""
@@ -118,7 +125,7 @@ class Router:
         text = query_text(query)
         x = self.features.transform([text])
         gain = self.scorer.predict(x)
-        costs = self.cost.costs(x, self._prompt_tokens([text]))
+        costs = self.cost.costs(x, prompt_tokens([text], self.cost))
         return self.policy.decide_one(
             gain.mean.ravel().tolist(), gain.std.ravel().tolist(), costs[0].tolist()
         )
@@ -129,7 +136,7 @@ class Router:
         if not texts:
             return []
         x = self.features.transform(texts)
-        costs = self.cost.costs(x, self._prompt_tokens(texts))
+        costs = self.cost.costs(x, prompt_tokens(texts, self.cost))
         return self.policy.decide(self.scorer.predict(x), costs)
 
     def predict_gain(self, queries: Sequence[AnyQuery]) -> GainEstimate:
@@ -149,7 +156,7 @@ class Router:
     def expected_costs(self, queries: Sequence[AnyQuery]) -> FloatArray:
         """Expected cost of every model for every query, shape (n, n_models)."""
         texts = [query_text(query) for query in queries]
-        return self.cost.costs(self.features.transform(texts), self._prompt_tokens(texts))
+        return self.cost.costs(self.features.transform(texts), prompt_tokens(texts, self.cost))
 
     def with_policy(self, *, w: float, **config: Any) -> Router:
         """The same router with another price of cost.
@@ -189,11 +196,6 @@ class Router:
         seen = self.artifact.parts.get("seen")
         return [] if seen is None else [f"{value:016x}" for value in seen.arrays["hash"].tolist()]
 
-    def _prompt_tokens(self, texts: Sequence[str]) -> FloatArray | None:
-        if self.cost.unit == "calls":
-            return None
-        return np.array([estimate_tokens(text) for text in texts], dtype=np.float64)
-
 
 def query_text(query: AnyQuery) -> str:
     """The one text that features are made from.
@@ -222,6 +224,13 @@ def query_text(query: AnyQuery) -> str:
     if problem is not None:
         raise InputError(f"messages: {problem}; allowed: objects with role and content")
     return render_messages(turns)
+
+
+def prompt_tokens(texts: Sequence[str], cost: CostModel) -> FloatArray | None:
+    """Estimated tokens of each text, shape (n,); None where `cost` does not count them."""
+    if cost.unit == "calls":
+        return None
+    return np.array([estimate_tokens(text) for text in texts], dtype=np.float64)
 
 
 def query_hash(text: str) -> int:
