@@ -183,3 +183,11 @@ def test_an_uncertain_slope_is_left_at_one() -> None:
     slope = held_out_slope(x, y, np.ones(30), np.arange(30))
     assert slope.std_error > 1
     assert abs(slope.value - 1.0) < 0.5
+
+
+@pytest.mark.parametrize("make", [ForestGain, BoostingGain, MLPGain])
+def test_the_seed_draws_the_halves(make: type[ForestGain | BoostingGain | MLPGain]) -> None:
+    """Another seed gives other predictions."""
+    features, gain = make_rows(60)
+    first, second = (make(seed=seed).fit(features, gain).predict(features) for seed in (0, 1))
+    assert not np.array_equal(first.mean, second.mean)

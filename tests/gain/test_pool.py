@@ -172,7 +172,7 @@ def test_a_chain_to_the_reference_is_enough() -> None:
     [
         RidgeGain,
         GaussianProcessGain,
-        lambda: ForestGain(n_bags=4),
+        lambda: ForestGain(n_bags=2),
         lambda: MLPGain(n_members=2, max_epochs=3),
     ],
     ids=["linear", "gp", "trees", "mlp"],

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import NotFittedError
+from metarouter.gain.rows import check_rows
 from metarouter.linear import Ridge
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
@@ -48,6 +49,7 @@ class RidgeGain:
         self, features: NDArray[Any], gain: FloatArray, weight: FloatArray | None = None
     ) -> Self:
         """Fit on features (n, d), gains (n,) and precisions (n,)."""
+        check_rows(features, gain, weight)
         self.model_ = Ridge(penalty=self.penalty).fit(features, gain, sample_weight=weight)
         return self
 

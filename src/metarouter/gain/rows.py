@@ -15,7 +15,7 @@ from metarouter.gain.scoring import GainScorer, load_gain_model
 from metarouter.records import GainEstimate
 from metarouter.types import BoolArray, FloatArray, IntArray, ModelState
 
-__all__ = ["ScoredGain", "TrainingRows", "half_samples", "prepare_rows"]
+__all__ = ["ScoredGain", "TrainingRows", "check_rows", "half_samples", "prepare_rows"]
 
 
 class ScoredGain:
@@ -107,7 +107,7 @@ def prepare_rows(
     """
     features, gain = np.asarray(features), np.asarray(gain, dtype=np.float64)
     weight = np.ones(len(gain)) if weight is None else np.asarray(weight, dtype=np.float64)
-    _check(features, gain, weight)
+    check_rows(features, gain, weight)
     keep = weight > 0
     if not keep.all():
         features, gain, weight = features[keep], gain[keep], weight[keep]
@@ -123,6 +123,29 @@ def prepare_rows(
         centre=centre,
         scale=scale,
     )
+
+
+def check_rows(features: NDArray[Any], gain: FloatArray, weight: FloatArray | None) -> None:
+    """Refuse training rows that no gain model can use.
+
+    Raises
+    ------
+    DataError
+        As :func:`prepare_rows`.
+    """
+    weight = np.ones(len(gain)) if weight is None else weight
+    if features.ndim != 2 or not len(features) == len(gain) == len(weight):
+        raise DataError(
+            f"features of shape {features.shape}, gain {gain.shape} and weight {weight.shape}; "
+            "allowed: (n, d), (n,) and (n,)"
+        )
+    # The sum is finite when all values are, and needs no array of their size.
+    if not np.isfinite(gain).all() or not np.isfinite(features.sum(dtype=np.float64)):
+        raise DataError("gain or features hold NaN or infinite values; drop those rows")
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        raise DataError("weight holds negative, NaN or infinite values; allowed: [0, inf)")
+    if not (weight > 0).any():
+        raise DataError("no row has a positive weight: a gain model needs at least one label")
 
 
 def half_samples(n_groups: int, n_halves: int, largest: int, rng: np.random.Generator) -> BoolArray:
@@ -158,20 +181,6 @@ def half_samples(n_groups: int, n_halves: int, largest: int, rng: np.random.Gene
         chosen = order[:middle] if i % 2 == 0 else order[middle:]
         halves[i, chosen[:largest]] = True
     return halves
-
-
-def _check(features: NDArray[Any], gain: FloatArray, weight: FloatArray) -> None:
-    if features.ndim != 2 or not len(features) == len(gain) == len(weight):
-        raise DataError(
-            f"features of shape {features.shape}, gain {gain.shape} and weight {weight.shape}; "
-            "allowed: (n, d), (n,) and (n,)"
-        )
-    if not (np.isfinite(gain).all() and np.isfinite(features).all()):
-        raise DataError("gain or features hold NaN or infinite values; drop those rows")
-    if not np.isfinite(weight).all() or (weight < 0).any():
-        raise DataError("weight holds negative, NaN or infinite values; allowed: [0, inf)")
-    if not (weight > 0).any():
-        raise DataError("no row has a positive weight: a gain model needs at least one label")
 
 
 def _scale(residual: FloatArray, weight: FloatArray, size: float) -> float:
