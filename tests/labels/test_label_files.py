@@ -65,6 +65,7 @@ PLAIN = {
     "lines.json": jsonl(),
     "labels.csv": table_text(),
     "semicolons.csv": table_text(delimiter=";"),
+    "blank.csv": "\n \n" + table_text(),
     "labels.tsv": table_text(delimiter="\t"),
     "tabs.csv": table_text(delimiter="\t"),
     "labels": jsonl(),

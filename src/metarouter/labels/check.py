@@ -236,6 +236,7 @@ def _agreement(table: GainTable) -> Agreement:
     gold, preference = means[0][both], means[1][both]
     query = table.query[first][both]
     n_queries = len(np.unique(query))
+    # several pairs of models on one query are not independent: average them first
     cluster = np.unique(query, return_inverse=True)[1]
     signed = (gold != 0) & (preference != 0)
     same = np.sign(gold[signed]) == np.sign(preference[signed])
@@ -254,6 +255,7 @@ def _correlation(a: FloatArray, b: FloatArray, n: int) -> Estimate | None:
     if n < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     value = float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
+    # arctanh of a correlation is nearly normal with variance 1 / (n − 3)
     half = NormalDist().inv_cdf(0.5 + LEVEL / 2) / (n - 3) ** 0.5
     centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
     return Estimate(
@@ -310,6 +312,7 @@ def _slice(table: GainTable, kind: str, name: str, rows: BoolArray, *, n_slices:
     gold_queries, gold = _query_means(table, rows & table.is_gold)
     preference_queries, preference = _query_means(table, rows & ~table.is_gold)
     labelled = len(np.union1d(gold_queries, preference_queries))
+    # Bonferroni: all slices together are wrong with probability 0.05 at most
     strict = welch_estimate(gold, preference, 1 - (1 - LEVEL) / n_slices)
     return SliceBias(
         kind=kind,

@@ -90,7 +90,9 @@ def merge_measurements(rows: LabelRows) -> tuple[LabelRows, IntArray]:
     if len(first) == len(rows):
         return rows, first
     size = np.bincount(group)
+    # rows without an annotator are code −1: together they count as one
     annotators = np.bincount(group[group_rows(group, rows.annotator)[1]])
+    # labels that all weigh nothing still have a mean
     has_weight = np.bincount(group, rows.weight)[group] > 0
     merged = rows.take(first).with_columns(
         value=group_mean(group, rows.value, np.where(has_weight, rows.weight, 1.0)),
@@ -150,6 +152,7 @@ def make_contrasts(rows: LabelRows, order: IntArray) -> Contrasts:
     one judge become the gains of each model over the first of them in `order`:
     the reference model if it was scored.
     """
+    # rank[code] is the place of a model in `order`, −1 for models left out
     rank = np.full(int(order.max()) + 1, -1, dtype=np.int64)
     rank[order] = np.arange(len(order))
     is_pair = rows.model_b >= 0
@@ -188,6 +191,7 @@ def _from_scores(rows: LabelRows, index: IntArray, rank: IntArray) -> Contrasts:
     scores = rows.take(index)
     model = rank[scores.model_a]
     group, first = group_rows(scores.is_gold, scores.query, scores.judge)
+    # sorted by group, then model: the first row of each group is its baseline
     by_rank = np.lexsort((model, group))
     starts = by_rank[np.searchsorted(group[by_rank], np.arange(len(first)))]
     base = starts[group]
@@ -221,6 +225,7 @@ def _strength(rows: LabelRows, n_models: int) -> FloatArray:
     group = group_rows(scores.query, scores.judge)[0]
     level = group_mean(group, scores.value, np.ones(len(scores)))
     model = np.concatenate([pairs.model_a, pairs.model_b, scores.model_a])
+    # half of a gain to each side, so that its two models differ by the gain
     value = np.concatenate([pairs.value / 2, -pairs.value / 2, scores.value - level[group]])
     weight = np.concatenate([pairs.weight, pairs.weight, scores.weight])
     total = np.bincount(model, weight, minlength=n_models)

@@ -85,6 +85,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 def _parquet_batches(file: IO[bytes], path: Path) -> Iterator[RawBatch]:
     arrow = require_arrow()
+    # the index of a Parquet file is at its end, and decompression cannot jump there
     source = file if file.seekable() else io.BytesIO(file.read())
     try:
         yield from read_parquet(source, str(path))

@@ -47,6 +47,7 @@ COLUMNS = frozenset(
     )
 )
 
+# Large enough for the vectorised checks to pay, small enough to hold Python rows.
 BATCH_ROWS = 65_536
 ROW_OBJECT = 'one JSON object a row, like {"query": …, "model": …, "score": …}'
 
@@ -74,6 +75,7 @@ class RawBatch:
 
 def read_json(text: IO[str], name: str) -> Iterator[RawBatch]:
     """One object a line, or one array of objects, whichever the text starts with."""
+    # blank lines at the top count, so that a row's number is its line
     first_row, start = 1, text.read(1)
     while start.isspace():
         first_row += start == "\n"
@@ -94,6 +96,8 @@ def read_records(records: Iterable[Any]) -> Iterator[RawBatch]:
 def read_csv(text: IO[str], name: str, delimiter: str | None = None) -> Iterator[RawBatch]:
     """Rows below a header; the delimiter is the one that finds most known columns."""
     head = text.readline()
+    while head.isspace():
+        head = text.readline()
     delimiter = delimiter or max(",;\t", key=lambda mark: len(COLUMNS & set(_header(head, mark))))
     header = _header(head, delimiter)
     require_once(header, name)
@@ -143,6 +147,7 @@ def _arrow_batches(batches: Iterable[pa.RecordBatch], names: list[str]) -> Itera
     for batch in batches:
         yield RawBatch(
             rows=np.arange(start, start + batch.num_rows),
+            # plain columns only, so that the checks need not know of dictionaries
             columns={
                 name: column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
                 for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -161,6 +166,7 @@ def _batches(rows: Iterable[tuple[int, Any]]) -> Iterator[RawBatch]:
                 good.append((row, value))
             else:
                 broken.append(_broken(row, value))
+        # most rows have the same keys, so the sets of keys are few
         names = frozenset(str(key) for keys in {tuple(value) for _, value in good} for key in keys)
         yield RawBatch(
             rows=np.array([row for row, _ in good], dtype=np.int64),
@@ -215,6 +221,7 @@ def _long_cells() -> Iterator[None]:
 
 def _csv_rows(text: IO[str], delimiter: str) -> Iterator[list[str] | str]:
     """Rows as lists of cells, or the message of a row that is not CSV."""
+    # strict, because a quote that is never closed would swallow the rest of the file
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
         try:
@@ -235,6 +242,7 @@ def _csv_batch(part: list[tuple[int, list[str] | str]], header: list[str]) -> Ra
             good.append((row, cells))
         else:
             broken.append(_broken_csv(row, cells, len(header)))
+    # an empty cell is a missing value: CSV has no other way to write one
     columns = {
         name: [cells[i] or None for _, cells in good]
         for i, name in enumerate(header)

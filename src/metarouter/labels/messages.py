@@ -38,6 +38,7 @@ def render_messages(messages: Sequence[Mapping[str, Any]]) -> str:
     'system: Be brief.\n\nHi'
     """
     turns = list(messages)
+    # histories may end with the assistant, as after a tool call
     users = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
     if users:
         turns.append(turns.pop(users[-1]))

@@ -33,8 +33,10 @@ def match_queries(rows: LabelRows, n_ids: int) -> IntArray:
     """
     has_id = rows.query_id >= 0
     key = np.where(has_id, rows.query_id, n_ids + rows.text)
+    # a row without a query_id joins the first one that has its text
     id_of_text = _first_value(rows.text[has_id], rows.query_id[has_id])
     key = np.where(has_id, key, _known(id_of_text, rows.text, key))
+    # one more entry than ids, for code −1 to index
     gold_ids = np.zeros(n_ids + 1, dtype=np.bool_)
     gold_ids[rows.query_id[rows.is_gold & has_id]] = True
     key_of_gold_text = _first_value(rows.text[rows.is_gold], key[rows.is_gold])

@@ -10,27 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from metarouter.errors import OptionError
-from metarouter.labels.contrasts import (
-    Contrasts,
-    count_conflicts,
-    make_contrasts,
-    merge_measurements,
-    order_models,
-    oriented,
-    paired,
-    repeated,
-    require_models,
-)
+from metarouter.labels.assemble import assemble, require_rows
 from metarouter.labels.files import read_file
 from metarouter.labels.formats import COLUMNS, FORMS, RawBatch, read_records
 from metarouter.labels.frames import is_frame, read_frame, require_arrow
 from metarouter.labels.ledger import BadRow, Ledger, OnBadRow, shown
-from metarouter.labels.queries import clashing_ids, match_queries
-from metarouter.labels.report import FileReport, LabelSource, ReadReport
-from metarouter.labels.rows import LabelRows, Names, group_rows, make_label_rows
-from metarouter.labels.table import GainTable, make_gain_table
+from metarouter.labels.queries import clashing_ids
+from metarouter.labels.report import LabelSource, ReadReport
+from metarouter.labels.rows import LabelRows, Names, make_label_rows
+from metarouter.labels.table import GainTable
 from metarouter.labels.validate import find_form, validate_batch
-from metarouter.types import BoolArray, IntArray
+from metarouter.types import IntArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,8 +30,6 @@ __all__ = ["Labels", "read_gain_table"]
 Labels: TypeAlias = (
     "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Iterable[Any] | Any"
 )
-
-USED, MERGED, UNPAIRED, OTHER_MODELS = range(4)
 
 
 def read_gain_table(
@@ -82,8 +70,8 @@ def read_gain_table(
         Raise at the first row that cannot be used, or leave such rows out and
         count them by field and reason.
     score_range : (low, high) or None
-        Scores must lie inside, and scores and gains are divided by high − low.
-        Votes are on [−1, 1] already.
+        Scores of both sources must lie inside, and scores and gains are divided by
+        high − low. Votes are on [−1, 1] already.
 
     Returns
     -------
@@ -136,7 +124,7 @@ def read_gain_table(
             tables += _checked(batches, ledger, len(ledgers), score_range)
             ledgers.append(ledger)
     rows, names = _joined(tables, ledgers)
-    return _assembled(rows, names, ledgers, premium, cheap)
+    return assemble(rows, names, ledgers, premium, cheap)
 
 
 def _check_options(
@@ -187,6 +175,7 @@ def _checked(
     for batch in batches:
         ledger.rows_read += len(batch.rows) + len(batch.broken)
         ledger.ignored |= {shown(name) for name in batch.names - COLUMNS}
+        # the first batch with a readable row decides on the form of the file
         if not ledger.form and len(batch.rows):
             ledger.form = find_form(batch) or ""
             if not ledger.form:
@@ -218,9 +207,10 @@ def _joined(tables: list[pa.Table], ledgers: list[Ledger]) -> tuple[LabelRows, N
     """All good rows, without those whose query_id clashes with an earlier text."""
     import pyarrow as pa
 
-    _require_rows(ledgers, np.concatenate([[], *(table.column("file") for table in tables)]))
+    require_rows(ledgers, np.concatenate([[], *(table.column("file") for table in tables)]))
     table = pa.concat_tables(tables).unify_dictionaries()
-    tables.clear()  # a million texts need not be in memory twice
+    # a million texts need not be in memory twice: Arrow's copy goes before ours is made
+    tables.clear()
     rows, names = make_label_rows(table)
     del table
     pa.default_memory_pool().release_unused()
@@ -239,142 +229,3 @@ def _clashes(rows: LabelRows, names: Names, clashing: IntArray) -> Iterator[BadR
             value=names.query_id[int(rows.query_id[i])].as_py(),
             allowed="one text for each query_id; an earlier row has another",
         )
-
-
-def _require_rows(ledgers: list[Ledger], file_of_row: Any) -> None:
-    """Every source that was given needs at least one row (`file_of_row` of those left)."""
-    left = {ledgers[int(file)].source for file in np.unique(file_of_row)}
-    for ledger in ledgers:
-        if ledger.source not in left:
-            first = "".join(f"; first: {bad.examples[0]}" for bad in ledger.bad_rows()[:1])
-            raise ledger.unusable(
-                f"no usable {ledger.source} rows: {ledger.rows_read} read, {ledger.rows_skipped} "
-                f"bad{first}; a score also needs another model's score of the same query by the "
-                "same judge"
-            )
-
-
-def _assembled(
-    rows: LabelRows,
-    names: Names,
-    ledgers: list[Ledger],
-    premium: str | None,
-    cheap: str | None,
-) -> tuple[GainTable, ReadReport]:
-    require_models(names.model, premium=premium, cheap=cheap)
-    rows = oriented(rows.with_columns(query=match_queries(rows, len(names.query_id))))
-    asked = np.flatnonzero(_is_asked_for(rows, names, premium, cheap))
-    status = np.full(len(rows), OTHER_MODELS)
-    labels = rows.take(asked)
-    merged, first = merge_measurements(labels)
-    together = paired(merged)
-    status[asked] = MERGED
-    status[asked[first]] = np.where(together, USED, UNPAIRED)
-    _require_rows(ledgers, rows.file[status == USED])
-    used = merged.take(together)
-    order = order_models(used, names.model, premium=premium, cheap=cheap)
-    table = _table(used, make_contrasts(used, order), order, names)
-    labelled = used.take(used.domain >= 0)
-    repeats = np.bincount(labels.file[repeated(labels)], minlength=len(ledgers))
-    report = ReadReport(
-        files=tuple(
-            _file_report(ledger, status[rows.file == file], int(repeats[file]))
-            for file, ledger in enumerate(ledgers)
-        ),
-        models=table.models,
-        conflicts=count_conflicts(labels),
-        domain_conflicts=_count_several(labelled.query, labelled.domain),
-        texts_under_several_ids=_count_several(rows.text, rows.query),
-    )
-    return table, report
-
-
-def _is_asked_for(
-    rows: LabelRows, names: Names, premium: str | None, cheap: str | None
-) -> BoolArray:
-    """Rows about no other models, when both models are named."""
-    if premium is None or cheap is None:
-        return np.ones(len(rows), dtype=np.bool_)
-    asked = [code for code, name in enumerate(names.model) if name in {premium, cheap}]
-    is_score = rows.model_b < 0
-    return np.isin(rows.model_a, asked) & (is_score | np.isin(rows.model_b, asked))
-
-
-def _table(rows: LabelRows, contrasts: Contrasts, order: IntArray, names: Names) -> GainTable:
-    query, first = group_rows(rows.query[contrasts.row])
-    source = rows.take(contrasts.row)
-    texts = names.text.take(source.text[first]).to_pylist()
-    judge, judges = _compact(source.judge, ("", *names.judge), offset=1)
-    domain, domains = _compact(_first_domain(rows, source.query[first]), names.domain)
-    return make_gain_table(
-        queries=texts,
-        query_ids=_query_ids(source.query[first], texts, names),
-        models=[names.model[code] for code in order],
-        query=query,
-        candidate=contrasts.candidate,
-        baseline=contrasts.baseline,
-        gain=contrasts.gain + 0.0,  # no negative zeros
-        is_gold=source.is_gold,
-        judge=judge,
-        judges=judges,
-        domain=domain,
-        domains=domains,
-        weight=contrasts.weight,
-        candidate_score=contrasts.candidate_score,
-        baseline_score=contrasts.baseline_score,
-        prompt_tokens=contrasts.prompt_tokens,
-        candidate_tokens=contrasts.candidate_tokens,
-        baseline_tokens=contrasts.baseline_tokens,
-    )
-
-
-def _compact(
-    codes: IntArray, names: tuple[str, ...], offset: int = 0
-) -> tuple[IntArray, list[str]]:
-    """Codes into the names that occur, in the order of `names`; negative codes stay."""
-    codes = codes + offset
-    used = np.unique(codes[codes >= 0])
-    compact = np.where(codes < 0, codes, np.searchsorted(used, codes))
-    return compact, [names[code] for code in used]
-
-
-def _query_ids(keys: IntArray, texts: list[str], names: Names) -> list[str]:
-    """The query_id of each query, or its text where it has none."""
-    n_ids = len(names.query_id)
-    given = iter(names.query_id.take(keys[keys < n_ids]).to_pylist())
-    return [next(given) if key < n_ids else text for key, text in zip(keys, texts, strict=True)]
-
-
-def _first_domain(rows: LabelRows, keys: IntArray) -> IntArray:
-    """The first domain given for each query key; −1 where none is."""
-    known = np.flatnonzero(rows.domain >= 0)
-    seen, first = np.unique(rows.query[known], return_index=True)
-    if not len(seen):
-        return np.full(len(keys), -1)
-    place = np.minimum(np.searchsorted(seen, keys), len(seen) - 1)
-    return np.where(seen[place] == keys, rows.domain[known][first[place]], -1)
-
-
-def _count_several(things: IntArray, values: IntArray) -> int:
-    """Number of things that come with more than one value."""
-    thing, first = group_rows(things)
-    _, first_pair = group_rows(thing, values)
-    return int((np.bincount(thing[first_pair], minlength=len(first)) > 1).sum())
-
-
-def _file_report(ledger: Ledger, status: IntArray, repeats: int) -> FileReport:
-    count = np.bincount(status, minlength=4)
-    return FileReport(
-        file=ledger.file,
-        source=ledger.source,
-        form=ledger.form,
-        rows_read=ledger.rows_read,
-        rows_used=int(count[USED]),
-        rows_skipped=ledger.rows_skipped,
-        rows_merged=int(count[MERGED]),
-        rows_unpaired=int(count[UNPAIRED]),
-        rows_other_models=int(count[OTHER_MODELS]),
-        repeats=repeats,
-        bad_rows=ledger.bad_rows(),
-        ignored_columns=tuple(sorted(ledger.ignored)),
-    )

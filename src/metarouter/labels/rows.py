@@ -105,6 +105,7 @@ def group_rows(*columns: Any) -> tuple[IntArray, IntArray]:
     code, size = np.zeros(len(columns[0]), dtype=np.int64), 1
     for column in columns:
         values, n_values = _dense(column)
+        # codes are numbers of base n_values; renumber before they overflow 64 bits
         if size * n_values > 2**62:
             code = np.unique(code, return_inverse=True)[1]
             size = int(code.max(initial=0)) + 1
@@ -153,6 +154,7 @@ def _shared_codes(table: pa.Table) -> tuple[IntArray, IntArray, tuple[str, ...]]
     a, b = names_a.to_pylist(), names_b.to_pylist()
     models = tuple(sorted({*a, *b}))
     index = {name: i for i, name in enumerate(models)}
+    # the last entry serves code −1, where no model is given
     to_a = np.array([*(index[name] for name in a), -1], dtype=np.int64)
     to_b = np.array([*(index[name] for name in b), -1], dtype=np.int64)
     return to_a[code_a], to_b[code_b], models

@@ -52,6 +52,7 @@ def split_by_query(
     """
     if not 0 < share < 1:
         raise OptionError.of("share", share, "a number between 0 and 1")
+    # the same text on both sides would leak, even under two query_ids
     text = _text_groups(table)
     has_gold = np.zeros(int(text.max(initial=-1)) + 1, dtype=np.bool_)
     has_gold[text[table.query[table.is_gold]]] = True

@@ -20,6 +20,7 @@ __all__ = ["find_form", "validate_batch"]
 
 CHAT_CELL = r"^\s*\[\s*\{"  # a JSON list of objects
 CHAT_ALLOWED = "a list of {role, content}, content a text or a list of parts"
+# Squares and sums of a million such numbers stay far below the largest float64, 1.8e308.
 LARGEST = 1e50
 WINNERS = {"model_a": 1.0, "model_b": -1.0, "tie": 0.0, "both_bad": 0.0}
 
@@ -71,6 +72,7 @@ class _RowCheck:
                 row=int(self.batch.rows[i]),
                 field=field,
                 reason=reason,
+                # only the first few are shown, and reading a cell is slow
                 value=cell(raw, int(i)) if k < N_EXAMPLES else None,
                 allowed=allowed,
             )
@@ -181,6 +183,7 @@ def _value(check: _RowCheck, form: str, score_range: tuple[float, float] | None)
     values = check.number(field)
     if score_range is None:
         return values
+    # the difference of two scores in [low, high]
     if form == "gains":
         low, high = low - high, high - low
     outside = (values < low) | (values > high)
@@ -214,6 +217,7 @@ def _winner_gain(check: _RowCheck) -> tuple[FloatArray, BoolArray]:
         pc.utf8_trim_whitespace(text_column(check.batch.column(name))[0])
         for name in ("model_a", "model_b")
     )
+    # the four words go before names, should a model be called "tie"
     codes = pc.index_in(winner, pa.array(list(WINNERS), pa.large_string()))
     gain = np.array([*WINNERS.values(), np.nan])[_filled(codes, len(WINNERS))]
     gain[_mask(pc.fill_null(pc.equal(winner, a), False)) & np.isnan(gain)] = 1.0
@@ -246,6 +250,7 @@ def _query_chats(raw: RawColumn, texts: pa.Array) -> list[tuple[int, Any]]:
     """Cells of the query column that look like a chat: lists, and JSON lists of objects."""
     import pyarrow.compute as pc
 
+    # parsing is slow: only cells that start like one are tried
     likely = pc.fill_null(pc.match_substring_regex(texts, CHAT_CELL), False)
     chats = [(int(i), _json(texts[int(i)].as_py())) for i in np.flatnonzero(_mask(likely))]
     if isinstance(raw, list):
