@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from metarouter.evaluation.experiment import compare, split_queries
 from metarouter.labels.table import GainTable, make_gain_table
 
 N = 120
+DATA = Path(os.environ.get("METAROUTER_DATA", Path(__file__).parents[2] / "../shared/data"))
 
 
 class NumberFeatures:
@@ -244,3 +246,29 @@ def test_too_few_preference_queries_are_counted() -> None:
     keep = table.is_gold | (table.query < 3)
     with pytest.raises(DataError, match="of 3 queries with preference labels"):
         run(table.rows(keep), n_gold=(70,), n_test=49)
+
+
+def test_unknown_names_fail_before_the_work() -> None:
+    with pytest.raises(OptionError, match="gain model"):
+        run(gain_models=("rigde",))
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "pairs").is_dir(), reason="../shared/data is absent")
+def test_a_real_pair_routes_better_than_random_with_all_gold_labels() -> None:
+    """The published figures of this pair put the ceiling well above zero."""
+    folder = DATA / "pairs" / "llama-3.1-70b_vs_llama-3.2-1b"
+    result = compare(
+        folder / "gold.parquet",
+        folder / "preference.parquet",
+        n_gold=(50,),
+        correctors=("all_gold",),
+        seeds=2,
+        embedder="surface",
+        premium="llama-3.1-70b",
+        cheap="llama-3.2-1b",
+        jobs=1,
+    )
+    assert result.config.n_queries == 1878
+    assert {record.n_preference for record in result.records} == {1878 - 500 - 50}
+    assert result.values("all_gold", 50).min() > 0
