@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metarouter.errors import ArtifactError, InputError
+from metarouter.errors import ArtifactError, InputError, OptionError
 from metarouter.fitting import FitOptions, fit_table
 from metarouter.labels.table import make_gain_table
 from metarouter.loading import load
@@ -182,6 +182,14 @@ def test_token_costs_price_a_query_by_its_length(world: World) -> None:
     assert router.policy.cost_unit == "USD"
     assert short[1] > short[0] > 0
     assert long[1] - short[1] > 10 * 1000 / 1e6
+
+
+def test_a_price_that_is_not_known_is_refused(world: World) -> None:
+    """A missing rate is never taken as free."""
+    prices = {name: ModelSpec(name=name, input_usd_per_mtok=1.0) for name in ("cheap", "premium")}
+    options = FitOptions(embedder="surface", cost="token", prices=prices, folds=0)
+    with pytest.raises(OptionError, match="output_usd_per_mtok"):
+        fit_table(world.table, options)
 
 
 def test_a_router_without_a_part_is_refused(router: Router) -> None:

@@ -228,21 +228,18 @@ def fit_table(
     tick()
     cost = make_cost(table, options.cost, options.prices)
     w, reason = _price_of_cost(table, options, model, cost, crossed)
-    parts = {
-        "features": pipeline.state(),
-        "gain": model.state(),
-        "cost": cost.state(),
-        "seen": ModelState(kind="query_hashes", arrays={"hash": _query_hashes(table)}),
+    parts = {"features": pipeline.state(), "gain": model.state(), "cost": cost.state()}
+    parts["policy"] = policy_state(parts, w=w, cost_unit=cost.unit)
+    parts["seen"] = ModelState(kind="query_hashes", arrays={"hash": _query_hashes(table)})
+    found = {
+        "calibration": options.target.as_config() | {"reason": reason},
+        "diagnostics": _json_value(diagnostics),
+        "labels": None if report is None else _json_value(report.to_dict()),
     }
     artifact = RouterArtifact(
         models=table.models,
-        parts={**parts, "policy": policy_state(parts, w=w, cost_unit=cost.unit)},
-        config=options.as_config()
-        | {
-            "calibration": options.target.as_config() | {"reason": reason},
-            "diagnostics": _json_value(diagnostics),
-            "labels": None if report is None else _json_value(report.to_dict()),
-        },
+        parts=parts,
+        config=options.as_config() | found,
         data=_fingerprints(table),
         metrics=_metrics(crossed, options.seed),
         libraries=_library_versions(),
@@ -273,8 +270,8 @@ def make_cost(table: GainTable, kind: str, prices: Prices | None = None) -> Cost
     given = read_prices(prices) if isinstance(prices, str | Path) else prices or {}
     specs = [lookup_price(model, given) for model in table.models]
     return TokenCost(
-        input_usd_per_mtok=[spec.input_usd_per_mtok or 0.0 for spec in specs],
-        output_usd_per_mtok=[spec.output_usd_per_mtok or 0.0 for spec in specs],
+        input_usd_per_mtok=[_rate(spec, "input_usd_per_mtok") for spec in specs],
+        output_usd_per_mtok=[_rate(spec, "output_usd_per_mtok") for spec in specs],
         predictor=fit_token_predictor(_table_features(table), _completion_tokens(table)),
     )
 
@@ -356,6 +353,13 @@ def _price_of_cost(
     gold = crossed.by_query()
     found = target.from_gold(gold.score, gold.gain, costs[gold.query], rng)
     return found.w, found.reason
+
+
+def _rate(spec: ModelSpec, name: str) -> float:
+    rate: float | None = getattr(spec, name)
+    if rate is None:
+        raise OptionError.of(f"prices[{spec.name!r}].{name}", rate, "USD per million tokens")
+    return rate
 
 
 def _table_features(table: GainTable) -> NDArray[np.float32]:

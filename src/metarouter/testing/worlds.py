@@ -226,30 +226,26 @@ def make_world(
     )
     has_gold = systematic_sample(propensity, rng)
     has_preference = _choose_preference(has_gold, n_preference, n_both, rng)
-    tokens = _Tokens.draw(queries, rng)
     columns = _Columns(
-        queries=queries, models=models, scores=scores, preference=2 * votes - 1, tokens=tokens
+        queries=queries,
+        models=models,
+        scores=scores,
+        preference=2 * votes - 1,
+        tokens=_Tokens.draw(queries, rng),
     )
     return World(
         name=world if isinstance(world, str) else "custom",
         options=options,
-        texts=queries.texts[:n_queries],
-        topics=queries.topics,
-        domain=queries.topic[train],
-        difficulty=queries.difficulty[train],
-        length=queries.length[train],
         psi=psi[train],
         eta=eta[train],
         delta=(psi - eta)[train],
         annotation_propensity=propensity,
-        scores=scores[train],
-        gold_gain=(scores[:, _PREMIUM] - scores[:, _CHEAP])[train],
-        preference_gain=(2 * votes - 1)[train],
         has_gold=has_gold,
         has_preference=has_preference,
         table=columns.table(0, n_queries, np.flatnonzero(has_gold), np.flatnonzero(has_preference)),
         test=columns.table(n_queries, n_queries + n_test, np.arange(n_test), np.arange(0)),
         test_psi=psi[n_queries:],
+        **columns.head(n_queries),
     )
 
 
@@ -384,6 +380,19 @@ class _Columns:
     scores: FloatArray
     preference: FloatArray
     tokens: _Tokens
+
+    def head(self, n: int) -> dict[str, Any]:
+        """What a :class:`World` tells of its first `n` queries."""
+        return {
+            "texts": self.queries.texts[:n],
+            "topics": self.queries.topics,
+            "domain": self.queries.topic[:n],
+            "difficulty": self.queries.difficulty[:n],
+            "length": self.queries.length[:n],
+            "scores": self.scores[:n],
+            "gold_gain": (self.scores[:, _PREMIUM] - self.scores[:, _CHEAP])[:n],
+            "preference_gain": self.preference[:n],
+        }
 
     def table(self, first: int, end: int, gold: IntArray, preference: IntArray) -> GainTable:
         """Labels of the queries `first` to `end`; `gold` and `preference` count from `first`."""
