@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -335,7 +336,7 @@ def _run(study: _Study, cells: Sequence[Cell], jobs: int) -> Iterator[CompareRec
             for task in tasks.values():
                 yield from _run_task(study, task, folder)
             return
-        joblib = _import_joblib()
+        joblib = _import_train("joblib")
         parallel = joblib.Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
         run = joblib.delayed(_run_list)
         for records in parallel(run(study, task, folder) for task in tasks.values()):
@@ -348,13 +349,11 @@ def _run_list(study: _Study, cells: Sequence[Cell], folder: str) -> list[Compare
 
 def _run_task(study: _Study, cells: Sequence[Cell], folder: str) -> Iterator[CompareRecord]:
     """Fit and test the cells of one seed and gold size, on the same features."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     seed, n_gold = cells[0].seed, cells[0].n_gold
     split = split_queries(
         study.has_gold, study.has_preference, n_gold=n_gold, n_test=study.n_test, seed=seed
     )
-    with threadpool_limits(limits=1):
+    with _import_train("threadpoolctl").threadpool_limits(limits=1):
         features = _split_features(study, split, Path(folder, f"{seed}.npy"))
         test_features = features[split.test]
         test_gain = _mean_gold_gain(study.table, split.test)
@@ -499,9 +498,9 @@ def _make_corrector(study: _Study, name: str, seed: int) -> Corrector:
     return make_corrector(name, seed=seed)
 
 
-def _import_joblib() -> Any:
+def _import_train(name: str) -> Any:
+    """A library that comes with scikit-learn."""
     try:
-        import joblib  # type: ignore[import-untyped]
+        return import_module(name)
     except ModuleNotFoundError as error:
-        raise MissingDependencyError.of("compare with more than one job", "train") from error
-    return joblib
+        raise MissingDependencyError.of("compare", "train") from error
