@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from embedding_server import EmbeddingServer
 
-from metarouter.errors import OptionError, ProviderError
+from metarouter.errors import DataError, OptionError, ProviderError
 from metarouter.features import EndpointEmbedder, load_pipeline, make_pipeline
 
 KEY = "METAROUTER_EMBEDDINGS_KEY"
@@ -158,6 +158,16 @@ def test_an_address_that_holds_a_secret_is_refused_and_not_repeated(url: str) ->
 def test_unusable_settings_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         EndpointEmbedder(**({"url": "http://host/v1", "model": "m"} | options))
+
+
+def test_an_endpoint_whose_model_changed_is_noticed(
+    server: EmbeddingServer, prompts: list[str]
+) -> None:
+    """Vectors of another length than at the fit are refused with the next step."""
+    pipeline = make_pipeline(f"endpoint:{server.url}#changing", n_components=3).fit(prompts)
+    server.script.append({"dim": 9})
+    with pytest.raises(DataError, match=r"9 numbers a text, 6 when .* fit the router again"):
+        pipeline.transform(["text"])
 
 
 def test_a_pipeline_over_an_endpoint_is_saved_without_its_vectors(

@@ -128,19 +128,16 @@ class EndpointEmbedder:
         return vectors
 
     def _batches(self, texts: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        import httpx2
-
         dim: int | None = None
-        with httpx2.Client(timeout=self.timeout) as client:
-            for start in range(0, len(texts), self.batch_size):
-                batch = [_sendable(text) for text in texts[start : start + self.batch_size]]
-                vectors = self._parse(self._post(client, batch), len(batch))
-                dim = vectors.shape[1] if dim is None else dim
-                if vectors.shape[1] != dim:
-                    raise self._error(f"gave {vectors.shape[1]} numbers a text after {dim}")
-                yield vectors
+        for start in range(0, len(texts), self.batch_size):
+            batch = [_sendable(text) for text in texts[start : start + self.batch_size]]
+            vectors = self._parse(self._post(batch), len(batch))
+            dim = vectors.shape[1] if dim is None else dim
+            if vectors.shape[1] != dim:
+                raise self._error(f"gave {vectors.shape[1]} numbers a text after {dim}")
+            yield vectors
 
-    def _post(self, client: httpx2.Client, batch: list[str]) -> bytes:
+    def _post(self, batch: list[str]) -> bytes:
         """Body of the answer to one request, retried."""
         import httpx2
         import stamina
@@ -159,7 +156,7 @@ class EndpointEmbedder:
                 wait_max=_LONGEST_PAUSE,
             ):
                 with attempt:
-                    response = client.post(address, json=body, headers=headers)
+                    response = _client(self.timeout).post(address, json=body, headers=headers)
                     response.raise_for_status()
         except httpx2.HTTPStatusError as error:
             raise self._error(f"answered with status {error.response.status_code}") from None
@@ -208,6 +205,14 @@ def _pause_after(error: Exception) -> bool | float:
 
 def _sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode() or " "
+
+
+@lru_cache(maxsize=8)
+def _client(timeout: float) -> httpx2.Client:
+    """One client for all calls: it keeps connections open and may be shared by threads."""
+    import httpx2
+
+    return httpx2.Client(timeout=timeout)
 
 
 @lru_cache(maxsize=64)

@@ -35,13 +35,21 @@ class SparseRows:
     values: NDArray[np.float32]
     n_columns: int
 
+    @classmethod
+    def of(
+        cls, rows: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], n_columns: int
+    ) -> SparseRows:
+        """Sparse rows from the columns and values of each."""
+        lengths = [0, *(len(columns) for columns, _ in rows)]
+        return cls(
+            starts=np.cumsum(lengths, dtype=np.int64),
+            columns=_joined([columns for columns, _ in rows], np.int64),
+            values=_joined([values for _, values in rows], np.float32),
+            n_columns=n_columns,
+        )
+
     def __len__(self) -> int:
         return len(self.starts) - 1
-
-    def row(self, i: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Columns and values of row i."""
-        part = slice(self.starts[i], self.starts[i + 1])
-        return self.columns[part], self.values[part]
 
     def dense(self) -> NDArray[np.float32]:
         """The same rows as a dense array, shape (n_rows, n_columns)."""
@@ -107,14 +115,7 @@ class HashedNgrams:
 
     def embed_sparse(self, texts: Sequence[str]) -> SparseRows:
         """Sparse vectors, one row a text."""
-        parts = [self.embed_one(text) for text in texts]
-        lengths = np.array([0, *(len(columns) for columns, _ in parts)], dtype=np.int64)
-        return SparseRows(
-            starts=np.cumsum(lengths),
-            columns=_joined([columns for columns, _ in parts], np.int64),
-            values=_joined([values for _, values in parts], np.float32),
-            n_columns=self.n_buckets,
-        )
+        return SparseRows.of([self.embed_one(text) for text in texts], self.n_buckets)
 
     def embed_one(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Columns and values of one text, ordered by n-gram hash."""

@@ -48,10 +48,10 @@ _LIMIT = 5.0
 
 @runtime_checkable
 class SparseEmbedder(Protocol):
-    """An embedder whose vectors are mostly zeros, weighted by document frequency."""
+    """An embedder whose vectors are mostly zeros; its columns are weighted by rarity."""
 
-    def embed_sparse(self, texts: Sequence[str]) -> SparseRows:
-        """Sparse vectors, one row a text."""
+    def embed_one(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Columns and values of one text."""
         ...
 
 
@@ -75,9 +75,7 @@ class _Block:
     def read(self, texts: Sequence[str]) -> SparseRows | NDArray[np.float32]:
         """Prepared vectors of the texts."""
         if "idf" in self.arrays:
-            return _weighted(
-                cast("SparseEmbedder", self.embedder).embed_sparse(texts), self.arrays["idf"]
-            )
+            return SparseRows.of([self._read_sparse(text) for text in texts], self.embedder.dim)
         vectors = self.embedder.embed(texts)
         if "scale" in self.arrays:
             vectors = (vectors - self.arrays["mean"]) / self.arrays["scale"]
@@ -86,14 +84,26 @@ class _Block:
 
     def project(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The block's part of X, shape (n_texts, pipeline.dim)."""
-        rows, projection = self.read(texts), self.arrays["projection"]
-        if not isinstance(rows, SparseRows):
-            return rows @ projection
-        out = np.empty((len(rows), projection.shape[1]), dtype=np.float32)
-        for i in range(len(rows)):
-            columns, values = rows.row(i)
+        projection = self.arrays["projection"]
+        if "idf" not in self.arrays:
+            vectors = cast("NDArray[np.float32]", self.read(texts))
+            if vectors.shape[1] != len(projection):
+                raise DataError(
+                    f"{self.embedder.name} gave {vectors.shape[1]} numbers a text, "
+                    f"{len(projection)} when the router was fitted: fit the router again"
+                )
+            return vectors @ projection
+        out = np.empty((len(texts), projection.shape[1]), dtype=np.float32)
+        for i, text in enumerate(texts):
+            columns, values = self._read_sparse(text)
             np.matmul(values, projection.take(columns, axis=0), out=out[i])
         return out
+
+    def _read_sparse(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Columns and weighted values, rescaled to unit length."""
+        columns, values = cast("SparseEmbedder", self.embedder).embed_one(text)
+        values = values * self.arrays["idf"].take(columns)
+        return columns, values / np.float32(max(float(np.sqrt(values @ values)), 1e-12))
 
 
 @dataclass(kw_only=True)
@@ -343,9 +353,10 @@ def _prepared(spec: str, embedder: Embedder, texts: Sequence[str]) -> _Block:
     """The block with its column weights or scales learned from the texts."""
     block = _Block(spec=spec, embedder=embedder)
     if isinstance(embedder, SparseEmbedder):
-        rows = embedder.embed_sparse(texts)
-        in_texts = np.minimum(np.bincount(rows.columns, minlength=rows.n_columns), len(rows))
-        idf = 1.0 + np.log((1 + len(rows)) / (1 + in_texts))
+        in_texts = np.zeros(block.embedder.dim)
+        for text in texts:
+            in_texts[embedder.embed_one(text)[0]] += 1
+        idf = 1.0 + np.log((1 + len(texts)) / (1 + in_texts))
         return replace(block, arrays={"idf": idf.astype(np.float32)})
     if getattr(embedder, "mixed_units", False):
         vectors = embedder.embed(texts)
@@ -354,14 +365,6 @@ def _prepared(spec: str, embedder: Embedder, texts: Sequence[str]) -> _Block:
         scale[scale < 1e-6] = 1.0
         return replace(block, arrays={"mean": vectors.mean(axis=0), "scale": scale})
     return block
-
-
-def _weighted(rows: SparseRows, weights: NDArray[np.float32]) -> SparseRows:
-    """Rows with weighted columns, rescaled to unit length."""
-    values = rows.values * weights[rows.columns]
-    row_of = np.repeat(np.arange(len(rows)), np.diff(rows.starts))
-    norms = np.sqrt(np.bincount(row_of, values * values, minlength=len(rows)))
-    return replace(rows, values=(values / norms[row_of]).astype(np.float32))
 
 
 def _centred(rows: SparseRows | NDArray[np.float32]) -> Centred:

@@ -12,7 +12,7 @@ Third parties declare a factory in the entry-point group ``metarouter.embedders`
 An embedder may also have ``mixed_units`` (True: its columns have units of their
 own and are standardised before the principal components), ``verify()`` (called
 before a fit: raises when its files are not what they should be) and
-``embed_sparse`` (see :class:`~metarouter.features.HashedNgrams`).
+``embed_one(text)`` (sparse vectors, see :class:`~metarouter.features.HashedNgrams`).
 """
 
 from __future__ import annotations
