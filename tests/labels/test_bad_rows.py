@@ -31,6 +31,7 @@ BAD: list[tuple[list[Row], Row, str, str]] = [
     (SCORES, {"score": NAN}, "score", "not finite"),
     (SCORES, {"score": -INF}, "score", "not finite"),
     (SCORES, {"score": 1e300}, "score", "not finite"),
+    (SCORES, {"score": 10**400}, "score", "not finite"),
     (SCORES, {"score": None}, "score", "missing"),
     (SCORES, {"score": "0.5"}, "score", "not a number"),
     (SCORES, {"score": True}, "score", "not a number"),
@@ -151,6 +152,7 @@ def test_a_bad_csv_cell_is_refused_with_its_row_below_the_header(
         (pa.array([0.5, None, 0.5, 0.5, 0.5, 0.5]), "missing"),
         (pa.array([0.5, NAN, 0.5, 0.5, 0.5, 0.5]), "not finite"),
         (pa.nulls(6), "missing"),
+        (pa.array([0.5] * 5 + [1e60]), "not finite"),
     ],
 )
 def test_bad_parquet_columns_are_refused(tmp_path: Path, column: pa.Array, reason: str) -> None:

@@ -239,6 +239,49 @@ def test_a_judge_that_is_a_contestant_is_named() -> None:
     assert says(summarise_labels(read_gain_table(preference=votes)[0]), "judge 'a' is one of")
 
 
+def test_sources_without_visible_agreement_are_said_to_add_nothing_so_far() -> None:
+    table = both_sources(seed=5)
+    shuffled = table.gain.copy()
+    votes = np.flatnonzero(~table.is_gold)
+    shuffled[votes] = np.random.default_rng(5).permutation(shuffled[votes])
+    summary = summarise_labels(table.with_gains(shuffled, table.variance))
+    assert says(summary, "do not visibly follow gold gains")
+
+
+def test_a_mean_gain_around_zero_does_not_name_the_better_model() -> None:
+    table = both_sources(100, n_gold=100)
+    gain = np.where(table.is_gold, table.gain - table.gold().gain.mean(), table.gain)
+    assert says(summarise_labels(table.with_gains(gain, table.variance)), "cannot tell yet")
+    worse = np.where(table.is_gold, table.gain - 2.0, table.gain)
+    summary = summarise_labels(table.with_gains(worse, table.variance))
+    assert says(summary, "premium is worse than cheap")
+
+
+def test_models_and_domains_that_only_one_source_knows_are_named() -> None:
+    gold = [{"query": "q", "model": m, "score": s, "domain": "x"} for m, s in (("a", 0), ("b", 1))]
+    votes = [{"query": "r", "model_a": "a", "model_b": "c", "winner": "tie", "domain": "y"}]
+    summary = summarise_labels(read_gain_table(gold, votes)[0])
+    assert says(summary, "no gold labels about: c")
+    assert says(summary, "domain 'x' has gold but no preference labels")
+
+
+def test_conflicts_other_models_and_shared_texts_are_said() -> None:
+    votes: list[dict[str, Any]] = [
+        {"query": "q", "model_a": "a", "model_b": "b", "winner": winner, "query_id": name}
+        for winner, name in (("a", "1"), ("b", "1"), ("a", "2"))
+    ]
+    votes += [
+        {**votes[0], "model_b": "c"},
+        {**votes[0], "domain": "x"},
+        {**votes[0], "domain": "y"},
+    ]
+    summary = summarise_labels(*read_gain_table(preference=votes, premium="a", cheap="b"))
+    assert says(summary, "1 rows are about models that were not asked for")
+    assert says(summary, "1 times the same judge labelled the same thing differently")
+    assert says(summary, "1 texts have more than one query_id")
+    assert says(summary, "1 queries have several domains")
+
+
 def test_labels_that_never_vary_are_named() -> None:
     table = both_sources()
     gain = np.where(table.is_gold, 0.0, table.gain)
@@ -247,7 +290,7 @@ def test_labels_that_never_vary_are_named() -> None:
 
 def test_what_reading_found_is_said() -> None:
     rows: list[dict[str, Any]] = [
-        {"query": "q", "model": "a", "score": 0.0},
+        {"query": "q", "model": "a", "score": 0.0, "notes": "x"},
         {"query": "q", "model": "b", "score": 1.0},
         {"query": "q", "model": "b", "score": 1.0},
         {"query": "r", "model": "b", "score": 1.0},
@@ -257,6 +300,10 @@ def test_what_reading_found_is_said() -> None:
     assert says(summary, "1 of 5 rows were bad")
     assert says(summary, "1 scores stand alone")
     assert says(summary, "1 rows repeat")
+    text = render_summary(summary)
+    assert "5 rows read, 2 used, 1 skipped, 1 merged, 1 unpaired" in text
+    assert "1 × query: empty text" in text
+    assert "ignored columns: notes" in text
 
 
 def test_intervals_of_the_bias_cover_it_as_often_as_they_say() -> None:

@@ -239,6 +239,13 @@ def test_a_chat_may_be_a_json_text(column: str) -> None:
     assert table.queries == ("assistant: Yes?\n\nHi",)
 
 
+@pytest.mark.parametrize("as_frame", [list, pa.Table.from_pylist])
+def test_a_query_may_be_a_list_of_messages(as_frame: Any) -> None:
+    chat = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    table, _ = read_gain_table(as_frame([{"query": chat, "model": m, "score": 0} for m in "ab"]))
+    assert table.queries == ("system: S\n\nU",)
+
+
 def test_a_query_that_only_looks_like_a_chat_stays_text() -> None:
     text = '[{"x": 1}] is JSON'
     table, _ = read_gain_table(scores(text, a=0.0, b=1.0))
