@@ -44,7 +44,12 @@ class LengthRouter:
             "corrector": ATTACK,
             "rows": {"gold": 100, "preference": 1000},
             "diagnostics": {"note": ATTACK},
-            "overlap": {"auc": 0.61, "warnings": [ATTACK]},
+            "overlap": {
+                "n_treated": 1234,
+                "auc": {"value": 0.61, "low": 0.58, "high": 0.64},
+                "quantiles": [[0.5, 0.1]],
+                "warnings": [ATTACK],
+            },
             "bias_map": bias_map,
         }
 
@@ -252,6 +257,11 @@ def test_verdict_and_its_interval_come_first(evaluation: Evaluation, evaluation_
     assert interval is not None
     shown = interval.group(1).replace(" %", "\N{NO-BREAK SPACE}%")
     assert evaluation_page.index(shown) < evaluation_page.index("<figure>")
+
+
+def test_overlap_shows_counts_and_estimates(evaluation_page: str) -> None:
+    assert "1,234" in evaluation_page
+    assert "0.610 [0.580, 0.640]" in evaluation_page
 
 
 def test_report_without_facts_says_so(evaluation: Evaluation) -> None:

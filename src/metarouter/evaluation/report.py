@@ -354,7 +354,11 @@ def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
     panel = ForestPanel(
         title="",
         rows=[
-            _forest_row(f"{one.dimension}: {one.level}", one.loss, strong=one.loss.low > 0)
+            _forest_row(
+                f"{one.dimension}: {one.level}",
+                one.loss,
+                strong=one.loss.low > 0 or one.loss.high < 0,
+            )
             for one in slices
         ],
     )
@@ -388,6 +392,10 @@ def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
             ),
         ),
     }
+
+
+def _leaves_out_zero(estimate: Estimate) -> bool:
+    return estimate.low > 0 or estimate.high < 0
 
 
 def _forest_row(label: str, estimate: Estimate, *, strong: bool = False) -> ForestRow:
@@ -457,23 +465,26 @@ def _overlap(overlap: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not overlap:
         return None
     warnings = overlap.get("warnings") or ()
-    numbers = [
-        (_OVERLAP.get(name, name.replace("_", " ")), value)
+    cells = {
+        _OVERLAP.get(name, name.replace("_", " ")): _overlap_cell(value)
         for name, value in overlap.items()
-        if _is_number(value)
-    ]
+    }
     return {
         "sentence": " ".join(warnings) or "Gold and preference queries cover the same ground.",
         "table": Table(
             caption="How well gold and preference queries cover each other.",
             columns=("measure", "value"),
-            rows=tuple((name, f"{value:,.4g}") for name, value in numbers),
+            rows=tuple((name, cell) for name, cell in cells.items() if cell),
         ),
     }
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _overlap_cell(value: object) -> str:
+    """A number, or an estimate with its interval; nothing for anything else."""
+    if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
+        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:,.4g}" if is_number else ""
 
 
 def _examples(examples: Sequence[Example]) -> list[tuple[str, list[dict[str, str]]]]:
