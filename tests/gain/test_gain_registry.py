@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from metarouter.errors import OptionError
+from metarouter.errors import MissingDependencyError, OptionError
 from metarouter.gain import GAIN_MODELS, gain_model_names, make_gain_model
+from metarouter.gain.extras import import_train
 
 
 def test_auto_is_a_registered_model_and_the_default() -> None:
@@ -38,3 +39,9 @@ def test_a_third_party_model_is_found_by_its_entry_point(
     assert type(model).__name__ == "FlatGain"
     assert vars(model) == {"seed": 5}
     assert gain_model_names() == (*GAIN_MODELS, "flat")
+
+
+def test_a_missing_library_comes_with_its_install_line() -> None:
+    """The message names what needs it and the extra."""
+    with pytest.raises(MissingDependencyError, match=r"ForestGain.*metarouter\[train\]"):
+        import_train("no_such_library", "ForestGain")

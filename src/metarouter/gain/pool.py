@@ -32,9 +32,9 @@ class PoolGainModel:
     make : callable without arguments
         Gives an unfitted gain model of one gain, for instance
         ``lambda: make_gain_model("ridge")``.
-    max_rounds : int, default 50
+    max_rounds : int, default 20
         Most passes over the candidates when rows compare two of them.
-    tolerance : float, default 1e-4
+    tolerance : float, default 1e-3
         A pass that moves no fitted gain by more than this share of the
         standard deviation of the labels is the last.
 
@@ -83,7 +83,7 @@ class PoolGainModel:
     """
 
     def __init__(
-        self, make: Callable[[], GainModel], *, max_rounds: int = 50, tolerance: float = 1e-4
+        self, make: Callable[[], GainModel], *, max_rounds: int = 20, tolerance: float = 1e-3
     ) -> None:
         self.make = make
         self.max_rounds = max_rounds

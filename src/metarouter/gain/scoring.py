@@ -315,6 +315,9 @@ class PoolScorer:
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """Gains over the reference model, shape (n, n_models − 1)."""
         estimates = [member.predict(features) for member in self._members]
+        if len(estimates) == 1:  # a pair, where stacking would double the time of a query
+            mean, std = estimates[0].mean[:, None], estimates[0].std[:, None]
+            return GainEstimate(mean=mean, std=std * self._std_factor)
         return GainEstimate(
             mean=np.column_stack([estimate.mean for estimate in estimates]),
             std=np.column_stack([estimate.std for estimate in estimates]) * self._std_factor,

@@ -72,34 +72,36 @@ def trees_state(
     variance_factor : float, multiplies the variance between bags.
     """
     trees = [tree for unit in units for tree in unit]
+    unit_of_tree = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
+    arrays = _nodes(trees)
+    arrays["value"] = arrays["value"] * rows.scale
+    arrays["unit"] = unit_of_tree.astype(np.int32)
+    arrays["offset"] = rows.centre + rows.scale * np.array(offsets, dtype=np.float64)
+    config = {
+        "bag_size": bag_size,
+        "variance_factor": variance_factor,
+        "std_floor": rows.std_floor,
+        "slope": 1.0,
+        "slope_std": 0.0,
+        "gain_centre": rows.centre,
+        "depth": max((tree.depth for tree in trees), default=0),
+        "n_features": rows.features.shape[1],
+    }
+    return ModelState(kind="trees", config=config, arrays=arrays)
+
+
+def _nodes(trees: list[Tree]) -> dict[str, NDArray[Any]]:
     sizes = np.array([len(tree.value) for tree in trees], dtype=np.int64)
     root = np.cumsum(sizes) - sizes
     shift = np.repeat(root, sizes)
-    return ModelState(
-        kind="trees",
-        config={
-            "bag_size": bag_size,
-            "variance_factor": variance_factor,
-            "std_floor": rows.std_floor,
-            "slope": 1.0,
-            "slope_std": 0.0,
-            "gain_centre": rows.centre,
-            "depth": max((tree.depth for tree in trees), default=0),
-            "n_features": rows.features.shape[1],
-        },
-        arrays={
-            "feature": _join(trees, "feature").astype(np.int32),
-            "threshold": _join(trees, "threshold"),
-            "left": (_join(trees, "left") + shift).astype(np.int32),
-            "right": (_join(trees, "right") + shift).astype(np.int32),
-            "value": _join(trees, "value") * rows.scale,
-            "root": root.astype(np.int32),
-            "unit": np.repeat(np.arange(len(units)), [len(unit) for unit in units]).astype(
-                np.int32
-            ),
-            "offset": rows.centre + rows.scale * np.array(offsets, dtype=np.float64),
-        },
-    )
+    return {
+        "feature": _join(trees, "feature").astype(np.int32),
+        "threshold": _join(trees, "threshold"),
+        "left": (_join(trees, "left") + shift).astype(np.int32),
+        "right": (_join(trees, "right") + shift).astype(np.int32),
+        "value": _join(trees, "value"),
+        "root": root.astype(np.int32),
+    }
 
 
 def _join(trees: list[Tree], name: str) -> NDArray[Any]:
