@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,3 +247,46 @@ def test_values_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         save_artifact(bad, tmp_path / "router")
     assert not (tmp_path / "router").exists()
+
+
+_SAVE_FOR_EVER = """
+import itertools, sys
+import numpy as np
+from metarouter.artifact import RouterArtifact, save_artifact
+from metarouter.types import ModelState
+for i in itertools.count():
+    state = ModelState(kind="x", arrays={"a": np.full(50_000, float(i % 2))})
+    save_artifact(RouterArtifact(models=("a", "b"), parts={"p": state}), sys.argv[1])
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.004, 0.011, 0.023])
+def test_a_killed_process_leaves_a_whole_router(tmp_path: Path, delay: float) -> None:
+    """SIGKILL in the middle of saving: the folder loads, and holds one of the two routers."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SAVE_FOR_EVER, str(tmp_path / "router")], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    values = load_artifact(tmp_path / "router").parts["p"].arrays["a"]
+    assert set(values.tolist()) in ({0.0}, {1.0})
+
+
+def test_readers_never_see_a_half_written_router(tmp_path: Path) -> None:
+    """While another process saves again and again, every load succeeds."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SAVE_FOR_EVER, str(tmp_path / "router")], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        for _ in range(100):
+            values = load_artifact(tmp_path / "router").parts["p"].arrays["a"]
+            assert set(values.tolist()) in ({0.0}, {1.0})
+    finally:
+        process.kill()
+        process.communicate()

@@ -4,7 +4,8 @@ Training and serving meet here and nowhere else. The manifest names the arrays
 file by its content (``arrays-<sha256>.safetensors``) and replacing the manifest
 is the one step that commits a save. So at every moment the folder holds a
 whole router, the old one or the new one; a save that is cut short leaves at
-most a file that nothing refers to, which the next save removes.
+most a file that nothing refers to, which the next save removes. Any number of
+processes may read while one writes.
 
 Every read is checked: the schema version, the checksum of the manifest, the
 types of its fields, the hash of the arrays.
@@ -38,6 +39,7 @@ SCHEMA_VERSION = 1
 """Version of the folder's layout; a reader refuses what is newer than itself."""
 
 _MANIFEST = "manifest.json"
+_ATTEMPTS = 10
 _OWN_FILE = re.compile(r"arrays-[0-9a-f]{64}\.safetensors|\.[a-z.]+-[0-9a-f]{16}\.part")
 
 
@@ -149,10 +151,8 @@ def load_artifact(folder: str | Path) -> RouterArtifact:
         When the folder is missing, damaged, or written by a newer metarouter.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
-    if not (folder / manifest.arrays_file).exists():
-        manifest = _read_manifest(folder)  # a save may have replaced both since
-    arrays = _read_arrays(folder, manifest)
+    manifest, blob = _read_files(folder)
+    arrays = _checked_arrays(folder, manifest, blob)
     return RouterArtifact(
         models=tuple(manifest.models),
         parts={
@@ -276,14 +276,27 @@ def _check_version(path: Path, version: Any) -> None:
         )
 
 
-def _read_arrays(folder: Path, manifest: _Manifest) -> dict[str, NDArray[Any]]:
-    if not _OWN_FILE.fullmatch(manifest.arrays_file):
-        raise ArtifactError(f"{folder}: damaged, arrays_file = {manifest.arrays_file!r}")
+def _read_files(folder: Path) -> tuple[_Manifest, bytes]:
+    """A manifest and the arrays that it names.
+
+    A save may replace both between the two reads; then they are read again.
+    """
+    for _ in range(_ATTEMPTS):
+        manifest = _read_manifest(folder)
+        if not _OWN_FILE.fullmatch(manifest.arrays_file):
+            raise ArtifactError(f"{folder}: damaged, arrays_file = {manifest.arrays_file!r}")
+        path = folder / manifest.arrays_file
+        try:
+            return manifest, path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+    raise ArtifactError(f"{folder}: damaged, {manifest.arrays_file} is missing; fit again")
+
+
+def _checked_arrays(folder: Path, manifest: _Manifest, blob: bytes) -> dict[str, NDArray[Any]]:
     path = folder / manifest.arrays_file
-    try:
-        blob = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(blob).hexdigest() != manifest.arrays_sha256:
         raise ArtifactError(f"{path}: damaged, its hash is not the manifest's; fit again")
     try:
