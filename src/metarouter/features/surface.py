@@ -155,11 +155,13 @@ def _describe_into(text: str, out: NDArray[np.float32]) -> None:
     words = lower.split()
     octets = np.frombuffer(read.encode("utf-8", "replace"), dtype=np.uint8)
     classes = np.bincount(octets, minlength=256).astype(np.float32) @ _CLASS_OF_BYTE
-    shares = classes / max(len(octets), 1)
     shape = (len(text), len(words), *_word_lengths(words), len(set(words)))
-    asks = float(read.rstrip().endswith("?"))
-    counts = np.concatenate((shape, classes, _word_cues(words), _string_cues(lower)))
-    out[:] = np.concatenate((np.log1p(counts), shares, (asks,)))
+    counts = (shape, classes, _word_cues(words), _string_cues(lower))
+    end = out.size - len(classes) - 1
+    np.concatenate(counts, out=out[:end], casting="unsafe")
+    np.log1p(out[:end], out=out[:end])
+    out[end:-1] = classes / max(len(octets), 1)
+    out[-1] = read.rstrip().endswith("?")
 
 
 def _word_lengths(words: list[str]) -> tuple[float, int]:
