@@ -52,7 +52,7 @@ def fit(
 @cache
 def fitted(name: str) -> GainModel:
     """The model of the default rows, fitted once for all tests that only ask it."""
-    return fit(name, *make_rows(120)[:2])
+    return fit(name, *make_rows(100)[:2])
 
 
 def test_keeps_the_protocol(name: str) -> None:
@@ -74,7 +74,7 @@ def test_predicts_finite_gains_with_positive_std(name: str) -> None:
 
 def test_same_seed_gives_the_same_predictions(name: str) -> None:
     """Two fits with one seed are equal to the last bit."""
-    features, gain, _ = make_rows(120)
+    features, gain, _ = make_rows(100)
     first, second = fitted(name).predict(features), fit(name, features, gain).predict(features)
     np.testing.assert_array_equal(first.mean, second.mean)
     np.testing.assert_array_equal(first.std, second.std)
@@ -82,8 +82,8 @@ def test_same_seed_gives_the_same_predictions(name: str) -> None:
 
 def test_a_row_of_weight_zero_is_as_if_absent(name: str) -> None:
     """Absurd gains with weight 0 change nothing."""
-    features, gain, _ = make_rows(120)
-    weight = np.where(np.arange(120) % 4 == 0, 0.0, 1.0)
+    features, gain, _ = make_rows(100)
+    weight = np.where(np.arange(100) % 4 == 0, 0.0, 1.0)
     absurd = np.where(weight == 0, 1e6, gain)
     kept = weight > 0
     whole = fit(name, features, absurd, weight).predict(features)
@@ -94,8 +94,8 @@ def test_a_row_of_weight_zero_is_as_if_absent(name: str) -> None:
 
 def test_only_relative_weights_count(name: str) -> None:
     """Multiplying all weights by four changes nothing."""
-    features, gain, _ = make_rows(120)
-    weight = np.linspace(0.5, 2.0, 120)
+    features, gain, _ = make_rows(100)
+    weight = np.linspace(0.5, 2.0, 100)
     one = fit(name, features, gain, weight).predict(features)
     four = fit(name, features, gain, 4 * weight).predict(features)
     np.testing.assert_allclose(one.mean, four.mean, atol=1e-5)
@@ -112,7 +112,7 @@ def test_weights_move_the_fit(name: str) -> None:
 
 def test_labels_times_three_give_predictions_times_three(name: str) -> None:
     """The unit of the gain is nothing but a unit."""
-    features, gain, _ = make_rows(120)
+    features, gain, _ = make_rows(100)
     one = fitted(name).predict(features)
     three = fit(name, features, 3 * gain).predict(features)
     np.testing.assert_allclose(three.mean, 3 * one.mean, atol=1e-3)
@@ -157,7 +157,7 @@ def test_std_is_the_size_of_the_error(name: str) -> None:
     squares = []
     for seed in range(3):
         features, _, truth = make_rows(200, seed=100 + seed)
-        estimate = fit(name, *make_rows(200, seed=seed)[:2]).predict(features)
+        estimate = fit(name, *make_rows(150, seed=seed)[:2]).predict(features)
         squares.append(((estimate.mean - truth) / estimate.std) ** 2)
     assert 0.4 < np.sqrt(np.mean(squares)) < 2.0
 

@@ -73,7 +73,7 @@ def test_boosting_scorer_is_the_boosting_of_the_library() -> None:
     """Each member predicts what scikit-learn's staged predictions say at its best stage."""
     features, gain = make_rows(200)
     weight = np.linspace(0.5, 1.5, 200)
-    model = BoostingGain(n_members=2, seed=3).fit(features, gain, weight)
+    model = BoostingGain(n_members=2, max_trees=40, seed=3).fit(features, gain, weight)
     rows = prepare_rows(features, gain, weight)
     edges = np.quantile(features, np.arange(1, 32) / 32, axis=0, method="lower")
 
@@ -86,7 +86,7 @@ def test_boosting_scorer_is_the_boosting_of_the_library() -> None:
         a, b = half[rows.group], ~half[rows.group]
         booster = HistGradientBoostingRegressor(
             learning_rate=0.05,
-            max_iter=200,
+            max_iter=40,
             max_leaf_nodes=8,
             min_samples_leaf=10,
             early_stopping=True,
@@ -188,6 +188,6 @@ def test_an_uncertain_slope_is_left_at_one() -> None:
 @pytest.mark.parametrize("make", [ForestGain, BoostingGain, MLPGain])
 def test_the_seed_draws_the_halves(make: type[ForestGain | BoostingGain | MLPGain]) -> None:
     """Another seed gives other predictions."""
-    features, gain = make_rows(60)
+    features, gain = make_rows(30)
     first, second = (make(seed=seed).fit(features, gain).predict(features) for seed in (0, 1))
     assert not np.array_equal(first.mean, second.mean)

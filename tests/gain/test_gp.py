@@ -143,11 +143,11 @@ def test_a_weight_of_two_is_the_row_twice(exact: bool) -> None:
 def test_many_rows_are_held_by_few_points() -> None:
     """Beyond exact_rows the state has n_points rows and predicts nearly the same."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(500, 2))
-    gain = np.sin(2 * x[:, 0]) + 0.2 * rng.normal(size=500)
+    x = rng.normal(size=(300, 2))
+    gain = np.sin(2 * x[:, 0]) + 0.2 * rng.normal(size=300)
     exact = GaussianProcessGain().fit(x, gain)
     few = GaussianProcessGain(exact_rows=100, n_points=120).fit(x, gain)
-    assert exact.state().arrays["points"].shape == (500, 2)
+    assert exact.state().arrays["points"].shape == (300, 2)
     assert few.state().arrays["points"].shape == (120, 2)
     new = rng.normal(size=(50, 2))
     assert np.corrcoef(exact.predict(new).mean, few.predict(new).mean)[0, 1] > 0.98
@@ -156,8 +156,8 @@ def test_many_rows_are_held_by_few_points() -> None:
 def test_evidence_finds_the_noise_and_the_shape() -> None:
     """On a wiggly gain the departure carries the signal and σ² is near the truth."""
     rng = np.random.default_rng(0)
-    x = rng.uniform(-3, 3, size=(400, 1))
-    gain = np.sin(3 * x[:, 0]) + 0.3 * rng.normal(size=400)
+    x = rng.uniform(-3, 3, size=(300, 1))
+    gain = np.sin(3 * x[:, 0]) + 0.3 * rng.normal(size=300)
     model = GaussianProcessGain().fit(x, gain)
     assert model.variances_.rbf > 5 * model.variances_.linear
     assert model.variances_.noise * gain.var() == pytest.approx(0.09, rel=0.25)
