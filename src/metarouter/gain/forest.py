@@ -54,8 +54,8 @@ class ForestGain(ScoredGain):
     the slope (:mod:`metarouter.gain.slope`) that sets predictions right, and at
     least that of the mean gain. It is still too small with few labels, as no
     bag resolves what its leaves average over: on a linear gain with a hundred
-    noisy labels, errors were 1.5 times what it says. Rows with the same features stay together, so a row of weight 2
-    equals the row given twice.
+    noisy labels, errors were 1.5 times what it says. Rows with the same
+    features stay together, so a row of weight 2 equals the row given twice.
 
     References
     ----------
