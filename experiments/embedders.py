@@ -6,7 +6,8 @@ Five folds by query (by subject where it says so); features and ridge are fitted
 inside the training folds. APGR is the exact area under the performance gap
 recovered by the share of premium calls, 0.5 for a random router. Intervals:
 bootstrap over queries with the out-of-fold scores held fixed, 95 %.
-Takes about ten minutes on one core, most of it MiniLM's vectors.
+Takes about ten minutes on one core, most of it MiniLM's vectors; --cache FILE
+keeps those between runs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Embedders turn texts into vectors and know nothing of the data;
 :class:`FeaturePipeline` learns from training texts how to compress those of one
-or more embedders. Import this package costs nothing but NumPy: tokenizers,
+or more embedders. Importing this package costs little beyond NumPy: tokenizers,
 onnxruntime and the HTTP client are imported when an embedder first needs them.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -108,7 +108,9 @@ class EmbeddingCache:
                 f"the embedding cache {self.path} cannot be used ({error}): "
                 "check its folder, or name another file"
             ) from error
-        self.path.replace(self.path.with_name(f"{self.path.name}.damaged"))
+        # Another process may have set it aside already.
+        with suppress(FileNotFoundError):
+            self.path.replace(self.path.with_name(f"{self.path.name}.damaged"))
         for ending in ("-wal", "-shm"):
             self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
 
