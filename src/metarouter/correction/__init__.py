@@ -1,1 +1,9 @@
-"""Bias correction of preference labels."""
+"""Bias correction of preference labels: one contract, many methods.
+
+``fit(table)`` learns from both label sources; ``transform(table)`` leaves gold
+rows as they are and gives preference rows a pseudo-gold gain with its variance.
+"""
+
+from metarouter.correction.registry import CORRECTORS, corrector_names, make_corrector
+
+__all__ = ["CORRECTORS", "corrector_names", "make_corrector"]

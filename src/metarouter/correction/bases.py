@@ -9,168 +9,160 @@ and the evidence of the gold labels weighs them (see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.types import FloatArray, ModelState
+from metarouter.types import FloatArray, IntArray
 
-__all__ = ["BASES", "Basis", "LinearMap", "RbfMap", "load_basis", "make_bases"]
+__all__ = ["BASES", "QueryMap", "learn_query_map"]
 
-_SAMPLE = 20_000  # rows that a map is learned on
+BASES = ("linear", "rbf5", "rbf12", "linear+rbf5", "linear+rbf12")
+_SAMPLE = 20_000  # queries that a map is learned on
 _LANDMARKS = 150
 _SHARPNESS = 2.0  # exp(-sharpness · d²/median d²): length-scale is half the median distance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LinearMap:
-    """x ↦ (x − mean)·scale, with unit mean squared length over the training rows."""
+class QueryMap:
+    """x ↦ v(x) = [1, parts...]: a constant, then blocks of features.
 
-    mean: FloatArray
-    scale: float
-
-    def transform(self, X: NDArray[Any]) -> FloatArray:
-        """Map rows, shape (n, d)."""
-        result: FloatArray = (np.asarray(X, dtype=np.float64) - self.mean) * self.scale
-        return result
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RbfMap:
-    """Nyström features of a Gaussian kernel on the leading principal components.
-
-    With landmarks L and kernel k, φ(x) = k(x, L) k(L, L)^(−1/2), centred and
-    scaled to unit mean squared length (Williams and Seeger 2001).
-    """
-
-    mean: FloatArray
-    rotation: FloatArray  # (d, k)
-    landmarks: FloatArray  # (m, k)
-    precision: float
-    whitening: FloatArray  # (m, r)
-    offset: FloatArray  # (r,)
-
-    def transform(self, X: NDArray[Any]) -> FloatArray:
-        """Map rows, shape (n, r)."""
-        components = (np.asarray(X, dtype=np.float64) - self.mean) @ self.rotation
-        result: FloatArray = self._kernel(components) @ self.whitening - self.offset
-        return result
-
-    def _kernel(self, components: FloatArray) -> FloatArray:
-        result: FloatArray = np.exp(-self.precision * _distances(components, self.landmarks))
-        return result
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Basis:
-    """A named concatenation of maps; a ridge prior on it is one kernel."""
-
-    name: str
-    maps: tuple[LinearMap | RbfMap, ...]
-
-    def transform(self, X: NDArray[Any]) -> FloatArray:
-        """Map rows, shape (n, r); unit mean squared length for each map."""
-        result: FloatArray = np.hstack([each.transform(X) for each in self.maps])
-        return result
-
-    def state(self) -> ModelState:
-        """Arrays of the maps, for the artifact."""
-        arrays: dict[str, NDArray[Any]] = {}
-        kinds = []
-        for i, each in enumerate(self.maps):
-            kinds.append("linear" if isinstance(each, LinearMap) else "rbf")
-            for key in each.__slots__:
-                arrays[f"{i}.{key}"] = np.asarray(getattr(each, key))
-        return ModelState(kind="basis", config={"name": self.name, "maps": kinds}, arrays=arrays)
-
-
-def load_basis(state: ModelState) -> Basis:
-    """Rebuild a basis from its state."""
-    maps: list[LinearMap | RbfMap] = []
-    for i, kind in enumerate(state.config["maps"]):
-        prefix = f"{i}."
-        parts: dict[str, Any] = {
-            key[len(prefix) :]: value
-            for key, value in state.arrays.items()
-            if key.startswith(prefix)
-        }
-        for scalar in ("scale", "precision"):
-            if scalar in parts:
-                parts[scalar] = float(parts[scalar])
-        maps.append(LinearMap(**parts) if kind == "linear" else RbfMap(**parts))
-    return Basis(name=str(state.config["name"]), maps=tuple(maps))
-
-
-BASES = ("linear", "rbf5", "rbf12", "linear+rbf5", "linear+rbf12")
-
-
-def make_bases(
-    X: NDArray[Any], names: Sequence[str] = BASES, *, seed: int = 0
-) -> tuple[Basis, ...]:
-    """Learn the named bases on all training features, labelled or not.
-
-    Parameters
-    ----------
-    X : array, shape (n, d)
-        Features of every training query.
-    names : names out of :data:`BASES`; ``rbfK`` is a Gaussian kernel on the
-        leading K principal components.
-    seed : int
-        Draws the landmarks.
+    ``linear`` holds principal components; ``rbfK`` holds Nyström features of a
+    Gaussian kernel k on the leading K components, k(x, L) k(L, L)^(−1/2) for
+    landmarks L (Williams and Seeger 2001). Every part is centred and has unit
+    mean squared length over the training queries, so that one prior variance
+    means the same in each. A *basis* is one part or several joined by ``+``.
 
     References
     ----------
     Williams and Seeger (2001), Using the Nyström method to speed up kernel
     machines, https://papers.nips.cc/paper/1866.
     """
+
+    mean: FloatArray  # (d,)
+    rotation: FloatArray  # (d, k)
+    scale: float
+    parts: tuple[str, ...]
+    landmarks: Mapping[str, FloatArray]  # (m, K) each
+    precision: Mapping[str, float]
+    whitening: Mapping[str, FloatArray]  # (m, r) each
+    offset: Mapping[str, FloatArray]  # (r,) each
+
+    @property
+    def dim(self) -> int:
+        """Length of v(x)."""
+        return 1 + sum(self._width(part) for part in self.parts)
+
+    def columns(self, basis: str) -> IntArray:
+        """Entries of v(x) that a basis occupies, without the constant."""
+        wanted = basis.split("+")
+        found, start = [], 1
+        for part in self.parts:
+            stop = start + self._width(part)
+            if part in wanted:
+                found.append(np.arange(start, stop))
+            start = stop
+        return np.concatenate(found)
+
+    def transform(self, X: NDArray[Any]) -> FloatArray:
+        """Map rows of features (n, d) to v, shape (n, dim)."""
+        components = (np.asarray(X, dtype=np.float64) - self.mean) @ self.rotation
+        blocks: list[FloatArray] = [np.ones((len(components), 1))]
+        for part in self.parts:
+            if part == "linear":
+                blocks.append(components * self.scale)
+            else:
+                near = _kernel(components, self.landmarks[part], self.precision[part])
+                blocks.append(near @ self.whitening[part] - self.offset[part])
+        return np.hstack(blocks)
+
+    def _width(self, part: str) -> int:
+        block = self.rotation if part == "linear" else self.whitening[part]
+        return int(block.shape[1])
+
+
+def learn_query_map(
+    X: NDArray[Any],
+    bases: Sequence[str] = BASES,
+    *,
+    seed: int = 0,
+    max_dim: int | None = None,
+) -> QueryMap:
+    """Learn the parts of the named bases on all training queries, labelled or not.
+
+    Parameters
+    ----------
+    X : array, shape (n_queries, d)
+    bases : names out of :data:`BASES`, or others of the same form.
+    seed : int, draws the landmarks.
+    max_dim : int, or None
+        Bounds the width of each part; the default keeps all of it.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 3))
+    >>> learn_query_map(X, ["linear"]).transform(X).shape
+    (40, 4)
+    """
     rng = np.random.default_rng(seed)
-    sample = np.asarray(X, dtype=np.float64)
-    if len(X) > _SAMPLE:
-        sample = np.asarray(X[rng.choice(len(X), _SAMPLE, replace=False)], dtype=np.float64)
+    chosen = rng.choice(len(X), min(len(X), _SAMPLE), replace=False)
+    sample = np.asarray(X[np.sort(chosen)], dtype=np.float64)
     mean = sample.mean(axis=0)
-    centred = sample - mean
-    size = float(np.sqrt((centred**2).sum(axis=1).mean())) or 1.0
-    linear = LinearMap(mean=mean, scale=1.0 / size)
-    rotation = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
-    made: dict[str, LinearMap | RbfMap] = {"linear": linear}
-    for part in dict.fromkeys(part for name in names for part in name.split("+")):
-        if part != "linear":
-            k = int(part.removeprefix("rbf"))
-            made[part] = _rbf_map(mean, centred @ rotation[:, :k], rotation[:, :k], rng)
-    return tuple(
-        Basis(name=name, maps=tuple(made[part] for part in name.split("+"))) for name in names
-    )
-
-
-def _rbf_map(
-    mean: FloatArray, components: FloatArray, rotation: FloatArray, rng: np.random.Generator
-) -> RbfMap:
-    n = len(components)
-    chosen = rng.choice(n, min(_LANDMARKS, n), replace=False)
-    landmarks = components[chosen]
-    median = float(np.median(_distances(components[: min(n, 1000)], landmarks))) or 1.0
-    precision = _SHARPNESS / median
-    gram = np.exp(-precision * _distances(landmarks, landmarks))
-    values, vectors = np.linalg.eigh(gram)
-    keep = values > 1e-6 * values[-1]
-    whitening = vectors[:, keep] / np.sqrt(values[keep])
-    mapped = np.exp(-precision * _distances(components, landmarks)) @ whitening
-    offset = mapped.mean(axis=0)
-    size = float(np.sqrt(((mapped - offset) ** 2).sum(axis=1).mean())) or 1.0
-    return RbfMap(
+    rotation = np.linalg.eigh(_gram(sample - mean))[1][:, ::-1][:, :max_dim]
+    components = (sample - mean) @ rotation
+    parts = tuple(dict.fromkeys(part for name in bases for part in name.split("+")))
+    learned = {
+        part: _learn_rbf(components[:, : int(part[3:])], rng, max_dim)
+        for part in parts
+        if part != "linear"
+    }
+    return QueryMap(
         mean=mean,
         rotation=rotation,
-        landmarks=landmarks,
-        precision=precision,
-        whitening=whitening / size,
-        offset=offset / size,
+        scale=1.0 / (_size(components) or 1.0),
+        parts=parts,
+        landmarks={part: each[0] for part, each in learned.items()},
+        precision={part: each[1] for part, each in learned.items()},
+        whitening={part: each[2] for part, each in learned.items()},
+        offset={part: each[3] for part, each in learned.items()},
     )
+
+
+def _learn_rbf(
+    components: FloatArray, rng: np.random.Generator, max_dim: int | None
+) -> tuple[FloatArray, float, FloatArray, FloatArray]:
+    """Landmarks, precision, whitening and offset of one kernel."""
+    n = len(components)
+    landmarks = components[rng.choice(n, min(_LANDMARKS, n), replace=False)]
+    precision = _SHARPNESS / (float(np.median(_distances(components[:1000], landmarks))) or 1.0)
+    values, vectors = np.linalg.eigh(_kernel(landmarks, landmarks, precision))
+    order = np.flatnonzero(values > 1e-6 * values[-1])[::-1][:max_dim]
+    whitening = vectors[:, order] / np.sqrt(values[order])
+    mapped = _kernel(components, landmarks, precision) @ whitening
+    offset = mapped.mean(axis=0)
+    size = _size(mapped - offset) or 1.0
+    return landmarks, precision, whitening / size, offset / size
+
+
+def _kernel(components: FloatArray, landmarks: FloatArray, precision: float) -> FloatArray:
+    near = components[:, : landmarks.shape[1]]
+    result: FloatArray = np.exp(-precision * _distances(near, landmarks))
+    return result
 
 
 def _distances(A: FloatArray, B: FloatArray) -> FloatArray:
     squares = (A**2).sum(axis=1)[:, None] + (B**2).sum(axis=1)[None, :] - 2 * A @ B.T
     result: FloatArray = np.maximum(squares, 0.0)
     return result
+
+
+def _gram(rows: FloatArray) -> FloatArray:
+    result: FloatArray = rows.T @ rows
+    return result
+
+
+def _size(rows: FloatArray) -> float:
+    return float(np.sqrt((rows**2).sum(axis=1).mean()))

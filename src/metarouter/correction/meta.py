@@ -1,0 +1,155 @@
+"""The meta-learners of :mod:`metarouter.causal` as correctors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarouter.causal import DRLearner, Propensity, RLearner, SLearner, TLearner, XLearner
+from metarouter.correction.alignment import estimate_scale
+from metarouter.correction.contrasts import row_inputs
+from metarouter.correction.simple import align
+from metarouter.errors import DataError, NotFittedError, OptionError
+from metarouter.labels.table import GainTable
+from metarouter.types import BoolArray, FloatArray
+
+__all__ = ["META_LEARNERS", "MetaCorrector"]
+
+META_LEARNERS = ("s", "t", "x", "r", "dr")
+_MIN_GOLD = 10  # fewer cannot be split into folds that train anything
+
+
+class _Learner(Protocol):
+    out_of_fold_: FloatArray
+    shift_variance_: FloatArray
+    diagnostics_: Any
+
+    def fit(self, X: Any, y: Any, t: Any, sample_weight: Any = None, groups: Any = None) -> Any: ...
+
+    def predict(self, X: NDArray[Any]) -> FloatArray: ...
+
+    def predict_variance(self, X: NDArray[Any]) -> FloatArray: ...
+
+
+@dataclass
+class MetaCorrector:
+    """Pseudo-gold = preference gain + Δ̂(x), with Δ̂ by a cross-fitted meta-learner.
+
+    Estimates the shift Δ(x) = E[gain given gold, x] − E[gain given preference,
+    x] assuming that, given the features, who got gold-labelled does not depend
+    on the gain, and that both sources cover the same queries. A preference row
+    is corrected by models that did not see it.
+
+    Parameters
+    ----------
+    learner : {"s", "t", "x", "r", "dr"}
+    annotation_propensity : float, or None
+        P(gold given x) when known by design, else the share of gold rows is
+        taken when `estimate_propensity` is False and a calibrated logistic
+        regression is fitted when it is True.
+    estimate_propensity : bool, default True
+    alignment : str, default "none"
+    n_folds, n_repeats, seed : int
+
+    Attributes
+    ----------
+    learner_ : the fitted learner.
+    scale_ : float
+    diagnostics_ : dict
+        Mean and spread of Δ̂, fit of the nuisances, overlap.
+
+    References
+    ----------
+    Künzel et al. (2019), https://doi.org/10.1073/pnas.1804597116; Nie and Wager
+    (2021), https://arxiv.org/abs/1712.04912; Kennedy (2023),
+    https://arxiv.org/abs/2004.14497; Zhang et al. (2025),
+    https://arxiv.org/abs/2509.25535.
+    """
+
+    learner: str = "dr"
+    annotation_propensity: float | None = None
+    estimate_propensity: bool = True
+    alignment: str = "none"
+    n_folds: int = 5
+    n_repeats: int = 1
+    seed: int = 0
+    learner_: _Learner | None = field(default=None, init=False, repr=False)
+    scale_: float = field(default=1.0, init=False, repr=False)
+    diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def fit(self, table: GainTable) -> Self:
+        """Learn Δ̂ from both label sources."""
+        n_gold = int(table.is_gold.sum())
+        if n_gold < _MIN_GOLD or len(table) - n_gold < _MIN_GOLD:
+            raise DataError(
+                f"the {self.learner} corrector needs at least {_MIN_GOLD} labels of each "
+                f"source; the table has {n_gold} gold and {len(table) - n_gold} preference"
+            )
+        self.scale_ = estimate_scale(table.gold().gain, table.preference().gain, self.alignment)
+        table = align(table, self.scale_)
+        learner = self._make(table.is_gold)
+        self.learner_ = learner.fit(
+            row_inputs(table),
+            table.gain,
+            table.is_gold,
+            sample_weight=table.weight,
+            groups=table.query,
+        )
+        self._fitted_on = table
+        self.diagnostics_ = {"scale": self.scale_, "learner": self.learner, **_plain(learner)}
+        return self
+
+    def transform(self, table: GainTable) -> GainTable:
+        """The table with corrected preference gains and the variance of Δ̂."""
+        if self.learner_ is None:
+            raise NotFittedError.of(self)
+        table = align(table, self.scale_)
+        if _same_rows(table, self._fitted_on):
+            shift, variance = self.learner_.out_of_fold_, self.learner_.shift_variance_
+        else:
+            inputs = row_inputs(table)
+            shift = self.learner_.predict(inputs)
+            variance = self.learner_.predict_variance(inputs)
+        return table.with_gains(
+            np.where(table.is_gold, table.gain, table.gain + shift),
+            np.where(table.is_gold, table.variance, variance),
+        )
+
+    def _make(self, is_gold: BoolArray) -> Any:
+        common: dict[str, Any] = {
+            "n_folds": self.n_folds,
+            "n_repeats": self.n_repeats,
+            "seed": self.seed,
+        }
+        if self.learner in ("s", "t"):
+            return (SLearner if self.learner == "s" else TLearner)(**common)
+        known = self.annotation_propensity
+        if known is None and not self.estimate_propensity:
+            known = float(is_gold.mean())
+        makers: dict[str, Any] = {"x": XLearner, "r": RLearner, "dr": DRLearner}
+        if self.learner not in makers:
+            raise OptionError.of("learner", self.learner, ", ".join(META_LEARNERS))
+        return makers[self.learner](propensity=Propensity(known=known), **common)
+
+
+def _same_rows(a: GainTable, b: GainTable) -> bool:
+    same = a.features is b.features and len(a) == len(b)
+    return same and np.array_equal(a.query, b.query) and np.array_equal(a.gain, b.gain)
+
+
+def _plain(learner: Any) -> dict[str, Any]:
+    found = learner.diagnostics_
+    overlap = found.overlap
+    plain: dict[str, Any] = {"mean_shift": found.mean_shift, "shift_sd": found.shift_sd}
+    if overlap is not None:
+        plain["overlap"] = {
+            "low": overlap.low,
+            "high": overlap.high,
+            "effective_gold": overlap.ess_treated,
+            "source_auc": overlap.auc.value,
+            "warnings": list(overlap.warnings),
+        }
+    return plain

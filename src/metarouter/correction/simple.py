@@ -1,0 +1,133 @@
+"""Correctors without a query-dependent part: the baselines to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from metarouter.correction.alignment import estimate_scale
+from metarouter.correction.contrasts import level_rows
+from metarouter.errors import DataError, NotFittedError
+from metarouter.labels.table import GainTable
+from metarouter.types import FloatArray
+
+__all__ = ["GoldOnly", "MeanShift", "Pooled", "PreferenceOnly", "align"]
+
+
+@dataclass
+class Pooled:
+    """Take preference gains for gold: unbiased only if the judge is.
+
+    Parameters
+    ----------
+    alignment : str, default "none"
+        See :func:`metarouter.correction.alignment.estimate_scale`.
+    """
+
+    alignment: str = "none"
+    scale_: float = field(default=1.0, init=False, repr=False)
+    diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def fit(self, table: GainTable) -> Self:
+        """Learn the scale of the preference gains."""
+        self.scale_ = _scale(table, self.alignment)
+        self.diagnostics_ = {"scale": self.scale_}
+        return self
+
+    def transform(self, table: GainTable) -> GainTable:
+        """The table with scaled preference gains."""
+        return align(table, self.scale_)
+
+
+@dataclass
+class GoldOnly:
+    """Give preference rows no weight."""
+
+    diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def fit(self, table: GainTable) -> Self:
+        """Check that there are gold rows."""
+        if not table.is_gold.any():
+            raise DataError("gold_only needs gold labels; the table has none")
+        return self
+
+    def transform(self, table: GainTable) -> GainTable:
+        """The table with infinite variance on its preference rows."""
+        return table.with_gains(table.gain, np.where(table.is_gold, table.variance, np.inf))
+
+
+@dataclass
+class PreferenceOnly:
+    """Leave the gold rows out: what training on votes alone gives."""
+
+    diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def fit(self, table: GainTable) -> Self:
+        """Check that there are preference rows."""
+        if table.is_gold.all():
+            raise DataError("preference_only needs preference labels; the table has none")
+        return self
+
+    def transform(self, table: GainTable) -> GainTable:
+        """The preference rows alone."""
+        return table.preference()
+
+
+@dataclass
+class MeanShift:
+    """Add one constant for each pair of models: the judge errs by a level.
+
+    Estimates E[gold gain] − E[preference gain], as differences of one level for
+    each model, by least squares. Unbiased when both sources draw the same
+    queries or the bias is the same everywhere.
+
+    Parameters
+    ----------
+    alignment : str, default "none"
+    """
+
+    alignment: str = "none"
+    scale_: float = field(default=1.0, init=False, repr=False)
+    shift_: FloatArray | None = field(default=None, init=False, repr=False)
+    diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def fit(self, table: GainTable) -> Self:
+        """Learn the level of each model in either source."""
+        self.scale_ = _scale(table, self.alignment)
+        table = align(table, self.scale_)
+        self.shift_ = _levels(table.gold()) - _levels(table.preference())
+        self.diagnostics_ = {"scale": self.scale_, "shift": self.shift_.tolist()}
+        return self
+
+    def transform(self, table: GainTable) -> GainTable:
+        """The table with shifted preference gains."""
+        if self.shift_ is None:
+            raise NotFittedError.of(self)
+        table = align(table, self.scale_)
+        shift = level_rows(table) @ self.shift_
+        return table.with_gains(
+            np.where(table.is_gold, table.gain, table.gain + shift), table.variance
+        )
+
+
+def align(table: GainTable, scale: float) -> GainTable:
+    """Multiply the preference gains by `scale`."""
+    if scale == 1.0:
+        return table
+    return table.with_gains(np.where(table.is_gold, table.gain, scale * table.gain), table.variance)
+
+
+def _scale(table: GainTable, alignment: str) -> float:
+    return estimate_scale(table.gold().gain, table.preference().gain, alignment)
+
+
+def _levels(table: GainTable) -> FloatArray:
+    """Mean gain of each candidate over the reference, by weighted least squares."""
+    if not len(table):
+        raise DataError("mean_shift needs labels of both sources; one of them has none")
+    rows = level_rows(table)
+    root = np.sqrt(table.weight)
+    solved = np.linalg.lstsq(rows * root[:, None], table.gain * root, rcond=None)[0]
+    return np.asarray(solved, dtype=np.float64)
