@@ -220,6 +220,7 @@ def _plot_forest(axes: Any, panel: ForestPanel) -> None:
             row.value, place, "D" if row.strong else "o", color=color, markersize=6.5, zorder=3
         )
     axes.grid(False, axis="y")
+    axes.locator_params(axis="x", nbins=5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     if panel.title:

@@ -448,11 +448,13 @@ def _bias(bias_map: Mapping[str, Any] | None) -> Any:
 
 
 _OVERLAP = {
+    "source_auc": "how well queries tell their source, AUC (0.5: not at all)",
     "auc": "how well queries tell their source, AUC (0.5: not at all)",
     "low": "annotation propensity, smallest",
     "high": "annotation propensity, largest",
     "n_treated": "gold rows",
     "n_control": "preference rows",
+    "effective_gold": "gold rows, effective after weighting",
     "ess_treated": "gold rows, effective after weighting",
     "ess_control": "preference rows, effective after weighting",
     "n_clipped": "rows with a clipped propensity",
