@@ -19,6 +19,7 @@ from metarouter.correction import make_corrector
 from metarouter.crossfitted import MIN_GOLD, CrossFitted, cross_fit
 from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
+from metarouter.gain.extras import one_thread
 from metarouter.gain.pool import PoolGainModel
 from metarouter.gain.registry import make_gain_model
 from metarouter.labels.read import Labels, read_gain_table
@@ -217,6 +218,16 @@ def fit_table(
 ) -> Router:
     """Learn a router from a table of gains; see :func:`fit`."""
     options = FitOptions() if options is None else options
+    with one_thread():
+        return _fit_table(table, options, report, progress)
+
+
+def _fit_table(
+    table: GainTable,
+    options: FitOptions,
+    report: ReadReport | None,
+    progress: Progress | None,
+) -> Router:
     tick = _Ticks(progress, total=4)
     pipeline = options.make_features().fit(table.queries)
     features = pipeline.transform(table.queries)
