@@ -15,7 +15,7 @@ import metarouter
 SOURCE = Path(metarouter.__file__).parent
 
 # What each part may import; every part may also import itself. The arrows of design.md, section 2.
-_BASE = {"errors", "records", "types", "linear"}
+_BASE = {"errors", "records", "types", "linear", "evidence"}
 _LABELS = _BASE | {"labels"}
 _SERVING = _LABELS | {"features", "gain", "policy", "artifact", "router", "loading"}
 _TRAINING = _SERVING | {"causal", "correction", "evaluation", "calibration", "crossfitted"}
@@ -25,6 +25,7 @@ ALLOWED = {
     "records": {"errors", "types"},
     "types": {"errors", "records", "labels"},
     "linear": _BASE,
+    "evidence": _BASE,
     "causal": _BASE,
     "labels": _BASE,
     "features": _BASE,

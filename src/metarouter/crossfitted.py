@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from metarouter.errors import DataError
 from metarouter.features.pipeline import FeaturePipeline
-from metarouter.gain.pool import PoolGainModel
+from metarouter.gain.scoring import GainScorer
 from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray, IntArray
@@ -73,7 +73,7 @@ class CrossFitted:
 def cross_fit(
     table: GainTable,
     make_features: Callable[[], FeaturePipeline],
-    learn: Callable[[GainTable], PoolGainModel],
+    learn: Callable[[GainTable], GainScorer],
     *,
     folds: int = 5,
     seed: int = 0,
@@ -120,7 +120,7 @@ def cross_fit(
     )
 
 
-def predicted_contrast(model: PoolGainModel, table: GainTable) -> FloatArray:
+def predicted_contrast(model: GainScorer, table: GainTable) -> FloatArray:
     """Predicted gain of each row's candidate over its baseline, shape (n_rows,)."""
     over_reference = model.predict(table.row_features()).mean.reshape(len(table), -1)
     gains = np.column_stack([np.zeros(len(table)), over_reference])

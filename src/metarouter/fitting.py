@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from metarouter.artifact import LabelFingerprint, RouterArtifact
 from metarouter.calibration import CalibrationTarget
-from metarouter.correction import make_corrector
+from metarouter.correction import FittedGain, learn_gain, make_corrector
 from metarouter.crossfitted import MIN_GOLD, CrossFitted, cross_fit
 from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
 from metarouter.gain.extras import one_thread
-from metarouter.gain.pool import PoolGainModel
 from metarouter.gain.registry import make_gain_model
 from metarouter.labels.read import Labels, read_gain_table
 from metarouter.labels.report import ReadReport
@@ -187,15 +186,15 @@ class FitOptions:
         """An unfitted feature pipeline."""
         return make_pipeline(self.embedder, seed=self.seed)
 
-    def learn(self, table: GainTable) -> PoolGainModel:
+    def learn(self, table: GainTable) -> FittedGain:
         """Correct a table with features and fit the gain model to it."""
         return self.learn_with_diagnostics(table)[0]
 
-    def learn_with_diagnostics(self, table: GainTable) -> tuple[PoolGainModel, dict[str, Any]]:
+    def learn_with_diagnostics(self, table: GainTable) -> tuple[FittedGain, dict[str, Any]]:
         """The same, with what the corrector learned."""
-        corrector = make_corrector(self.corrector, seed=self.seed).fit(table)
-        model = PoolGainModel(lambda: make_gain_model(self.gain_model, seed=self.seed))
-        return model.fit(corrector.transform(table)), corrector.diagnostics_
+        corrector = make_corrector(self.corrector, seed=self.seed)
+        model = learn_gain(table, corrector, gain_model=self.gain_model, seed=self.seed)
+        return model, corrector.diagnostics_
 
     def as_config(self) -> dict[str, Any]:
         """The options as JSON values."""
@@ -342,7 +341,7 @@ def _cross_fitted(table: GainTable, options: FitOptions) -> CrossFitted | None:
 def _price_of_cost(
     table: GainTable,
     options: FitOptions,
-    model: PoolGainModel,
+    model: FittedGain,
     cost: CostModel,
     crossed: CrossFitted | None,
 ) -> tuple[float, str]:

@@ -1,10 +1,9 @@
 """The evidence-weighted gain: corrector and gain model in one.
 
-:class:`EvidenceGain` learns gold gain from a table of both label sources. As a
-corrector, :class:`EvidenceCorrector` gives each preference row the posterior
-mean of ψ at its query; as a gain model it predicts ψ itself, with the posterior
-standard deviation that holds every doubt: about the judge, the kernel, the
-noise and the function.
+:class:`EvidenceCorrector` learns gold gain from a table of both label sources.
+As a corrector it gives each preference row the posterior mean of ψ at its
+query; as a gain model it predicts ψ itself, with a posterior standard deviation
+that holds every doubt: about the judge, the kernel, the noise and the function.
 """
 
 from __future__ import annotations
@@ -14,49 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from metarouter.correction.bases import BASES, QueryMap, learn_query_map
-from metarouter.correction.evidence import USES, Evidence, Posterior, Priors, weigh_hypotheses
 from metarouter.errors import DataError, NotFittedError
+from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
+from metarouter.features.bases import BASES, QueryMap, learn_query_map
+from metarouter.gain.posterior import GainPosterior, contrast_rows
+from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
 from metarouter.linear import Ridge
 from metarouter.types import FloatArray, IntArray
 
-__all__ = ["EvidenceCorrector", "GainPosterior"]
+__all__ = ["EvidenceCorrector"]
 
 _CHUNK = 32_768
+_LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
-_POOL_LEVEL = 2.0  # prior s.d. of a model's level over that of its slope
 _CHOICE_ROWS = 20_000  # rows on which the basis of the preference model is chosen
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GainPosterior:
-    """ψ_m(x) = v(x)'θ_m for each candidate m, with the posterior of θ.
-
-    `mean` has shape (n_candidates, q), `covariance` (n_candidates·q,)².
-    """
-
-    query_map: QueryMap
-    mean: FloatArray
-    covariance: FloatArray
-
-    def rows(
-        self, X: NDArray[Any], candidate: IntArray, baseline: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Mean and variance of ψ_candidate − ψ_baseline at rows, each (n,)."""
-        mean, variance = np.empty(len(X)), np.empty(len(X))
-        values, vectors = np.linalg.eigh(self.covariance)
-        keep = values > 1e-9 * max(float(values[-1]), 1e-300)
-        factor = vectors[:, keep] * np.sqrt(values[keep])
-        for start in range(0, len(X), _CHUNK):
-            at = slice(start, start + _CHUNK)
-            mapped = self.query_map.transform(X[at])
-            u = _contrast_rows(mapped, candidate[at], baseline[at], len(self.mean))
-            mean[at] = u @ self.mean.ravel()
-            variance[at] = ((u @ factor) ** 2).sum(axis=1)
-        return mean, variance
 
 
 @dataclass
@@ -66,7 +38,7 @@ class EvidenceCorrector:
     Estimates ψ(x) = E[gold gain given x] at the preference rows from gold
     labels, with a model f of the preference labels as one more direction whose
     worth is inferred: nothing, all of it, or any multiple
-    (:mod:`metarouter.correction.evidence`). No overlap of the two sources is
+    (:mod:`metarouter.evidence`). No overlap of the two sources is
     assumed: where there are no gold labels the posterior is wide, and its
     variance says so.
 
@@ -118,7 +90,10 @@ class EvidenceCorrector:
             raise DataError("the table has no features: call with_features first")
         gold, preference = table.gold(), table.preference()
         if not len(gold):
-            raise DataError("the corrector needs at least one gold label; the table has none")
+            raise DataError(
+                "this corrector needs gold labels and the table has none; add some, or take "
+                "preferences at their word with the corrector none"
+            )
         n_candidates = len(table.models) - 1
         width = None if table.is_pair else max(_POOL_DIM // (2 * n_candidates), 2)
         query_map = learn_query_map(table.features, self.bases, seed=self.seed, max_dim=width)
@@ -137,26 +112,41 @@ class EvidenceCorrector:
             average=self.average,
         )
         self.evidence_ = evidence
-        self.posterior_ = _split(
-            query_map,
-            evidence.posterior(columns, judge, 0 if table.is_pair else -1),
-            n_candidates,
+        posterior = evidence.posterior(columns, judge, 0 if table.is_pair else -1)
+        self.posterior_ = GainPosterior(
+            query_map=query_map,
+            mean=posterior.mean.reshape(n_candidates, -1),
+            covariance=posterior.covariance,
         )
         self.diagnostics_ = self._describe(evidence, len(gold), len(preference))
         return self
 
     def transform(self, table: GainTable) -> GainTable:
-        """The table with posterior gains and variances on its preference rows."""
+        """The table with posterior gains on its preference rows.
+
+        A posterior mean holds no label noise, so its variance beyond that of a
+        gold label is negative: the posterior variance less σ².
+        """
         if self.posterior_ is None:
             raise NotFittedError.of(self)
         at = np.flatnonzero(~table.is_gold)
         if not len(at):
             return table
         rows = table.rows(at)
-        mean, variance = self.posterior_.rows(rows.row_features(), rows.candidate, rows.baseline)
+        mean, variance = self.posterior_.contrast(
+            rows.row_features(), rows.candidate, rows.baseline
+        )
         gains, variances = table.gain.copy(), table.variance.copy()
-        gains[at], variances[at] = mean, variance
+        gains[at] = mean
+        noise = label_noise(table)
+        variances[at] = np.maximum(variance, _LEAST_VARIANCE * noise) - noise
         return table.with_gains(gains, variances)
+
+    def gain_posterior(self) -> GainPosterior:
+        """The posterior of ψ itself, which serves as the gain model."""
+        if self.posterior_ is None:
+            raise NotFittedError.of(self)
+        return self.posterior_
 
     def _preference_model(
         self,
@@ -198,24 +188,7 @@ class EvidenceCorrector:
 
 def _design(query_map: QueryMap, table: GainTable) -> FloatArray:
     mapped = query_map.transform(table.row_features())
-    return _contrast_rows(mapped, table.candidate, table.baseline, len(table.models) - 1)
-
-
-def _contrast_rows(
-    mapped: FloatArray, candidate: IntArray, baseline: IntArray, n_candidates: int
-) -> FloatArray:
-    """Rows u with u'θ = v'θ_candidate − v'θ_baseline, θ_reference = 0."""
-    if n_candidates == 1:
-        return mapped
-    n, q = mapped.shape
-    scaled = mapped.copy()
-    scaled[:, 0] *= _POOL_LEVEL
-    u = np.zeros((n, n_candidates, q))
-    at = np.arange(n)
-    u[at, candidate - 1] += scaled
-    below = baseline > 0
-    u[at[below], baseline[below] - 1] -= scaled[below]
-    return u.reshape(n, n_candidates * q)
+    return contrast_rows(mapped, table.candidate, table.baseline, len(table.models) - 1)
 
 
 def _basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArray:
@@ -224,14 +197,6 @@ def _basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArr
         return inner
     inner = np.concatenate([[0], inner])
     return np.concatenate([inner + m * query_map.dim for m in range(n_candidates)])
-
-
-def _split(query_map: QueryMap, posterior: Posterior, n_candidates: int) -> GainPosterior:
-    return GainPosterior(
-        query_map=query_map,
-        mean=posterior.mean.reshape(n_candidates, -1),
-        covariance=posterior.covariance,
-    )
 
 
 def _choose_basis(
@@ -280,6 +245,5 @@ def _judge_levels(preference: GainTable) -> FloatArray:
     present = np.unique(preference.judge)
     if len(present) < 2:
         return np.zeros((len(preference), 0))
-    levels = (preference.judge[:, None] == present).astype(np.float64)
-    levels -= levels.mean(axis=0)
-    return levels
+    levels: FloatArray = (preference.judge[:, None] == present).astype(np.float64)
+    return np.asarray(levels - levels.mean(axis=0), dtype=np.float64)

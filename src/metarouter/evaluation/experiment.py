@@ -27,6 +27,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from metarouter.correction import learn_gain
 from metarouter.errors import DataError, MissingDependencyError, OptionError
 from metarouter.evaluation.comparison import (
     CEILING,
@@ -37,7 +38,7 @@ from metarouter.evaluation.comparison import (
 )
 from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
 from metarouter.evaluation.studylog import StudyLog
-from metarouter.gain import PoolGainModel, make_gain_model
+from metarouter.gain import GainScorer, PoolGainModel, make_gain_model
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, Corrector, FloatArray, IntArray
 
@@ -417,9 +418,12 @@ def _fit_score(
 ) -> tuple[FloatArray, float]:
     """Predicted gain of the test queries, and the seconds it took to fit."""
     start = time.perf_counter()
-    if cell.corrector != CEILING:
-        table = _make_corrector(study, cell.corrector, cell.seed).fit(table).transform(table)
-    model = PoolGainModel(lambda: make_gain_model(cell.gain_model, seed=cell.seed)).fit(table)
+    model: GainScorer
+    if cell.corrector == CEILING:
+        model = PoolGainModel(lambda: make_gain_model(cell.gain_model, seed=cell.seed)).fit(table)
+    else:
+        corrector = _make_corrector(study, cell.corrector, cell.seed)
+        model = learn_gain(table, corrector, gain_model=cell.gain_model, seed=cell.seed)
     seconds = time.perf_counter() - start
     return model.predict(test_features).mean.reshape(len(test_features)), seconds
 

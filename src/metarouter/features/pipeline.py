@@ -4,7 +4,8 @@ Every embedder gives a *block* of columns. Blocks differ in size and scale by
 orders of magnitude, so each is reduced to its own leading principal components
 and scaled to the same total variance; the components of the blocks together
 are then rotated to their joint principal components. Both steps are linear, so
-serving needs one matrix a block: x = Σ_b z_b P_b + offset.
+serving needs one matrix a block: x = Σ_b z_b P_b + offset. Curved features of the
+leading components follow, small enough to be used only where labels ask for them.
 
 Nothing here looks at a label, so all training prompts can be used, gold,
 preference or unlabelled. In an evaluation the pipeline is fitted on the
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import ArtifactError, DataError, NotFittedError, OptionError
+from metarouter.features.bases import CURVES, QueryMap, learn_query_map
 from metarouter.features.cache import CachedEmbedder
 from metarouter.features.components import (
     Centred,
@@ -36,12 +38,13 @@ from metarouter.types import Embedder, ModelState
 __all__ = ["FeaturePipeline", "load_pipeline", "make_pipeline"]
 
 _KIND = "feature_pipeline"
-_VERSION = 1
+_VERSION = 2
 _NAMES = {"default": "hashed+static+surface"}
 # Reading these is cheaper than a look-up on disk.
 _NEVER_CACHED = frozenset({"hashed", "static", "surface"})
 _BLOCK_COMPONENTS = 128
 _CHUNK = 2_048
+_CURVE_COMPONENTS = 64  # of each curved block
 # A standardised column further out than this says "unlike the training data", not how far.
 _LIMIT = 5.0
 
@@ -116,7 +119,11 @@ class FeaturePipeline:
         embedder; one block each.
     name : str, what the pipeline is called.
     n_components : int, at least 1, default 64.
-        Number of features; fewer when the training texts have a lower rank.
+        Number of linear features; fewer when the training texts have a lower
+        rank.
+    curvature : float, at least 0, default 0.03
+        Variance of each block of curved features over that of the linear ones;
+        0 leaves them out.
     max_fit_texts : int, default 10,000
         More training texts than this are sampled for the principal components.
     seed : int, of that sample and of the randomised decomposition.
@@ -124,8 +131,8 @@ class FeaturePipeline:
     Attributes
     ----------
     explained_variance_ : float32 array, shape (dim,)
-        Variance of each feature over the training texts, largest first. It
-        averages 1.
+        Variance of each linear feature over the training texts, largest
+        first. It averages 1.
 
     Notes
     -----
@@ -140,18 +147,26 @@ class FeaturePipeline:
     the same for all coefficients, as in ridge regression, hence shrinks the
     minor directions most.
 
+    Curved features follow: Nyström features of Gaussian kernels on the leading
+    5 and 12 components, also learned on all training texts
+    (:mod:`metarouter.features.bases`). Their small variance makes departures
+    from linearity a priori small: a hundred noisy labels leave them nearly
+    unused, thousands or precise ones bring them out.
+
     Examples
     --------
     >>> texts = ["Add 2 and 3.", "Who wrote Hamlet?", "Sort a list in Python.", "Prove it."]
     >>> pipeline = make_pipeline("surface").fit(texts)
     >>> X = pipeline.transform(texts)
-    >>> X.shape, X.dtype == np.float32, bool(abs(X.var(axis=0).mean() - 1) < 1e-4)
-    ((4, 3), True, True)
+    >>> linear = len(pipeline.explained_variance_)
+    >>> linear, X.dtype == np.float32, bool(abs(X[:, :linear].var(axis=0).mean() - 1) < 1e-4)
+    (3, True, True)
     """
 
     embedders: Mapping[str, Embedder]
     name: str
     n_components: int = 64
+    curvature: float = 0.03
     max_fit_texts: int = 10_000
     seed: int = 0
 
@@ -167,6 +182,8 @@ class FeaturePipeline:
         """
         if self.n_components < 1:
             raise OptionError.of("n_components", self.n_components, "an integer from 1")
+        if self.curvature < 0:
+            raise OptionError.of("curvature", self.curvature, "a number from 0")
         if len(set(texts)) < 2:
             raise _all_alike(len(texts))
         for embedder in self.embedders.values():
@@ -181,34 +198,50 @@ class FeaturePipeline:
         ]
         self._offset = joint.offset
         self.explained_variance_ = joint.variance
+        self._curves = None
+        if self.curvature > 0:
+            self._curves = learn_query_map(
+                self._linear(sample), CURVES, seed=self.seed, max_dim=_CURVE_COMPONENTS
+            )
         return self
 
     @property
     def dim(self) -> int:
-        """Number of features, at most `n_components`."""
-        return len(self._fitted_offset())
+        """Number of features: linear ones, then curved ones."""
+        curves = self._fitted_curves()
+        return len(self._fitted_offset()) + (0 if curves is None else curves.dim - 1)
 
     def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Features X, shape (n_texts, dim); works in chunks, so memory is X plus a constant.
 
         A text gives the same features in any batch, up to float32 rounding.
         """
-        offset = self._fitted_offset()
+        self._fitted_offset()
         if len(texts) <= _CHUNK:
-            return self._transform_chunk(texts, offset)
-        out = np.empty((len(texts), len(offset)), dtype=np.float32)
+            return self._transform_chunk(texts)
+        out = np.empty((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
-            out[part] = self._transform_chunk(texts[part], offset)
+            out[part] = self._transform_chunk(texts[part])
         return out
 
-    def _transform_chunk(
-        self, texts: Sequence[str], offset: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        out = np.tile(offset, (len(texts), 1))
+    def _transform_chunk(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        linear = self._linear(texts)
+        if self._curves is None:
+            return linear
+        size = np.sqrt(self.curvature * linear.shape[1])
+        curved = self._curves.transform(linear)[:, 1:] * size
+        return np.hstack([linear, curved.astype(np.float32)])
+
+    def _linear(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        out = np.tile(self._offset, (len(texts), 1))
         for block in self._blocks:
             out += block.project(texts)
         return out
+
+    def _fitted_curves(self) -> QueryMap | None:
+        self._fitted_offset()
+        return self._curves
 
     def _fitted_offset(self) -> NDArray[np.float32]:
         if not hasattr(self, "_offset"):
@@ -221,18 +254,29 @@ class FeaturePipeline:
         arrays = {"offset": offset, "explained_variance": self.explained_variance_}
         for i, block in enumerate(self._blocks):
             arrays |= {f"block{i}.{key}": value for key, value in block.arrays.items()}
+        curves = None if self._curves is None else self._curves.state()
+        if curves is not None:
+            arrays |= {f"curves.{key}": value for key, value in curves.arrays.items()}
         config = {
             "version": _VERSION,
             "name": self.name,
             "n_components": self.n_components,
+            "curvature": self.curvature,
             "max_fit_texts": self.max_fit_texts,
             "seed": self.seed,
+            "curves": None if curves is None else curves.config,
             "blocks": [block.identity() for block in self._blocks],
         }
         return ModelState(kind=_KIND, config=config, arrays=arrays)
 
-    def _restore(self, blocks: list[_Block], arrays: Mapping[str, NDArray[np.float32]]) -> Self:
+    def _restore(
+        self,
+        blocks: list[_Block],
+        arrays: Mapping[str, NDArray[np.float32]],
+        curves: Mapping[str, Any] | None,
+    ) -> Self:
         self._blocks = blocks
+        self._curves = None if curves is None else _loaded_curves(curves, arrays)
         self._offset = arrays["offset"]
         self.explained_variance_ = arrays["explained_variance"]
         return self
@@ -308,12 +352,21 @@ def load_pipeline(state: ModelState, *, cache: Path | str | None = None) -> Feat
             embedders={block.spec: block.embedder for block in blocks},
             name=config["name"],
             n_components=config["n_components"],
+            curvature=config["curvature"],
             max_fit_texts=config["max_fit_texts"],
             seed=config["seed"],
         )
-        return pipeline._restore(blocks, state.arrays)
+        return pipeline._restore(blocks, state.arrays, config["curves"])
     except KeyError as error:
         raise ArtifactError(f"the feature pipeline lacks {error}: fit the router again") from error
+
+
+def _loaded_curves(
+    config: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]]
+) -> QueryMap:
+    prefix = "curves."
+    own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return QueryMap.restore(ModelState(kind="query_map", config=dict(config), arrays=own))
 
 
 def _loaded_block(

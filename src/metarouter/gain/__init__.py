@@ -3,7 +3,8 @@
 from metarouter.gain.pool import PoolGainModel
 from metarouter.gain.registry import GAIN_MODELS, gain_model_names, make_gain_model
 from metarouter.gain.scoring import GainScorer, load_gain_model
-from metarouter.gain.weights import label_noise, row_weights
+from metarouter.gain.weights import row_weights
+from metarouter.labels.noise import label_noise
 
 __all__ = [
     "GAIN_MODELS",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metarouter.errors import DataError, NotFittedError
 from metarouter.gain.scoring import GainScorer, load_gain_model
-from metarouter.gain.weights import row_weights
+from metarouter.gain.weights import row_weights, shared_variance
 from metarouter.labels.table import GainTable
 from metarouter.records import GainEstimate
 from metarouter.types import BoolArray, FloatArray, GainModel, ModelState
@@ -43,6 +43,9 @@ class PoolGainModel:
     members_ : list of fitted gain models, in the order of ``models[1:]``.
     n_rounds_ : int, passes made (1 when there was nothing to repeat).
     std_factor_ : array, shape (n_models − 1,); see Notes.
+    shared_variance_ : float
+        Error that corrected rows have in common; see
+        :func:`metarouter.gain.weights.shared_variance`.
 
     Raises
     ------
@@ -92,6 +95,7 @@ class PoolGainModel:
     def fit(self, table: GainTable) -> Self:
         """Learn the gains of ``table.models[1:]`` over ``table.models[0]``."""
         weight = row_weights(table)
+        self.shared_variance_ = shared_variance(table)
         keep = weight > 0
         if not keep.all():
             table, weight = table.rows(keep), weight[keep]
@@ -118,6 +122,7 @@ class PoolGainModel:
             config={
                 "members": [{"kind": state.kind, "config": state.config} for state in states],
                 "std_factor": self.std_factor_.tolist(),
+                "shared_variance": self.shared_variance_,
             },
             arrays={
                 f"{i}.{name}": array

@@ -21,8 +21,8 @@ def make_gain_model(name: str = "auto", *, seed: int = 0) -> GainModel:
     name : str, default "auto"
         One of `GAIN_MODELS`, or the name of an entry point in the group
         ``metarouter.gain_models``, whose object is called with ``seed=seed``.
-        ``"auto"`` is ridge: closed form, linear in rows, and the hardest to
-        beat with a hundred gold labels.
+        ``"auto"`` is the evidence-weighted Gaussian process, which is ridge
+        where the labels show no curvature.
     seed : int, default 0
         Seed of the models that draw (gp, forest, boosting, mlp).
 
@@ -86,11 +86,11 @@ def _mlp(seed: int) -> GainModel:
 def _two_fidelity(seed: int) -> GainModel:
     from metarouter.gain.two_fidelity import TwoFidelityGain
 
-    return TwoFidelityGain()
+    return TwoFidelityGain(seed=seed)
 
 
 _BUILT_IN: dict[str, Callable[[int], GainModel]] = {
-    "auto": _ridge,
+    "auto": _two_fidelity,
     "ridge": _ridge,
     "gp": _gp,
     "forest": _forest,

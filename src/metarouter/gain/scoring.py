@@ -4,9 +4,9 @@ A gain model exports a :class:`~metarouter.types.ModelState` when it is fitted
 and predicts through the scorer made here from that state. So what is served
 is what was measured: there is no second implementation to drift.
 
-====== ===================================================================
+========== ===============================================================
 kind   arrays
-====== ===================================================================
+========== ===============================================================
 linear ``coef`` (d,), ``intercept`` (), ``factor`` (d + 1, r): the standard
        deviation at x is the norm of ``[1, x] @ factor``
 gp     ``points`` (m, d), ``centre`` (d,), ``alpha`` (m,), ``factor`` (m, m)
@@ -15,7 +15,9 @@ trees  nodes of all trees, end to end: ``feature``, ``threshold``, ``left``,
        of each unit
 mlp    ``weight_k`` (members, in, out) and ``bias_k`` (members, 1, out)
 pool   the arrays of each candidate's model, prefixed ``i.``
-====== ===================================================================
+posterior  ``mean`` (candidates, q), ``factor.m`` (q, r) of each candidate, and
+       the arrays of the map x ↦ v(x), prefixed ``map.``
+========== ===============================================================
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import ArtifactError, DataError
+from metarouter.gain.posterior import PosteriorScorer
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
 
@@ -311,17 +314,18 @@ class PoolScorer:
             load_gain_model(_member_state(state, i)) for i in range(len(state.config["members"]))
         ]
         self._std_factor = np.asarray(state.config["std_factor"], dtype=np.float64)
+        self._shared_variance = float(state.config["shared_variance"])
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """Gains over the reference model, shape (n, n_models − 1)."""
         estimates = [member.predict(features) for member in self._members]
         if len(estimates) == 1:  # a pair, where stacking would double the time of a query
             mean, std = estimates[0].mean[:, None], estimates[0].std[:, None]
-            return GainEstimate(mean=mean, std=std * self._std_factor)
-        return GainEstimate(
-            mean=np.column_stack([estimate.mean for estimate in estimates]),
-            std=np.column_stack([estimate.std for estimate in estimates]) * self._std_factor,
-        )
+        else:
+            mean = np.column_stack([estimate.mean for estimate in estimates])
+            std = np.column_stack([estimate.std for estimate in estimates])
+        own = std * self._std_factor
+        return GainEstimate(mean=mean, std=np.sqrt(own * own + self._shared_variance))
 
 
 def _member_state(state: ModelState, index: int) -> ModelState:
@@ -365,4 +369,5 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "trees": TreesScorer,
     "mlp": MLPScorer,
     "pool": PoolScorer,
+    "posterior": PosteriorScorer,
 }

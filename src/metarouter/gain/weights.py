@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from metarouter.errors import DataError
+from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
-from metarouter.types import BoolArray, FloatArray
+from metarouter.types import FloatArray
 
-__all__ = ["label_noise", "row_weights"]
+__all__ = ["row_weights", "shared_variance"]
 
 
 def row_weights(table: GainTable) -> FloatArray:
@@ -18,7 +19,8 @@ def row_weights(table: GainTable) -> FloatArray:
     ----------
     table : GainTable
         `variance` is what a pseudo-gold gain has beyond a gold label's own
-        noise; 0 for labels as they were given.
+        noise; 0 for labels as they were given, negative for an estimate of ψ
+        that is more precise than one label.
 
     Returns
     -------
@@ -29,7 +31,7 @@ def row_weights(table: GainTable) -> FloatArray:
     Raises
     ------
     DataError
-        When a weight or a variance is negative or NaN.
+        When a weight is negative or NaN, or σ² + variance is not positive.
 
     Notes
     -----
@@ -44,44 +46,40 @@ def row_weights(table: GainTable) -> FloatArray:
     >>> row_weights(table).tolist()
     [1.0, 1.0, 0.5]
     """
-    if not ((table.weight >= 0).all() and (table.variance >= 0).all()):
-        raise DataError("weight or variance holds negative or NaN values; allowed: [0, inf]")
     noise = label_noise(table)
+    if not ((table.weight >= 0).all() and (noise + table.variance > 0).all()):
+        raise DataError(
+            f"weight is negative or NaN, or variance is below −{noise:.3g}, the variance of a "
+            "gold label; allowed: weight in [0, inf), variance above that"
+        )
     weights: FloatArray = table.weight * noise / (noise + table.variance)
     return weights
 
 
-def label_noise(table: GainTable) -> float:
-    """Estimate σ², the variance of a gold label given its query.
+def shared_variance(table: GainTable) -> float:
+    """Error variance that the corrected rows have in common.
 
-    The variance of gold gains around the mean of their contrast (candidate,
-    baseline), pooled over contrasts. It contains the variance of ψ itself
-    over queries, so it is an upper limit, above σ² by the factor 1/(1 − R²)
-    where R² is the share of gold variance that features explain (a few
-    percent on real labels). Too large a σ² lets pseudo-gold rows count a
-    little more than they should.
+    The errors of pseudo-gold gains come from one fitted correction, so they do
+    not average out over rows as label noise does. Taken as wholly shared,
+    which is the cautious limit, they add the square of the corrected rows'
+    part of the weight, times their mean variance, to the variance of every
+    prediction. A corrected row of negative variance is an estimate of ψ and
+    has no noise of its own: its whole variance σ² + variance is shared.
 
-    Rows other than gold are used where the gold rows cannot tell: fewer than
-    two in every contrast, or all equal. Where no row can, it is the median of
-    the positive variances, or 1.
+    Parameters
+    ----------
+    table : GainTable
+
+    Returns
+    -------
+    float
+        0 for a table of labels as they were given.
     """
     usable = np.isfinite(table.variance) & (table.weight > 0)
-    for chosen in (usable & table.is_gold, usable):
-        noise = _pooled_variance(table, chosen)
-        if noise > 0:
-            return noise
-    stated = table.variance[usable & (table.variance > 0)]
-    return float(np.median(stated)) if len(stated) else 1.0
-
-
-def _pooled_variance(table: GainTable, chosen: BoolArray) -> float:
-    if not chosen.any():
+    corrected = usable & ~table.is_gold & (table.variance != 0)
+    if not corrected.any():
         return 0.0
-    contrast = table.candidate[chosen] * len(table.models) + table.baseline[chosen]
-    _, group = np.unique(contrast, return_inverse=True)
-    gain, weight = table.gain[chosen], table.weight[chosen]
-    mean = np.bincount(group, weight * gain) / np.bincount(group, weight)
-    residual = gain - mean[group]
-    residual[np.abs(residual) < 1e-9 * np.abs(mean[group])] = 0.0  # rounding of a constant
-    freedom = len(gain) - len(mean)
-    return float((weight * residual**2).sum() / freedom) if freedom else 0.0
+    weight, noise = row_weights(table), label_noise(table)
+    variance = np.where(table.variance < 0, noise + table.variance, table.variance)
+    part = float(weight[corrected].sum() / weight.sum())
+    return part**2 * float(np.average(variance[corrected], weights=table.weight[corrected]))

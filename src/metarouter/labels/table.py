@@ -39,7 +39,9 @@ class GainTable:
     weight : float array, shape (n_rows,); how many labels a row stands for.
     variance : float array, shape (n_rows,)
         Variance of a pseudo-gold gain beyond that of a gold label; 0 for
-        labels as they were given, ``inf`` for a row to be left out.
+        labels as they were given, ``inf`` for a row to be left out, negative
+        (above −σ², the noise of a gold label) for an estimate of ψ that is
+        more precise than one label.
     candidate_score, baseline_score : float arrays, shape (n_rows,)
         Absolute quality of both answers; NaN when only the gain is known.
     prompt_tokens, candidate_tokens, baseline_tokens : float arrays, (n_rows,)

@@ -3,8 +3,7 @@
 How quickly quality gains change over queries differs between applications: a
 few broad kinds of query in one, subject matter in another. Instead of fixing a
 kernel, a family of them is learned on *all* training prompts, labelled or not,
-and the evidence of the gold labels weighs them (see
-:mod:`metarouter.correction.evidence`).
+and the evidence of the gold labels weighs them (see :mod:`metarouter.evidence`).
 """
 
 from __future__ import annotations
@@ -16,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.types import FloatArray, IntArray
+from metarouter.errors import DataError
+from metarouter.types import FloatArray, IntArray, ModelState
 
-__all__ = ["BASES", "QueryMap", "learn_query_map"]
+__all__ = ["BASES", "CURVES", "QueryMap", "learn_query_map"]
 
 BASES = ("linear", "rbf5", "rbf12", "linear+rbf5", "linear+rbf12")
+CURVES = ("rbf5", "rbf12")
 _SAMPLE = 20_000  # queries that a map is learned on
 _LANDMARKS = 150
 _SHARPNESS = 2.0  # exp(-sharpness · d²/median d²): length-scale is half the median distance
@@ -69,6 +70,10 @@ class QueryMap:
 
     def transform(self, X: NDArray[Any]) -> FloatArray:
         """Map rows of features (n, d) to v, shape (n, dim)."""
+        if X.ndim != 2 or X.shape[1] != len(self.mean):
+            raise DataError(
+                f"features of shape {X.shape}; allowed: (n, {len(self.mean)}), as in training"
+            )
         components = (np.asarray(X, dtype=np.float64) - self.mean) @ self.rotation
         blocks: list[FloatArray] = [np.ones((len(components), 1))]
         for part in self.parts:
@@ -78,6 +83,38 @@ class QueryMap:
                 near = _kernel(components, self.landmarks[part], self.precision[part])
                 blocks.append(near @ self.whitening[part] - self.offset[part])
         return np.hstack(blocks)
+
+    def state(self) -> ModelState:
+        """Arrays of kind "query_map"."""
+        arrays: dict[str, NDArray[Any]] = {"mean": self.mean, "rotation": self.rotation}
+        for part in self.landmarks:
+            arrays[f"{part}.landmarks"] = self.landmarks[part]
+            arrays[f"{part}.whitening"] = self.whitening[part]
+            arrays[f"{part}.offset"] = self.offset[part]
+        return ModelState(
+            kind="query_map",
+            config={
+                "parts": list(self.parts),
+                "scale": self.scale,
+                "precision": dict(self.precision),
+            },
+            arrays=arrays,
+        )
+
+    @classmethod
+    def restore(cls, state: ModelState) -> QueryMap:
+        """Rebuild a map from its state."""
+        arrays, curved = state.arrays, [p for p in state.config["parts"] if p != "linear"]
+        return cls(
+            mean=arrays["mean"],
+            rotation=arrays["rotation"],
+            scale=float(state.config["scale"]),
+            parts=tuple(state.config["parts"]),
+            landmarks={part: arrays[f"{part}.landmarks"] for part in curved},
+            precision={part: float(state.config["precision"][part]) for part in curved},
+            whitening={part: arrays[f"{part}.whitening"] for part in curved},
+            offset={part: arrays[f"{part}.offset"] for part in curved},
+        )
 
     def _width(self, part: str) -> int:
         block = self.rotation if part == "linear" else self.whitening[part]

@@ -10,7 +10,7 @@ with f the preference model (learned elsewhere, fixed here), δ a Gaussian
 process, ε noise of variance σ²/weight, and weighs the answers by their marginal
 likelihood. The hypotheses differ in
 
-* the basis of δ (:mod:`metarouter.correction.bases`) and its signal-to-noise
+* the basis of δ (:mod:`metarouter.features.bases`) and its signal-to-noise
   ratio s, from nothing to more than label sets show;
 * what f is worth:
 
@@ -59,11 +59,18 @@ _KEEP = 3e-3  # hypotheses below this share of the best weight are dropped
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Priors:
-    """Prior weight of each use of the preference model; they are normalised."""
+    """Prior weight of each use of the preference model; they are normalised.
 
-    ignore: float = 2.0
+    The defaults are cautious on purpose. A preference model learned from
+    thousands of votes has a large amplitude, the gain learned from 50 gold
+    labels a small one, so a judge that is trusted wrongly does several times
+    the harm of one that is ignored wrongly; a few more gold labels outweigh
+    the prior in either case.
+    """
+
+    ignore: float = 20.0
     trust: float = 1.0
-    rescale: float = 1.0
+    rescale: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

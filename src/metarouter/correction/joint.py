@@ -1,0 +1,56 @@
+"""From a labelled table to fitted gains: :func:`learn_gain`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from metarouter.gain.pool import PoolGainModel
+from metarouter.gain.posterior import GainPosterior
+from metarouter.gain.registry import make_gain_model
+from metarouter.labels.table import GainTable
+from metarouter.records import GainEstimate
+from metarouter.types import Corrector, ModelState
+
+__all__ = ["FittedGain", "learn_gain"]
+
+_OWN_POSTERIOR = ("auto", "two_fidelity")
+
+
+class FittedGain(Protocol):
+    """Gains of every candidate over the reference model, fitted."""
+
+    def predict(self, features: NDArray[Any]) -> GainEstimate:
+        """Mean and std of shape (n, n_models − 1)."""
+        ...
+
+    def state(self) -> ModelState:
+        """Arrays from which the NumPy-only scorer predicts the same values."""
+        ...
+
+
+def learn_gain(
+    table: GainTable, corrector: Corrector, *, gain_model: str = "auto", seed: int = 0
+) -> FittedGain:
+    """Correct a table and fit a gain model to it.
+
+    A corrector that is itself a model of the gold gain (``auto`` and
+    ``two_fidelity``) is used as the gain model when `gain_model` asks for that
+    or leaves it open; any other gain model is fitted to the corrected rows.
+
+    Parameters
+    ----------
+    table : GainTable with features.
+    corrector : Corrector, not fitted yet; it is fitted here.
+    gain_model : str, default "auto"
+        One of :data:`metarouter.gain.GAIN_MODELS`.
+    seed : int, default 0
+    """
+    corrector.fit(table)
+    posterior = getattr(corrector, "gain_posterior", None)
+    if posterior is not None and gain_model in _OWN_POSTERIOR:
+        own: GainPosterior = posterior()
+        return own
+    model = PoolGainModel(lambda: make_gain_model(gain_model, seed=seed))
+    return model.fit(corrector.transform(table))

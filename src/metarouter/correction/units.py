@@ -1,0 +1,100 @@
+"""Both label sources of one pair of models, each query counted once a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from metarouter.labels.rows import group_mean
+from metarouter.labels.split import take_queries
+from metarouter.labels.table import GainTable
+from metarouter.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["MIN_LABELS", "SourceUnits", "main_contrast", "paired_table", "source_units"]
+
+MIN_LABELS = 10
+"""Fewer queries than this in a source cannot tell of its bias."""
+
+_MAX_PREFERENCE = 20_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SourceUnits:
+    """Mean gain of each (query, source); arrays of shape (n,) but `features` (n, d).
+
+    Attributes
+    ----------
+    query : index of the unit's query in the table it was made from.
+    is_gold : the source.
+    gain : weighted mean over the labels of this query and source.
+    features : of the query.
+    """
+
+    query: IntArray
+    is_gold: BoolArray
+    gain: FloatArray
+    features: FloatArray
+
+    def has_both(self, at_least: int = MIN_LABELS) -> bool:
+        """Whether both sources have enough queries."""
+        n_gold = int(self.is_gold.sum())
+        return min(n_gold, len(self.is_gold) - n_gold) >= at_least
+
+
+def main_contrast(table: GainTable) -> tuple[int, int] | None:
+    """The pair of models that both sources know best, as (candidate, baseline).
+
+    The one whose rarer source has most rows; None without any row.
+    """
+    best: tuple[int, tuple[int, int]] | None = None
+    for candidate, baseline in _contrasts(table):
+        about = (table.candidate == candidate) & (table.baseline == baseline)
+        n_gold = int((about & table.is_gold).sum())
+        rarer = min(n_gold, int(about.sum()) - n_gold)
+        if best is None or rarer > best[0]:
+            best = rarer, (candidate, baseline)
+    return None if best is None else best[1]
+
+
+def paired_table(
+    table: GainTable, contrast: tuple[int, int], rng: np.random.Generator
+) -> GainTable:
+    """Rows of one pair of models on at most 20,000 queries without gold.
+
+    Queries of the same text become one, so that no text counts twice.
+    """
+    about = (table.candidate == contrast[0]) & (table.baseline == contrast[1])
+    table = table.rows(about & (table.weight > 0))
+    gold = np.unique(table.query[table.is_gold])
+    plain = np.setdiff1d(table.query, gold)
+    plain = rng.permutation(plain)[:_MAX_PREFERENCE]
+    return take_queries(table, np.sort(np.concatenate([gold, plain])))
+
+
+def source_units(table: GainTable) -> SourceUnits:
+    """Average the labels of each query and source."""
+    features = table.row_features()
+    text = _text_codes(table)[table.query]
+    _, first, unit = np.unique(
+        2 * text + table.is_gold, return_index=True, return_inverse=True
+    )
+    return SourceUnits(
+        query=text[first],
+        is_gold=table.is_gold[first],
+        gain=group_mean(unit, table.gain, table.weight),
+        features=features[first].astype(np.float64),
+    )
+
+
+def _contrasts(table: GainTable) -> Iterator[tuple[int, int]]:
+    pairs = np.unique(np.column_stack([table.candidate, table.baseline]), axis=0)
+    yield from ((int(candidate), int(baseline)) for candidate, baseline in pairs)
+
+
+def _text_codes(table: GainTable) -> IntArray:
+    """For each query, the index of the first query of the same text."""
+    first: dict[str, int] = {}
+    codes = [first.setdefault(text, i) for i, text in enumerate(table.queries)]
+    return np.array(codes, dtype=np.int64)

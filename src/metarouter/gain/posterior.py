@@ -1,0 +1,148 @@
+"""Gaussian posterior of the gain functions of a pair or a pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarouter.features.bases import QueryMap
+from metarouter.records import GainEstimate
+from metarouter.types import FloatArray, IntArray, ModelState
+
+__all__ = ["LEVEL_SCALE", "GainPosterior", "PosteriorScorer", "contrast_rows"]
+
+LEVEL_SCALE = 2.0
+"""In a pool, prior standard deviation of a model's level over that of its slope."""
+
+_CHUNK = 32_768
+
+
+def contrast_rows(
+    mapped: FloatArray, candidate: IntArray, baseline: IntArray, n_candidates: int
+) -> FloatArray:
+    """Rows u with u'θ = v'θ_candidate − v'θ_baseline and θ_reference = 0.
+
+    Parameters
+    ----------
+    mapped : array, shape (n, q); v(x) of each row.
+    candidate, baseline : int arrays, shape (n,); indices into the models.
+    n_candidates : int
+
+    Returns
+    -------
+    array, shape (n, n_candidates · q); `mapped` itself for a pair.
+    """
+    if n_candidates == 1:
+        return mapped
+    n, q = mapped.shape
+    scaled = _scaled(mapped)
+    u = np.zeros((n, n_candidates, q))
+    at = np.arange(n)
+    u[at, candidate - 1] += scaled
+    below = baseline > 0
+    u[at[below], baseline[below] - 1] -= scaled[below]
+    return u.reshape(n, n_candidates * q)
+
+
+def _scaled(mapped: FloatArray) -> FloatArray:
+    scaled = mapped.copy()
+    scaled[:, 0] *= LEVEL_SCALE
+    return scaled
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GainPosterior:
+    """ψ_m(x) = v(x)'θ_m for each candidate m, with the posterior of θ.
+
+    Parameters
+    ----------
+    query_map : QueryMap, x ↦ v(x) of length q.
+    mean : array, shape (n_candidates, q)
+    covariance : array, shape (n_candidates · q, n_candidates · q)
+    """
+
+    query_map: QueryMap
+    mean: FloatArray
+    covariance: FloatArray
+
+    def contrast(
+        self, features: NDArray[Any], candidate: IntArray, baseline: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Mean and variance of ψ_candidate − ψ_baseline at rows, each (n,)."""
+        mean, variance = np.empty(len(features)), np.empty(len(features))
+        factor = _factor(self.covariance)
+        for start in range(0, len(features), _CHUNK):
+            at = slice(start, start + _CHUNK)
+            mapped = self.query_map.transform(features[at])
+            u = contrast_rows(mapped, candidate[at], baseline[at], len(self.mean))
+            mean[at] = u @ self.mean.ravel()
+            variance[at] = ((u @ factor) ** 2).sum(axis=1)
+        return mean, variance
+
+    def predict(self, features: NDArray[Any]) -> GainEstimate:
+        """Gains over the reference model, mean and std of shape (n, n_candidates)."""
+        return PosteriorScorer(self.state()).predict(features)
+
+    def state(self) -> ModelState:
+        """State of kind "posterior"."""
+        n_candidates, q = self.mean.shape
+        blocks = [
+            self.covariance[m * q : (m + 1) * q, m * q : (m + 1) * q] for m in range(n_candidates)
+        ]
+        mapped = self.query_map.state()
+        return ModelState(
+            kind="posterior",
+            config={"map": mapped.config, "single": False},
+            arrays={f"map.{name}": array for name, array in mapped.arrays.items()}
+            | {"mean": self.mean}
+            | {f"factor.{m}": _factor(block) for m, block in enumerate(blocks)},
+        )
+
+
+class PosteriorScorer:
+    """Scores a :class:`GainPosterior` from its state, with NumPy alone."""
+
+    def __init__(self, state: ModelState) -> None:
+        prefix = "map."
+        self._map = QueryMap.restore(
+            ModelState(
+                kind="query_map",
+                config=state.config["map"],
+                arrays={
+                    name.removeprefix(prefix): array
+                    for name, array in state.arrays.items()
+                    if name.startswith(prefix)
+                },
+            )
+        )
+        self._mean = np.asarray(state.arrays["mean"], dtype=np.float64)
+        self._factors = [state.arrays[f"factor.{m}"] for m in range(len(self._mean))]
+        self._single = bool(state.config["single"])
+
+    def predict(self, features: NDArray[Any]) -> GainEstimate:
+        """ψ̂ and its standard deviation: (n, n_candidates), or (n,) for a single gain."""
+        mean = np.empty((len(features), len(self._mean)))
+        std = np.empty_like(mean)
+        for start in range(0, len(features), _CHUNK):
+            at = slice(start, start + _CHUNK)
+            v = self._map.transform(features[at])
+            if len(self._mean) > 1:
+                v = _scaled(v)
+            mean[at] = v @ self._mean.T
+            for m, factor in enumerate(self._factors):
+                spread = v @ factor
+                std[at, m] = np.sqrt(np.einsum("ij,ij->i", spread, spread))
+        if self._single:
+            return GainEstimate(mean=mean[:, 0], std=std[:, 0])
+        return GainEstimate(mean=mean, std=std)
+
+
+def _factor(covariance: FloatArray) -> FloatArray:
+    """F with F F' = covariance, without the directions that are certain."""
+    values, vectors = np.linalg.eigh(covariance)
+    keep = values > 1e-7 * max(float(values[-1]), 1e-300)
+    factor: FloatArray = vectors[:, keep] * np.sqrt(values[keep])
+    return factor
