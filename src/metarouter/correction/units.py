@@ -77,9 +77,7 @@ def source_units(table: GainTable) -> SourceUnits:
     """Average the labels of each query and source."""
     features = table.row_features()
     text = _text_codes(table)[table.query]
-    _, first, unit = np.unique(
-        2 * text + table.is_gold, return_index=True, return_inverse=True
-    )
+    _, first, unit = np.unique(2 * text + table.is_gold, return_index=True, return_inverse=True)
     return SourceUnits(
         query=text[first],
         is_gold=table.is_gold[first],
