@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from metarouter.errors import DataError
 from metarouter.types import FloatArray, IntArray, ModelState
 
-__all__ = ["BASES", "CURVES", "QueryMap", "learn_query_map"]
+__all__ = ["BASES", "CURVES", "FoldedMap", "QueryMap", "learn_query_map"]
 
 BASES = ("linear", "rbf5", "rbf12", "linear+rbf5", "linear+rbf12")
 CURVES = ("rbf5", "rbf12")
@@ -84,6 +84,36 @@ class QueryMap:
                 blocks.append(near @ self.whitening[part] - self.offset[part])
         return np.hstack(blocks)
 
+    def fold(self, weights: FloatArray) -> FoldedMap:
+        """The map x ↦ v(x)'weights, shape (n, k), with everything linear multiplied out.
+
+        `weights` has shape (dim, k). Scoring one query is several times faster
+        than ``transform(x) @ weights``.
+        """
+        linear = np.zeros((len(self.mean), weights.shape[1]))
+        constant = weights[0].copy()
+        curved: list[tuple[FloatArray, FloatArray, float, FloatArray]] = []
+        start = 1
+        for part in self.parts:
+            block = weights[start : start + self._width(part)]
+            start += self._width(part)
+            if part == "linear":
+                linear += self.scale * (self.rotation @ block)
+                constant -= self.mean @ linear
+            else:
+                landmarks = self.landmarks[part]
+                constant -= self.offset[part] @ block
+                near = self.rotation[:, : landmarks.shape[1]]
+                curved.append(
+                    (
+                        near,
+                        landmarks + self.mean @ near,
+                        self.precision[part],
+                        self.whitening[part] @ block,
+                    )
+                )
+        return FoldedMap(linear=linear, constant=constant, curved=tuple(curved))
+
     def state(self) -> ModelState:
         """Arrays of kind "query_map"."""
         arrays: dict[str, NDArray[Any]] = {"mean": self.mean, "rotation": self.rotation}
@@ -121,6 +151,30 @@ class QueryMap:
         return int(block.shape[1])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldedMap:
+    """A :class:`QueryMap` followed by a linear map, ready to score."""
+
+    linear: FloatArray  # (d, k)
+    constant: FloatArray  # (k,)
+    curved: tuple[tuple[FloatArray, FloatArray, float, FloatArray], ...]
+
+    def __call__(self, X: NDArray[Any]) -> FloatArray:
+        """Scores of rows of features (n, d), shape (n, k)."""
+        if X.ndim != 2 or X.shape[1] != len(self.linear):
+            raise DataError(
+                f"features of shape {X.shape}; allowed: (n, {len(self.linear)}), as in training"
+            )
+        X = X.astype(np.float64, copy=False)
+        scores = X @ self.linear
+        scores += self.constant
+        for rotation, landmarks, precision, weights in self.curved:
+            squared = _distances(X @ rotation, landmarks)
+            squared *= -precision
+            scores += np.exp(squared, out=squared) @ weights
+        return scores
+
+
 def learn_query_map(
     X: NDArray[Any],
     bases: Sequence[str] = BASES,
@@ -151,6 +205,8 @@ def learn_query_map(
     rotation = np.linalg.eigh(_gram(sample - mean))[1][:, ::-1][:, :max_dim]
     components = (sample - mean) @ rotation
     parts = tuple(dict.fromkeys(part for name in bases for part in name.split("+")))
+    if "linear" not in parts:  # only the components that a kernel looks at are needed
+        rotation = rotation[:, : max(int(part[3:]) for part in parts)]
     learned = {
         part: _learn_rbf(components[:, : int(part[3:])], rng, max_dim)
         for part in parts
@@ -158,7 +214,8 @@ def learn_query_map(
     }
     return QueryMap(
         mean=mean,
-        rotation=rotation,
+        # Contiguous, as arrays read back from a file are: so both predict the same bits.
+        rotation=np.ascontiguousarray(rotation),
         scale=1.0 / (_size(components) or 1.0),
         parts=parts,
         landmarks={part: each[0] for part, each in learned.items()},
@@ -181,7 +238,7 @@ def _learn_rbf(
     mapped = _kernel(components, landmarks, precision) @ whitening
     offset = mapped.mean(axis=0)
     size = _size(mapped - offset) or 1.0
-    return landmarks, precision, whitening / size, offset / size
+    return landmarks, precision, np.ascontiguousarray(whitening / size), offset / size
 
 
 def _kernel(components: FloatArray, landmarks: FloatArray, precision: float) -> FloatArray:
@@ -191,9 +248,10 @@ def _kernel(components: FloatArray, landmarks: FloatArray, precision: float) -> 
 
 
 def _distances(A: FloatArray, B: FloatArray) -> FloatArray:
-    squares = (A**2).sum(axis=1)[:, None] + (B**2).sum(axis=1)[None, :] - 2 * A @ B.T
-    result: FloatArray = np.maximum(squares, 0.0)
-    return result
+    squares: FloatArray = A @ (-2.0 * B.T)
+    squares += np.einsum("ij,ij->i", A, A)[:, None]
+    squares += np.einsum("ij,ij->i", B, B)
+    return np.maximum(squares, 0.0, out=squares)
 
 
 def _gram(rows: FloatArray) -> FloatArray:

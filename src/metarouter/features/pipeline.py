@@ -198,11 +198,11 @@ class FeaturePipeline:
         ]
         self._offset = joint.offset
         self.explained_variance_ = joint.variance
-        self._curves = None
-        if self.curvature > 0:
-            self._curves = learn_query_map(
-                self._linear(sample), CURVES, seed=self.seed, max_dim=_CURVE_COMPONENTS
-            )
+        self._keep_curves(
+            learn_query_map(self._linear(sample), CURVES, seed=self.seed, max_dim=_CURVE_COMPONENTS)
+            if self.curvature > 0
+            else None
+        )
         return self
 
     @property
@@ -227,11 +227,15 @@ class FeaturePipeline:
 
     def _transform_chunk(self, texts: Sequence[str]) -> NDArray[np.float32]:
         linear = self._linear(texts)
-        if self._curves is None:
+        if self._curved is None:
             return linear
-        size = np.sqrt(self.curvature * linear.shape[1])
-        curved = self._curves.transform(linear)[:, 1:] * size
-        return np.hstack([linear, curved.astype(np.float32)])
+        return np.hstack([linear, self._curved(linear).astype(np.float32)])
+
+    def _keep_curves(self, curves: QueryMap | None) -> None:
+        self._curves, self._curved = curves, None
+        if curves is not None:
+            size = np.sqrt(self.curvature * len(self._offset))
+            self._curved = curves.fold(size * np.eye(curves.dim)[:, 1:])
 
     def _linear(self, texts: Sequence[str]) -> NDArray[np.float32]:
         out = np.tile(self._offset, (len(texts), 1))
@@ -276,8 +280,8 @@ class FeaturePipeline:
         curves: Mapping[str, Any] | None,
     ) -> Self:
         self._blocks = blocks
-        self._curves = None if curves is None else _loaded_curves(curves, arrays)
         self._offset = arrays["offset"]
+        self._keep_curves(None if curves is None else _loaded_curves(curves, arrays))
         self.explained_variance_ = arrays["explained_variance"]
         return self
 

@@ -17,7 +17,7 @@ __all__ = ["LEVEL_SCALE", "GainPosterior", "PosteriorScorer", "contrast_rows"]
 LEVEL_SCALE = 2.0
 """In a pool, prior standard deviation of a model's level over that of its slope."""
 
-_CHUNK = 32_768
+_CHUNK = 8_192
 
 
 def contrast_rows(
@@ -107,7 +107,7 @@ class PosteriorScorer:
 
     def __init__(self, state: ModelState) -> None:
         prefix = "map."
-        self._map = QueryMap.restore(
+        query_map = QueryMap.restore(
             ModelState(
                 kind="query_map",
                 config=state.config["map"],
@@ -118,23 +118,26 @@ class PosteriorScorer:
                 },
             )
         )
-        self._mean = np.asarray(state.arrays["mean"], dtype=np.float64)
-        self._factors = [state.arrays[f"factor.{m}"] for m in range(len(self._mean))]
+        means = np.asarray(state.arrays["mean"], dtype=np.float64)
+        # Column 0 of a candidate's scores is its mean, the others span its variance.
+        self._folded = []
+        for m, mean in enumerate(means):
+            weights = np.column_stack([mean, state.arrays[f"factor.{m}"]])
+            if len(means) > 1:
+                weights[0] *= LEVEL_SCALE
+            self._folded.append(query_map.fold(weights))
         self._single = bool(state.config["single"])
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation: (n, n_candidates), or (n,) for a single gain."""
-        mean = np.empty((len(features), len(self._mean)))
+        mean = np.empty((len(features), len(self._folded)))
         std = np.empty_like(mean)
-        for start in range(0, len(features), _CHUNK):
+        for start in range(0, max(len(features), 1), _CHUNK):
             at = slice(start, start + _CHUNK)
-            v = self._map.transform(features[at])
-            if len(self._mean) > 1:
-                v = _scaled(v)
-            mean[at] = v @ self._mean.T
-            for m, factor in enumerate(self._factors):
-                spread = v @ factor
-                std[at, m] = np.sqrt(np.einsum("ij,ij->i", spread, spread))
+            for m, folded in enumerate(self._folded):
+                scores = folded(features[at])
+                mean[at, m] = scores[:, 0]
+                std[at, m] = np.sqrt(np.einsum("ij,ij->i", scores[:, 1:], scores[:, 1:]))
         if self._single:
             return GainEstimate(mean=mean[:, 0], std=std[:, 0])
         return GainEstimate(mean=mean, std=std)

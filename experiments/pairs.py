@@ -1,0 +1,133 @@
+"""Compare correctors on the fourteen real pairs of ``data/pairs``.
+
+    ./run python experiments/pairs.py --data ../shared/data --seeds 20 --out results/pairs
+
+Every pair is one ``metarouter compare`` with gold labels for n of the training
+prompts and votes for the rest; the study can be interrupted and goes on where
+it stopped. The summary pairs methods by (pair, seed, n_gold). Intervals are
+over pairs (bootstrap of pairs, then of seeds within pairs), because prompts and
+seeds are shared by all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from metarouter.evaluation.experiment import compare
+
+YARDSTICKS = (
+    "gold_only",
+    "preference_only",
+    "none",
+    "mean_shift",
+    "r",
+    "dr",
+    "x",
+    "published_r",
+    "published_dr",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("results/pairs"))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--n-gold", default="50,100,250,500")
+    parser.add_argument(
+        "--correctors",
+        default="gold_only,preference_only,none,mean_shift,r,dr,x,two_fidelity,auto,all_gold",
+    )
+    parser.add_argument("--gain-models", default="ridge")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    records = []
+    for folder in sorted(p for p in (arguments.data / "pairs").iterdir() if p.is_dir()):
+        premium, cheap = folder.name.split("_vs_")
+        result = compare(
+            folder / "gold.parquet",
+            folder / "preference.parquet",
+            n_gold=[int(n) for n in arguments.n_gold.split(",")],
+            correctors=arguments.correctors.split(","),
+            gain_models=arguments.gain_models.split(","),
+            seeds=arguments.seeds,
+            n_test=500,
+            premium=premium,
+            cheap=cheap,
+            jobs=arguments.jobs,
+            resume=arguments.out / f"{folder.name}.jsonl",
+        )
+        records += [{"pair": folder.name, **record} for record in result.as_records()]
+        print(folder.name, flush=True)
+    (arguments.out / "records.json").write_text(json.dumps(records), encoding="utf-8")
+    summarise(records)
+
+
+def summarise(records: list[dict[str, object]], n_boot: int = 2000) -> None:
+    """Print area × 100 and the ratios of auto to both yardsticks, with intervals."""
+    for gain_model in sorted({str(r["gain_model"]) for r in records}):
+        chosen = [r for r in records if r["gain_model"] == gain_model]
+        for n_gold in sorted({int(str(r["n_gold"])) for r in chosen}):
+            areas = _areas([r for r in chosen if r["n_gold"] == n_gold])
+            _print_size(gain_model, n_gold, areas, n_boot)
+
+
+def _areas(records: list[dict[str, object]]) -> dict[str, np.ndarray]:
+    """Area × 100 by method, shape (pairs, seeds)."""
+    pairs = sorted({str(r["pair"]) for r in records})
+    seeds = sorted({int(str(r["seed"])) for r in records})
+    areas = {
+        name: np.full((len(pairs), len(seeds)), np.nan)
+        for name in dict.fromkeys(str(r["corrector"]) for r in records)
+    }
+    for r in records:
+        at = pairs.index(str(r["pair"])), seeds.index(int(str(r["seed"])))
+        areas[str(r["corrector"])][at] = 100 * float(str(r["efficiency_gain_area"]))
+    return areas
+
+
+def _print_size(
+    gain_model: str, n_gold: int, areas: dict[str, np.ndarray], n_boot: int
+) -> None:
+    means = {name: float(values.mean()) for name, values in areas.items()}
+    fixed = max((name for name in YARDSTICKS if name in areas), key=lambda name: means[name])
+    to_fixed = _ratio_interval(areas, [fixed], n_boot)
+    to_hindsight = _ratio_interval(areas, [n for n in YARDSTICKS if n in areas], n_boot)
+    shown = " ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    print(f"{gain_model} n_gold={n_gold}: {shown}")
+    print(f"  auto / best fixed ({fixed}): {to_fixed}   auto / hindsight: {to_hindsight}")
+    for rival in ("gold_only", "none"):
+        if rival in areas:
+            difference = (areas["auto"] - areas[rival]).mean(axis=1)
+            error = (areas["auto"] - areas[rival]).std(axis=1, ddof=1) / np.sqrt(
+                areas["auto"].shape[1]
+            )
+            below = int((difference + 1.96 * error < 0).sum())
+            print(f"  pairs where auto is clearly below {rival} (seeds alone): {below}")
+
+
+def _ratio_interval(areas: dict[str, np.ndarray], rivals: list[str], n_boot: int) -> str:
+    stacked = np.stack([areas[name] for name in rivals])  # (rivals, pairs, seeds)
+    auto = areas["auto"]
+
+    def ratio(pairs: np.ndarray, seeds: np.ndarray) -> float:
+        best = stacked[:, pairs][:, :, seeds].mean(axis=2).max(axis=0).mean()
+        return float(auto[pairs][:, seeds].mean() / best)
+
+    n_pairs, n_seeds = auto.shape
+    rng = np.random.default_rng(0)
+    draws = [
+        ratio(rng.integers(n_pairs, size=n_pairs), rng.integers(n_seeds, size=n_seeds))
+        for _ in range(n_boot)
+    ]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return f"{ratio(np.arange(n_pairs), np.arange(n_seeds)):.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()
