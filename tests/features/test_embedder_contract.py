@@ -155,5 +155,5 @@ def test_a_plugin_is_found_by_its_entry_point(prompts: list[str]) -> None:
     assert "initials" in embedder_names()
     pipeline = make_pipeline("initials+surface", n_components=5).fit(prompts)
     X = load_pipeline(pipeline.state()).transform(prompts)
-    assert X.shape == (len(prompts), 5)
+    assert X.shape == (len(prompts), pipeline.dim)
     np.testing.assert_array_equal(X, pipeline.transform(prompts))

@@ -33,15 +33,36 @@ def fitted(prompts: list[str]) -> FeaturePipeline:
 def test_features_of_the_training_texts_are_their_principal_components(
     name: str, prompts: list[str]
 ) -> None:
-    """Centred, uncorrelated, ordered, with the stated variances, which average 1."""
+    """The linear ones: centred, uncorrelated, ordered, their stated variances average 1."""
     pipeline = make_pipeline(name, n_components=10).fit(prompts)
-    X = pipeline.transform(prompts).astype(np.float64)
+    X = pipeline.transform(prompts)[:, :10].astype(np.float64)
     covariance = np.cov(X.T, bias=True)
     np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(covariance, np.diag(pipeline.explained_variance_), atol=2e-3)
     assert pipeline.explained_variance_.mean() == pytest.approx(1, abs=1e-5)
     assert (np.diff(pipeline.explained_variance_) <= 0).all()
-    assert pipeline.dim == X.shape[1] == 10
+    assert len(pipeline.explained_variance_) == 10
+
+
+def test_curved_features_follow_the_linear_ones(prompts: list[str]) -> None:
+    """Their blocks are centred and have the stated share of the linear features' variance."""
+    pipeline = make_pipeline("static+surface", n_components=10)
+    X = pipeline.fit(prompts).transform(prompts).astype(np.float64)
+    pipeline.curvature = 0.0
+    plain = pipeline.fit(prompts).transform(prompts)
+    np.testing.assert_array_equal(X[:, :10], plain)
+    assert plain.shape[1] == pipeline.dim == 10
+    np.testing.assert_allclose(X[:, 10:].mean(axis=0), 0, atol=1e-5)
+    # Two blocks, of kernels on 5 and on 12 components.
+    assert X[:, 10:].var(axis=0).sum() == pytest.approx(2 * 0.03 * 10, rel=1e-3)
+
+
+def test_a_negative_curvature_is_refused(prompts: list[str]) -> None:
+    pipeline = FeaturePipeline(
+        embedders={"surface": SurfaceFeatures()}, name="surface", curvature=-0.1
+    )
+    with pytest.raises(OptionError, match="curvature"):
+        pipeline.fit(prompts)
 
 
 def components_by_hand(blocks: list[FloatArray], k: int) -> FloatArray:
@@ -66,7 +87,7 @@ def test_equals_a_straight_line_computation(prompts: list[str]) -> None:
     # The pipeline keeps 128 components of a block; this few texts about eight words have fewer.
     assert np.linalg.matrix_rank(static - static.mean(axis=0), tol=1e-4) < 128
     expected = components_by_hand([static, surface], 6)
-    X = make_pipeline("static+surface", n_components=6).fit(prompts).transform(prompts)
+    X = make_pipeline("static+surface", n_components=6).fit(prompts).transform(prompts)[:, :6]
     np.testing.assert_allclose(np.abs(X), np.abs(expected), atol=2e-3)
 
 
@@ -135,8 +156,8 @@ def test_only_a_sample_of_many_texts_is_used_to_fit(prompts: list[str]) -> None:
     assert not np.array_equal(few, pipeline.fit(prompts).explained_variance_)
 
 
-def test_no_more_features_than_the_texts_can_tell(prompts: list[str]) -> None:
-    assert make_pipeline("default").fit(prompts[:5]).dim == 4
+def test_no_more_linear_features_than_the_texts_can_tell(prompts: list[str]) -> None:
+    assert len(make_pipeline("default").fit(prompts[:5]).explained_variance_) == 4
 
 
 @pytest.mark.parametrize("texts", [[], ["one"], ["same"] * 9, ["", " "]])
