@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import DataError, NotFittedError, OptionError
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
 
-__all__ = ["Ridge", "Spectrum", "spectrum"]
+__all__ = ["Moments", "Ridge", "Spectrum", "spectrum"]
 
 _CHUNK = 65_536  # rows a pass, so that a million rows never need a second copy
 _GRID = np.logspace(-6.0, 6.0, 145)  # penalties over the mean eigenvalue
@@ -54,11 +54,14 @@ class Spectrum:
 
     def gcv(self, penalties: FloatArray) -> FloatArray:
         """Generalised cross-validation score of each penalty (lower is better)."""
-        a = self.values[None, :] + penalties[:, None]
-        c2 = self.projection[None, :] ** 2
-        rss = self.total - (c2 * (2 / a - self.values / a**2)).sum(axis=1)
-        df = 1 + (self.values / a).sum(axis=1)
-        result: FloatArray = np.maximum(rss, 0) / np.maximum(1 - df / self.n, 1e-3) ** 2
+        kept = self.values > 1e-12 * self.values.max(initial=0.0)
+        values, c2 = self.values[kept], self.projection[kept] ** 2
+        left = penalties[:, None] / (values + penalties[:, None])  # 1 − leverage of a direction
+        beyond = max(self.total - float((c2 / values).sum()), 0.0)  # what no direction explains
+        rss = beyond + (c2 / values * left**2).sum(axis=1)
+        # Summed from small to large: n − df has no digits left where rows are interpolated.
+        unused = left.sum(axis=1) + (self.n - 1 - len(values))
+        result: FloatArray = rss / (np.maximum(unused, 1e-300) / self.n) ** 2
         return result
 
     def evidence(self, penalties: FloatArray) -> FloatArray:
@@ -85,6 +88,78 @@ class Spectrum:
         rss = self.total - float((self.projection**2 * (2 / a - self.values / a**2)).sum())
         dof = self.n - 1 - float((self.values / a).sum())
         return max(rss, 0.0) / max(dof, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moments:
+    """Weighted sums over rows, from which ridge on any of the columns follows.
+
+    They add up over chunks and subtract over folds, so that a million rows need
+    one pass and no copy. Weights are taken as given: rows of weight 2 count
+    twice.
+    """
+
+    n: int
+    weight_sum: float
+    x_sum: FloatArray  # (d,)
+    y_sum: float
+    gram: FloatArray  # (d, d) Σ w x x'
+    moment: FloatArray  # (d,) Σ w x y
+    total: float  # Σ w y²
+
+    @classmethod
+    def of(cls, X: FloatArray, y: FloatArray, weight: FloatArray) -> Moments:
+        """Sums over the rows X (n, d), y (n,), weight (n,)."""
+        weighted = X * weight[:, None]
+        return cls(
+            n=len(y),
+            weight_sum=float(weight.sum()),
+            x_sum=weighted.sum(axis=0),
+            y_sum=float(weight @ y),
+            gram=X.T @ weighted,
+            moment=weighted.T @ y,
+            total=float(weight @ y**2),
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        return self._combine(other, 1)
+
+    def __sub__(self, other: Moments) -> Moments:
+        return self._combine(other, -1)
+
+    def _combine(self, other: Moments, sign: int) -> Moments:
+        return Moments(
+            n=self.n + sign * other.n,
+            weight_sum=self.weight_sum + sign * other.weight_sum,
+            x_sum=self.x_sum + sign * other.x_sum,
+            y_sum=self.y_sum + sign * other.y_sum,
+            gram=self.gram + sign * other.gram,
+            moment=self.moment + sign * other.moment,
+            total=self.total + sign * other.total,
+        )
+
+    def spectrum(self, columns: IntArray, *, intercept: bool = True) -> Spectrum:
+        """The problem on some columns, with weights rescaled to mean 1.
+
+        Without an intercept nothing is centred.
+        """
+        scale = self.n / self.weight_sum
+        share = float(intercept) / self.weight_sum
+        x_mean, y_mean = self.x_sum[columns] * share, self.y_sum * share
+        gram = self.gram[np.ix_(columns, columns)] - self.weight_sum * np.outer(x_mean, x_mean)
+        moment = self.moment[columns] - self.weight_sum * y_mean * x_mean
+        values, basis = np.linalg.eigh(scale * gram)
+        keep = values > 1e-10 * max(float(values[-1]), 1e-300)
+        return Spectrum(
+            values=values[keep],
+            basis=basis[:, keep],
+            projection=scale * (basis[:, keep].T @ moment),
+            total=max(scale * (self.total - self.weight_sum * y_mean**2), 0.0),
+            n=self.n,
+            x_mean=x_mean,
+            y_mean=y_mean,
+            weight_sum=float(self.n),
+        )
 
 
 def spectrum(X: NDArray[Any], y: FloatArray, weight: FloatArray | None = None) -> Spectrum:
@@ -208,7 +283,10 @@ class Ridge:
     def fit(self, X: NDArray[Any], y: Any, sample_weight: Any = None) -> Self:
         """Fit on rows X (n, d), targets y (n,), precisions `sample_weight` (n,)."""
         weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-        problem = spectrum(np.asarray(X), np.asarray(y, dtype=np.float64), weight)
+        return self.fit_spectrum(spectrum(np.asarray(X), np.asarray(y, dtype=np.float64), weight))
+
+    def fit_spectrum(self, problem: Spectrum) -> Self:
+        """Fit a problem that is diagonal already, as from :meth:`Moments.spectrum`."""
         self.spectrum_ = problem
         self.penalty_ = self._choose(problem)
         self.coef_ = problem.coefficients(self.penalty_)

@@ -1,0 +1,183 @@
+"""Ridge against the textbook, written densely."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metarouter import linear
+from metarouter.errors import DataError, NotFittedError, OptionError
+from metarouter.linear import Ridge, spectrum
+from metarouter.types import FloatArray
+
+Rows = tuple[FloatArray, FloatArray, FloatArray]
+
+SHAPES = pytest.mark.parametrize(("n", "d"), [(40, 6), (12, 30)], ids=["n > d", "n < d"])
+
+
+def make_rows(n: int, d: int, seed: int = 0) -> Rows:
+    """Correlated features, noisy linear targets, weights of mean 1."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) / np.sqrt(d) + 3.0
+    y = X[:, 0] - X[:, 1] + 5.0 + rng.normal(size=n)
+    w = rng.uniform(0.2, 3.0, n)
+    return X, y, w / w.mean()
+
+
+def normal_equations(X: FloatArray, y: FloatArray, w: FloatArray, alpha: float) -> FloatArray:
+    """Intercept and coefficients, the intercept without penalty."""
+    U = np.column_stack([np.ones(len(X)), X])
+    D = alpha * np.eye(U.shape[1])
+    D[0, 0] = 0.0
+    solved = np.linalg.solve(U.T @ (w[:, None] * U) + D, U.T @ (w * y))
+    return np.asarray(solved, dtype=np.float64)
+
+
+@SHAPES
+def test_coefficients_solve_the_normal_equations(n: int, d: int) -> None:
+    X, y, w = make_rows(n, d)
+    model = Ridge(penalty=2.5).fit(X, y, w)
+    assert model.coef_ is not None
+    expected = normal_equations(X, y, w, 2.5)
+    np.testing.assert_allclose(model.coef_, expected[1:], rtol=1e-8, atol=1e-10)
+    assert model.intercept_ == pytest.approx(expected[0])
+    np.testing.assert_allclose(model.predict(X), expected[0] + X @ expected[1:])
+
+
+def generalised_cross_validation(X: FloatArray, y: FloatArray, w: FloatArray, a: float) -> float:
+    """‖√w(y − ŷ)‖² / (1 − tr H / n)², with the hat matrix H from n × n matrices."""
+    n, root = len(y), np.sqrt(w)
+    ones = root / np.linalg.norm(root)  # the intercept, without penalty
+    P = np.eye(n) - np.outer(ones, ones)
+    K = P @ ((X @ X.T) * np.outer(root, root)) @ P
+    left = a * np.linalg.inv(K + a * np.eye(n)) - np.outer(ones, ones)  # I − H
+    return float(np.sum((left @ (root * y)) ** 2) / (np.trace(left) / n) ** 2)
+
+
+@SHAPES
+def test_gcv_is_that_of_the_hat_matrix(n: int, d: int) -> None:
+    """At any penalty, down to where every row is nearly interpolated."""
+    X, y, w = make_rows(n, d)
+    problem = spectrum(X, y, w)
+    alphas = float(problem.values.mean()) * np.array([1e-5, 1e-3, 0.1, 10.0])
+    expected = [generalised_cross_validation(X, y, w, float(alpha)) for alpha in alphas]
+    np.testing.assert_allclose(problem.gcv(alphas), expected, rtol=1e-4)
+
+
+def restricted_likelihood(X: FloatArray, y: FloatArray, w: FloatArray, alpha: float) -> float:
+    """−2 log restricted likelihood with σ² profiled out, from n × n matrices."""
+    n = len(y)
+    C = X @ X.T / alpha + np.diag(1 / w)  # over σ²
+    Ci = np.linalg.inv(C)
+    ones = np.ones(n)
+    information = ones @ Ci @ ones
+    left = y - ones * (ones @ Ci @ y) / information
+    variance = left @ Ci @ left / (n - 1)
+    return float((n - 1) * np.log(variance) + np.linalg.slogdet(C)[1] + np.log(information))
+
+
+@SHAPES
+def test_evidence_is_the_restricted_likelihood(n: int, d: int) -> None:
+    """Up to a constant that does not depend on the penalty."""
+    X, y, w = make_rows(n, d)
+    alphas = np.array([0.1, 1.0, 10.0, 300.0])
+    found = spectrum(X, y, w).evidence(alphas)
+    dense = np.array([restricted_likelihood(X, y, w, float(alpha)) for alpha in alphas])
+    np.testing.assert_allclose(found - found[0], dense - dense[0], atol=1e-7)
+
+
+@SHAPES
+def test_the_penalty_chosen_is_the_best_of_the_grid(n: int, d: int) -> None:
+    """Over the grid of penalties, by the dense formulas of either criterion."""
+    X, y, w = make_rows(n, d)
+    grid = spectrum(X, y, w).penalties()
+    likelihood = [restricted_likelihood(X, y, w, float(alpha)) for alpha in grid]
+    assert Ridge().fit(X, y, w).penalty_ == pytest.approx(grid[np.argmin(likelihood)])
+    gcv = [generalised_cross_validation(X, y, w, float(alpha)) for alpha in grid]
+    chosen = Ridge(penalty="gcv").fit(X, y, w).penalty_
+    # Near interpolation the score is flat, so the minimum is compared, not where it is.
+    assert generalised_cross_validation(X, y, w, chosen) == pytest.approx(min(gcv), rel=1e-3)
+
+
+@SHAPES
+def test_std_is_that_of_the_dense_posterior(n: int, d: int) -> None:
+    """σ² u'(U'WU + αD)⁻¹u at any x, also where the training rows have no direction."""
+    X, y, w = make_rows(n, d)
+    model = Ridge(penalty=2.5).fit(X, y, w)
+    new = make_rows(9, d, seed=1)[0]
+    U, V = (np.column_stack([np.ones(len(rows)), rows]) for rows in (X, new))
+    D = 2.5 * np.eye(d + 1)
+    D[0, 0] = 0.0
+    covariance = model.noise_variance_ * np.linalg.inv(U.T @ (w[:, None] * U) + D)
+    expected = np.sqrt(np.einsum("ij,jk,ik->i", V, covariance, V))
+    np.testing.assert_allclose(model.predict_std(new), expected, rtol=1e-7)
+
+
+def test_noise_variance_is_that_of_the_residuals() -> None:
+    """Residual sum of squares over n − tr H for a stated penalty."""
+    X, y, w = make_rows(40, 6)
+    U = np.column_stack([np.ones(40), X]) * np.sqrt(w)[:, None]
+    D = 2.5 * np.eye(7)
+    D[0, 0] = 0.0
+    H = U @ np.linalg.inv(U.T @ U + D) @ U.T
+    residual = (np.eye(40) - H) @ (np.sqrt(w) * y)
+    expected = residual @ residual / (40 - np.trace(H))
+    assert Ridge(penalty=2.5).fit(X, y, w).noise_variance_ == pytest.approx(expected)
+
+
+def test_a_weight_of_two_is_the_row_twice() -> None:
+    """Coefficients of weighted rows equal those of repeated rows."""
+    X, y, _ = make_rows(30, 4)
+    times = np.random.default_rng(3).integers(1, 4, 30)
+    again = np.repeat(np.arange(30), times)
+    # Weights are rescaled to mean 1, and so must the penalty be.
+    weighted = Ridge(penalty=2.0 / times.mean()).fit(X, y, times)
+    repeated = Ridge(penalty=2.0).fit(X[again], y[again])
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-9)
+
+
+def test_rows_of_weight_zero_and_the_unit_of_weights_do_not_count() -> None:
+    X, y, w = make_rows(30, 4)
+    whole = Ridge().fit(np.vstack([X, X[:3] + 9]), np.append(y, [1e6] * 3), np.append(w, [0] * 3))
+    part = Ridge().fit(X, y, 7 * w)
+    np.testing.assert_allclose(whole.predict(X), part.predict(X), rtol=1e-9)
+    np.testing.assert_allclose(whole.predict_std(X), part.predict_std(X), rtol=1e-9)
+
+
+def test_how_many_rows_a_pass_holds_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y, w = make_rows(50, 6)
+    whole = Ridge().fit(X, y, w)
+    monkeypatch.setattr(linear, "_CHUNK", 7)
+    chunked = Ridge().fit(X, y, w)
+    np.testing.assert_allclose(chunked.predict(X), whole.predict(X), rtol=1e-10)
+    assert chunked.penalty_ == pytest.approx(whole.penalty_)
+
+
+def test_pure_noise_is_shrunk_to_the_mean_and_a_clean_trend_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 20))
+    noise = Ridge().fit(X, rng.normal(size=300)).predict(X)
+    clean = Ridge().fit(X, X[:, 0]).predict(X)
+    assert noise.std() < 0.2
+    np.testing.assert_allclose(clean, X[:, 0], atol=1e-3)
+
+
+def test_one_row_predicts_itself() -> None:
+    model = Ridge().fit(np.ones((1, 3)), np.array([2.0]))
+    assert model.predict(np.zeros((1, 3)))[0] == pytest.approx(2.0)
+
+
+def test_misuse_is_refused() -> None:
+    X, y, w = make_rows(10, 2)
+    with pytest.raises(NotFittedError):
+        Ridge().predict(X)
+    with pytest.raises(NotFittedError):
+        Ridge().predict_std(X)
+    with pytest.raises(OptionError, match="penalty"):
+        Ridge(penalty=-1.0).fit(X, y)
+    with pytest.raises(OptionError, match="penalty"):
+        Ridge(penalty="aic").fit(X, y)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="positive weight"):
+        Ridge().fit(X, y, 0 * w)
+    with pytest.raises(DataError, match="ridge got"):
+        Ridge().fit(X, y[:-1])
