@@ -211,7 +211,6 @@ def test_std_is_calibrated_on_draws_from_the_model() -> None:
         U = np.column_stack([np.ones(8), X[n:], f[n:]])
         std = np.sqrt(np.einsum("ij,jk,ik->i", U, posterior.covariance, U))
         inside.append(np.abs(U @ posterior.mean - psi[n:]) < 1.96 * std)
-    print("COV", np.mean(inside))
     assert 0.93 < np.mean(inside) < 0.97
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metarouter.errors import DataError
-from metarouter.gain import label_noise, row_weights
+from metarouter.gain import row_weights
+from metarouter.labels.noise import label_noise
 from metarouter.labels.table import make_gain_table
 
 
@@ -37,35 +38,28 @@ def test_infinite_variance_leaves_a_row_out() -> None:
     assert label_noise(table) == pytest.approx(0.5)
 
 
-def test_noise_is_taken_around_the_mean_of_each_contrast() -> None:
-    """A difference between candidates is not noise."""
+def test_a_row_more_precise_than_a_gold_label_weighs_more() -> None:
+    """Variance −σ²/2 leaves half the variance of a gold label, hence twice the weight."""
     table = make_gain_table(
         queries=list("abcd"),
-        models=("x", "y", "z"),
-        gain=[0.0, 2.0, 100.0, 102.0],
-        candidate=[1, 1, 2, 2],
-        baseline=[0, 0, 0, 0],
-        is_gold=[True] * 4,
+        gain=[0.0, 1.0, 2.0, 9.0],
+        is_gold=[True, True, True, False],
+        variance=[0.0, 0.0, 0.0, -0.5],
     )
-    assert label_noise(table) == pytest.approx(4 / 2)  # four squares of 1, two degrees of freedom
+    np.testing.assert_allclose(row_weights(table), [1, 1, 1, 2])
 
 
-@pytest.mark.parametrize(
-    ("gold", "gain", "variance", "expected"),
-    [
-        ([False, False, False], [0.0, 2.0, 4.0], [1.0, 1.0, 1.0], 4.0),
-        ([True, False, False], [5.0, 0.0, 2.0], [0.0, 1.0, 1.0], 19 / 3),
-        ([True, True, False], [0.1, 0.1, 0.1], [0.0, 0.0, 0.7], 0.7),
-        ([True, True, True], [0.1, 0.1, 0.1], [0.0, 0.0, 0.0], 1.0),
-    ],
-    ids=["no gold", "one gold", "constant labels", "constant gold"],
-)
-def test_noise_falls_back_where_gold_cannot_tell(
-    gold: list[bool], gain: list[float], variance: list[float], expected: float
-) -> None:
-    """Other rows, then the stated variances, then 1 stand in."""
-    table = make_gain_table(queries=list("abc"), gain=gain, is_gold=gold, variance=variance)
-    assert label_noise(table) == pytest.approx(expected)
+@pytest.mark.parametrize("variance", [-1.0, -3.0, np.nan])
+def test_variances_that_leave_nothing_are_refused(variance: float) -> None:
+    """σ² + variance must be positive, and σ² is 1 here."""
+    table = make_gain_table(
+        queries=list("abcd"),
+        gain=[0.0, 1.0, 2.0, 9.0],
+        is_gold=[True, True, True, False],
+        variance=[0.0, 0.0, 0.0, variance],
+    )
+    with pytest.raises(DataError, match="variance"):
+        row_weights(table)
 
 
 def test_negative_weights_are_refused() -> None:

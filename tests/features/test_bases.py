@@ -1,0 +1,116 @@
+"""Feature maps that the gain may live in."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from metarouter.errors import DataError
+from metarouter.features.bases import BASES, QueryMap, learn_query_map
+from metarouter.types import FloatArray, ModelState
+
+
+def make_features(n: int = 200, d: int = 20, seed: int = 0) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)) / np.sqrt(np.arange(1, d + 1)) + 2.0
+
+
+def parts_of(query_map: QueryMap) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    return {part: query_map.columns(part) for part in query_map.parts}
+
+
+def test_every_part_is_centred_and_of_unit_size() -> None:
+    """One prior variance means the same in each part, and the first entry is the level."""
+    X = make_features()
+    query_map = learn_query_map(X, BASES)
+    v = query_map.transform(X)
+    np.testing.assert_array_equal(v[:, 0], 1.0)
+    for columns in parts_of(query_map).values():
+        np.testing.assert_allclose(v[:, columns].mean(axis=0), 0, atol=1e-10)
+        assert (v[:, columns] ** 2).sum(axis=1).mean() == pytest.approx(1.0)
+
+
+def test_parts_follow_each_other_and_a_basis_joins_some() -> None:
+    query_map = learn_query_map(make_features(), BASES)
+    assert query_map.parts == ("linear", "rbf5", "rbf12")
+    joined = np.concatenate(list(parts_of(query_map).values()))
+    np.testing.assert_array_equal(joined, np.arange(1, query_map.dim))
+    np.testing.assert_array_equal(
+        query_map.columns("linear+rbf12"),
+        np.concatenate([query_map.columns("linear"), query_map.columns("rbf12")]),
+    )
+
+
+def test_linear_is_a_rotation_of_the_centred_features() -> None:
+    """Inner products are those of the features, up to one constant."""
+    X = make_features()
+    query_map = learn_query_map(X, ["linear"])
+    centred = X - X.mean(axis=0)
+    v = query_map.transform(X)[:, 1:]
+    expected = centred @ centred.T / (centred**2).sum(axis=1).mean()
+    np.testing.assert_allclose(v @ v.T, expected, atol=1e-10)
+
+
+def test_rbf_is_a_gaussian_kernel_at_its_landmarks() -> None:
+    """With all rows as landmarks the map reproduces the kernel of half the median distance."""
+    X = make_features(n=40, d=6)
+    query_map = learn_query_map(X, ["rbf5"])
+    centred = X - X.mean(axis=0)
+    components = centred @ np.linalg.svd(centred)[2][:5].T
+    squared = ((components[:, None] - components[None]) ** 2).sum(axis=2)
+    kernel = np.exp(-2.0 * squared / np.median(squared))
+    twice_centred = kernel - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None] + kernel.mean()
+    expected = twice_centred / np.trace(twice_centred) * 40
+    v = query_map.transform(X)[:, 1:]
+    np.testing.assert_allclose(v @ v.T, expected, atol=1e-4)
+
+
+def test_the_unit_and_origin_of_features_do_not_matter() -> None:
+    X = make_features()
+    one, other = (learn_query_map(rows, BASES).transform(rows) for rows in (X, 7.0 * X - 3.0))
+    for part in (slice(1, 21), slice(21, None)):
+        np.testing.assert_allclose(
+            other[:, part] @ other[:, part].T, one[:, part] @ one[:, part].T, atol=1e-5
+        )
+
+
+def test_scoring_folded_is_transforming_and_multiplying() -> None:
+    X, new = make_features(), make_features(7, seed=1)
+    for bases in (BASES, ("linear",), ("rbf12",)):
+        query_map = learn_query_map(X, bases)
+        weights = np.random.default_rng(2).normal(size=(query_map.dim, 3))
+        np.testing.assert_allclose(
+            query_map.fold(weights)(new), query_map.transform(new) @ weights, atol=1e-8
+        )
+
+
+def test_a_bound_on_the_width_holds_for_each_part() -> None:
+    query_map = learn_query_map(make_features(), BASES, max_dim=8)
+    assert {len(columns) for columns in parts_of(query_map).values()} == {8}
+
+
+def test_round_trip_gives_the_same_bits() -> None:
+    """Through JSON config and arrays as a file gives them back."""
+    X = make_features()
+    query_map = learn_query_map(X, BASES)
+    state = query_map.state()
+    arrays = {name: np.frombuffer(a.tobytes()).reshape(a.shape) for name, a in state.arrays.items()}
+    config = json.loads(json.dumps(state.config))
+    restored = QueryMap.restore(ModelState(kind=state.kind, config=config, arrays=arrays))
+    np.testing.assert_array_equal(restored.transform(X), query_map.transform(X))
+
+
+@pytest.mark.parametrize(
+    "X", [np.zeros((5, 3)), np.ones((1, 3)), np.eye(2)], ids=["constant", "one row", "two rows"]
+)
+def test_features_without_variety_give_finite_maps(X: FloatArray) -> None:
+    assert np.isfinite(learn_query_map(X, BASES).transform(X)).all()
+
+
+def test_features_of_another_width_are_refused() -> None:
+    query_map = learn_query_map(make_features(), BASES)
+    for X in (np.zeros((3, 19)), np.zeros(20)):
+        with pytest.raises(DataError, match="20"):
+            query_map.transform(X)
