@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from metarouter.artifact import LabelFingerprint, RouterArtifact
 from metarouter.calibration import CalibrationTarget
 from metarouter.correction import FittedGain, learn_gain, make_corrector
+from metarouter.correction.audit import AUDITED, audit_labels
 from metarouter.crossfitted import MIN_GOLD, CrossFitted, cross_fit
 from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
@@ -31,9 +33,10 @@ from metarouter.policy.costs import (
     fit_token_predictor,
 )
 from metarouter.policy.prices import lookup_price, read_prices
+from metarouter.policy.rule import UtilityPolicy
 from metarouter.records import ModelSpec
 from metarouter.router import Router, policy_state, prompt_tokens, query_hash
-from metarouter.types import FloatArray, ModelState
+from metarouter.types import FloatArray, IntArray, ModelState
 
 __all__ = ["FitOptions", "Prices", "fit", "fit_table", "label_fingerprint", "make_cost"]
 
@@ -100,7 +103,8 @@ def fit(
     prices : path or mapping of model to ModelSpec, optional
         Token prices that go before the bundled ones.
     folds : int, default 5
-        Folds of the cross-fitted metrics; 0 leaves them out.
+        Folds of the cross-fitted metrics and of the audit of the labels (bias
+        map, overlap, sensitivity); 0 leaves both out.
     on_bad_row : "error" or "skip", default "error"
     score_range : (low, high), optional
         Range of gold scores, which divides gains.
@@ -245,6 +249,7 @@ def _fit_table(
         "calibration": options.target.as_config() | {"reason": reason},
         "diagnostics": _json_value(diagnostics),
         "labels": None if report is None else _json_value(report.to_dict()),
+        **_audit(table, options, partial(_choices, table, model, cost, w, crossed), crossed),
     }
     artifact = RouterArtifact(
         models=table.models,
@@ -363,6 +368,41 @@ def _price_of_cost(
     gold = crossed.by_query()
     found = target.from_gold(gold.score, gold.gain, costs[gold.query], rng)
     return found.w, found.reason
+
+
+def _audit(
+    table: GainTable,
+    options: FitOptions,
+    choose: Callable[[IntArray], IntArray],
+    crossed: CrossFitted | None,
+) -> dict[str, Any]:
+    """Bias map, overlap and sensitivity of the labels, as JSON values."""
+    if options.folds == 0:
+        return dict.fromkeys(AUDITED, "cannot be told: fitted with folds=0")
+    honest = crossed is not None and table.is_pair
+    found = audit_labels(table, choose=choose if honest else None, seed=options.seed)
+    plain: dict[str, Any] = _json_value(found)
+    return plain
+
+
+def _choices(
+    table: GainTable,
+    model: FittedGain,
+    cost: CostModel,
+    w: float,
+    crossed: CrossFitted | None,
+    queries: IntArray,
+) -> IntArray:
+    """The router's choice for some queries of a pair, out of fold where there is gold."""
+    texts = [table.queries[i] for i in queries]
+    features = _table_features(table)[queries]
+    mean = model.predict(features).mean.reshape(len(queries))
+    if crossed is not None:
+        gold = crossed.by_query()
+        unseen = dict(zip((table.queries[i] for i in gold.query), gold.score, strict=True))
+        mean = np.array([unseen.get(text, own) for text, own in zip(texts, mean, strict=True)])
+    costs = cost.costs(features, prompt_tokens(texts, cost))
+    return UtilityPolicy(models=table.models, w=w).choose(mean, costs)
 
 
 def _rate(spec: ModelSpec, name: str) -> float:

@@ -44,6 +44,7 @@ __all__ = [
     "Nuisances",
     "Sensitivity",
     "benchmark_covariates",
+    "compare_strength",
     "estimate_functional",
     "estimate_sensitivity",
     "fit_nuisances",
@@ -362,12 +363,16 @@ def benchmark_covariates(
     every = range(X.shape[1])
     long = fit(list(every))
     return tuple(
-        _compare(name, long, fit([j for j in every if j not in set(dropped)]))
+        compare_strength(name, long, fit([j for j in every if j not in set(dropped)]))
         for name, dropped in columns.items()
     )
 
 
-def _compare(name: str, long: Functional, short: Functional) -> CovariateStrength:
+def compare_strength(name: str, long: Functional, short: Functional) -> CovariateStrength:
+    """Strength of a group as a confounder, from the functional with it and without it.
+
+    Formulas in :func:`benchmark_covariates`, which also does the fitting.
+    """
     gain_y, gain_d = short.sigma2 - long.sigma2, long.nu2 - short.nu2
     change = short.value - long.value
     product = max(gain_y, 0.0) * max(gain_d, 0.0)

@@ -230,7 +230,7 @@ def _bias_map(
     level: float,
     rng: np.random.Generator,
 ) -> BiasMap:
-    pair = paired_table(table, contrast, rng)
+    pair, _ = paired_table(table, contrast, rng)
     slices = _slices(pair, n_folds, rng)
     told = [part for part in slices if part.estimate is not None]
     joint = _joint(told, pair.n_queries, rng)

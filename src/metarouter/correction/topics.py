@@ -15,7 +15,7 @@ __all__ = ["find_topics"]
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _NAME_WORDS = 3
-_READ_TEXTS = 5_000  # texts read for clusters and names
+_READ_TEXTS = 3_000  # texts read for clusters and names
 
 
 def find_topics(
@@ -66,7 +66,7 @@ def find_topics(
 def _cluster(features: FloatArray, n_topics: int, seed: int) -> IntArray:
     cluster = import_train("sklearn.cluster", "topics of a bias map")
     read = np.random.default_rng(seed).permutation(len(features))[:_READ_TEXTS]
-    model = cluster.KMeans(n_clusters=n_topics, n_init=4, random_state=seed).fit(features[read])
+    model = cluster.KMeans(n_clusters=n_topics, n_init=2, random_state=seed).fit(features[read])
     return np.asarray(model.predict(features), dtype=np.int64)
 
 

@@ -12,12 +12,20 @@ from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["MIN_LABELS", "SourceUnits", "main_contrast", "paired_table", "source_units"]
+__all__ = [
+    "MAX_PLAIN",
+    "MIN_LABELS",
+    "SourceUnits",
+    "main_contrast",
+    "paired_table",
+    "source_units",
+]
 
 MIN_LABELS = 10
 """Fewer queries than this in a source cannot tell of its bias."""
 
-_MAX_PREFERENCE = 20_000
+MAX_PLAIN = 20_000
+"""Queries without gold that are looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -59,22 +67,24 @@ def main_contrast(table: GainTable) -> tuple[int, int] | None:
 
 
 def paired_table(
-    table: GainTable, contrast: tuple[int, int], rng: np.random.Generator
-) -> GainTable:
-    """Rows of one pair of models on at most 20,000 queries without gold.
+    table: GainTable, contrast: tuple[int, int], rng: np.random.Generator, most: int = MAX_PLAIN
+) -> tuple[GainTable, IntArray]:
+    """Rows of one pair of models on at most `most` queries without gold.
 
-    Queries of the same text become one, so that no text counts twice.
+    Returns
+    -------
+    GainTable, and the indices in `table` of its queries.
     """
     about = (table.candidate == contrast[0]) & (table.baseline == contrast[1])
     table = table.rows(about & (table.weight > 0))
     gold = np.unique(table.query[table.is_gold])
-    plain = np.setdiff1d(table.query, gold)
-    plain = rng.permutation(plain)[:_MAX_PREFERENCE]
-    return take_queries(table, np.sort(np.concatenate([gold, plain])))
+    plain = rng.permutation(np.setdiff1d(table.query, gold))[:most]
+    queries = np.sort(np.concatenate([gold, plain]))
+    return take_queries(table, queries), queries
 
 
 def source_units(table: GainTable) -> SourceUnits:
-    """Average the labels of each query and source."""
+    """Average the labels of each query and source; queries of the same text are one."""
     features = table.row_features()
     text = _text_codes(table)[table.query]
     _, first, unit = np.unique(2 * text + table.is_gold, return_index=True, return_inverse=True)

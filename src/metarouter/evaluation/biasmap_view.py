@@ -31,28 +31,29 @@ def view_bias_map(rows: Sequence[Mapping[str, Any]], p_value: float | None) -> B
     rows : one for each slice, with `dimension`, `level`, `n_gold`,
         `n_preference`, `bias`, `low`, `high`; the intervals hold jointly.
         A bias is preference minus gold: positive where the preference labels
-        flatter the premium model.
+        flatter the premium model; None where labels are too few to tell.
     p_value : of the test that the bias is the same everywhere; None if not
         tested.
     """
-    dimensions = list(dict.fromkeys(row["dimension"] for row in rows))
+    told = [row for row in rows if row["bias"] is not None]
+    dimensions = list(dict.fromkeys(row["dimension"] for row in told))
     panel = ForestPanel(
         title="",
         rows=[
             ForestRow(
-                label=f"{row['dimension']}: {row['level']}",
+                label=_label(row),
                 value=row["bias"],
                 low=row["low"],
                 high=row["high"],
                 strong=_is_biased(row),
             )
             for dimension in dimensions
-            for row in rows
+            for row in told
             if row["dimension"] == dimension
         ],
     )
     return BiasMapView(
-        sentence=_sentence(rows, p_value),
+        sentence=_sentence(told, p_value),
         picture=draw_forest(
             "Bias of the preference labels by slice, with simultaneous intervals",
             [panel],
@@ -68,16 +69,32 @@ def view_bias_map(rows: Sequence[Mapping[str, Any]], p_value: float | None) -> B
 
 
 def _is_biased(row: Mapping[str, Any]) -> bool:
-    return bool(row["low"] > 0 or row["high"] < 0)
+    return row["bias"] is not None and bool(row["low"] > 0 or row["high"] < 0)
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return "all queries" if row["dimension"] == "all" else f"{row['dimension']}: {row['level']}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"[{signed(row['low'])}, {signed(row['high'])}]"
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]], p_value: float | None) -> str:
-    biased = sum(map(_is_biased, rows))
-    found = (
-        f"The preference labels are biased in {biased} of {len(rows)} slices."
-        if biased
-        else f"No bias of the preference labels is shown in any of {len(rows)} slices."
+    whole = [row for row in rows if row["dimension"] == "all"]
+    slices = [row for row in rows if row["dimension"] != "all"]
+    biased = sum(map(_is_biased, slices))
+    found = "".join(
+        f"Over all queries preference minus gold is {signed(row['bias'])} {_interval(row)}. "
+        for row in whole
     )
+    if slices:
+        found += (
+            f"The preference labels are biased in {biased} of {len(slices)} slices."
+            if biased
+            else f"No bias of the preference labels is shown in any of {len(slices)} slices."
+        )
+    found = found.strip()
     if p_value is None:
         return found
     shown = "p\u00a0<\u00a00.001" if p_value < 0.001 else f"p\u00a0=\u00a0{p_value:.3f}"
@@ -96,11 +113,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         columns=("slice", "gold labels", "preference labels", "bias", "interval"),
         rows=tuple(
             (
-                f"{row['dimension']}: {row['level']}",
+                _label(row),
                 f"{row['n_gold']:,}",
                 f"{row['n_preference']:,}",
-                signed(row["bias"]),
-                f"[{signed(row['low'])}, {signed(row['high'])}]",
+                "too few" if row["bias"] is None else signed(row["bias"]),
+                "" if row["bias"] is None else _interval(row),
             )
             for row in rows
         ),

@@ -131,6 +131,8 @@ def _evaluation_context(evaluation: Evaluation) -> dict[str, Any]:
         "diagnostics": _diagnostics(facts),
         "bias": _bias(_found(facts, "bias_map")),
         "overlap": _overlap(_found(facts, "overlap")),
+        "untold": {name: _untold(_found(facts, name)) for name in ("bias_map", "overlap")},
+        "sensitivity": _sensitivity(_found(facts, "sensitivity")),
         "examples": _examples(evaluation.examples),
         "limits": evaluation.limits,
         **_curve_parts(evaluation),
@@ -441,8 +443,13 @@ def _found(facts: Mapping[str, Any], name: str) -> Any:
     return facts.get(name) or (facts.get("diagnostics") or {}).get(name)
 
 
-def _bias(bias_map: Mapping[str, Any] | None) -> Any:
-    if not bias_map:
+def _untold(found: Any) -> str:
+    """Why a router does not tell, where it says so."""
+    return f"{found}." if isinstance(found, str) else ""
+
+
+def _bias(bias_map: Mapping[str, Any] | str | None) -> Any:
+    if not bias_map or isinstance(bias_map, str):
         return None
     return view_bias_map(bias_map["rows"], bias_map.get("p_value"))
 
@@ -462,9 +469,9 @@ _OVERLAP = {
 }
 
 
-def _overlap(overlap: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _overlap(overlap: Mapping[str, Any] | str | None) -> dict[str, Any] | None:
     """Flat numbers as a table; warnings as the sentence."""
-    if not overlap:
+    if not overlap or isinstance(overlap, str):
         return None
     warnings = overlap.get("warnings") or ()
     cells = {
@@ -479,6 +486,23 @@ def _overlap(overlap: Mapping[str, Any] | None) -> dict[str, Any] | None:
             rows=tuple((name, cell) for name, cell in cells.items() if cell),
         ),
     }
+
+
+_SENSITIVITY = {
+    "mean_bias": "Mean bias of the preference labels, preference minus gold",
+    "routing_value": "Gold gain of routing above as many premium calls at random",
+}
+
+
+def _sensitivity(found: Mapping[str, Any] | str | None) -> list[str]:
+    """One sentence for each conclusion that a hidden cause could overturn."""
+    if not found or isinstance(found, str):
+        return []
+    return [
+        f"{title}: {part['sentence'] if isinstance(part, Mapping) else part}"
+        for name, title in _SENSITIVITY.items()
+        if (part := found.get(name))
+    ]
 
 
 def _overlap_cell(value: object) -> str:
