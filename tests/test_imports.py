@@ -90,6 +90,7 @@ def _run(program: str) -> dict[str, object]:
     return result
 
 
+@pytest.mark.speed
 def test_importing_the_package_imports_nothing_else_and_is_fast() -> None:
     """`import metarouter` takes under 0.1 s of processor time and loads no other library."""
     result = _run(

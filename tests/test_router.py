@@ -219,6 +219,7 @@ _FORBIDDEN = (
 )
 
 
+@pytest.mark.speed
 def test_serving_needs_no_training_library(saved: Path) -> None:
     """Loading and routing import none of them, and loading takes under 0.2 s."""
     program = f"""
@@ -241,6 +242,7 @@ print(json.dumps({{"found": found, "seconds": seconds}}))
     assert result["seconds"] < 0.2
 
 
+@pytest.mark.speed
 def test_a_decision_takes_well_under_two_milliseconds(router: Router, world: World) -> None:
     """A loose bound that only a blunder breaks; `bench decision` gives the figure."""
     queries = list(world.test.queries)

@@ -180,6 +180,7 @@ def test_a_row_scores_the_same_alone_as_in_a_batch(name: str) -> None:
     np.testing.assert_allclose([e.std[0] for e in alone], batch.std, rtol=1e-7)
 
 
+@pytest.mark.speed
 def test_two_thousand_rows_fit_in_reasonable_time_and_are_learned(name: str) -> None:
     """2,000 rows of 64 features take less than 20 s of processor time."""
     features, gain, truth = make_rows(2_000, d=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import timeit
 
 import numpy as np
@@ -87,10 +88,16 @@ def test_what_bound_the_decision() -> None:
     assert "USD" in held_back.reason
 
 
+@pytest.mark.speed
 def test_one_decision_takes_microseconds() -> None:
-    """The serving path stays below 30 µs a query (best of five runs)."""
+    """The serving path stays below 30 µs of processor time a query (best of five runs)."""
     policy = UtilityPolicy(models=("cheap", "premium"), w=0.1)
-    runs = timeit.repeat(lambda: policy.decide_one([0.2], [0.1], [0.0, 1.0]), number=500, repeat=5)
+    runs = timeit.repeat(
+        lambda: policy.decide_one([0.2], [0.1], [0.0, 1.0]),
+        timer=time.process_time,
+        number=500,
+        repeat=5,
+    )
     assert min(runs) / 500 < 30e-6
 
 
