@@ -156,7 +156,8 @@ class Evidence:
         fixed[1] = judge
         if level >= 0:
             fixed[0, level] = 1.0
-        means, spread = np.zeros((len(self.hypotheses), p)), np.zeros((p, p))
+        means = np.zeros((len(self.hypotheses), p))
+        rows = np.zeros((len(self.hypotheses), 2, p))  # their squares are the spread of b and ρ
         for i, h in enumerate(self.hypotheses):
             rotated, solution = self.rotated[h.basis], self._solve(h)
             coef, loadings, at = solution.coef[0], solution.loadings[0], columns[h.basis]
@@ -165,7 +166,10 @@ class Evidence:
             means[i, at] += rotated.basis @ (loadings[:, 2] - loadings[:, :2] @ coef)
             left = fixed.copy()
             left[:, at] -= loadings[:, :2].T @ rotated.basis.T
-            spread += weight * left.T @ solution.covariance[0] @ left
+            values, vectors = np.linalg.eigh(solution.covariance[0])
+            rows[i] = (vectors * np.sqrt(weight * np.maximum(values, 0.0))).T @ left
+        stacked = rows.reshape(-1, p)
+        spread = stacked.T @ stacked
         for index, at in enumerate(columns):
             spread[np.ix_(at, at)] += self._basis_spread(index)
         share = np.array([h.weight for h in self.hypotheses])

@@ -8,6 +8,7 @@ that holds every doubt: about the judge, the kernel, the noise and the function.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -20,15 +21,15 @@ from metarouter.features.bases import BASES, QueryMap, learn_query_map
 from metarouter.gain.posterior import GainPosterior, contrast_rows
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
-from metarouter.linear import Ridge
+from metarouter.linear import Moments, Ridge
 from metarouter.types import FloatArray, IntArray
 
 __all__ = ["EvidenceCorrector"]
 
 _CHUNK = 32_768
 _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
+_JUDGE_BASES = ("linear", "rbf12", "linear+rbf12")  # thousands of labels: the wider ones
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
-_CHOICE_ROWS = 20_000  # rows on which the basis of the preference model is chosen
 
 
 @dataclass
@@ -157,21 +158,26 @@ class EvidenceCorrector:
         design: FloatArray,
     ) -> tuple[FloatArray, FloatArray | None, float]:
         """Coefficients of f, f at the gold rows out of fold, and its spread."""
-        nothing = np.zeros(design.shape[1])
         if len(preference) < 2 or not preference.gain.std():
-            return nothing, None, 0.0
-        chosen = _choose_basis(query_map, columns, preference, self.seed)
-        judge, spread = _fit_judge(query_map, chosen, preference)
-        at_gold = design @ judge
-        shared = np.isin(gold.query, preference.query)
-        if shared.any():
-            fold_of = np.random.default_rng(self.seed).integers(self.n_folds, size=gold.n_queries)
-            for fold in range(self.n_folds):
-                rows = shared & (fold_of[gold.query] == fold)
-                kept = preference.rows(fold_of[preference.query] != fold)
-                if rows.any() and len(kept) > 1:
-                    at_gold[rows] = design[rows] @ _fit_judge(query_map, chosen, kept)[0]
-        return judge, at_gold, spread
+            return np.zeros(design.shape[1]), None, 0.0
+        candidates = [
+            each
+            for basis, each in zip(self.bases, columns, strict=True)
+            if basis in _JUDGE_BASES or len(columns) == 1
+        ]
+        fold = _folds(gold, preference, self.n_folds, self.seed)
+        parts = _judge_moments(query_map, preference, fold)
+        whole = functools.reduce(Moments.__add__, parts.values())
+        judges = np.arange(design.shape[1], len(whole.x_sum))
+        fits = [_fit_judge(whole, each, judges) for each in candidates]
+        best = int(np.argmin([fit.score for fit in fits]))
+        at_gold = design @ fits[best].coef
+        for k, part in parts.items():
+            rows = fold[gold.query] == k
+            if k >= 0 and rows.any() and whole.n - part.n > 1:
+                out_of_fold = _fit_judge(whole - part, candidates[best], judges)
+                at_gold[rows] = design[rows] @ out_of_fold.coef
+        return fits[best].coef, at_gold, fits[best].spread
 
     def _describe(self, evidence: Evidence, n_gold: int, n_preference: int) -> dict[str, Any]:
         return {
@@ -199,51 +205,59 @@ def _basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArr
     return np.concatenate([inner + m * query_map.dim for m in range(n_candidates)])
 
 
-def _choose_basis(
-    query_map: QueryMap, columns: Sequence[IntArray], preference: GainTable, seed: int
-) -> IntArray:
-    """Columns of the basis with the best evidence on the preference labels."""
-    rng = np.random.default_rng(seed)
-    if len(preference) > _CHOICE_ROWS:
-        preference = preference.rows(rng.choice(len(preference), _CHOICE_ROWS, replace=False))
-    design = _design(query_map, preference)
-    scores = []
-    for each in columns:
-        model = Ridge().fit(design[:, each], preference.gain, preference.weight)
-        assert model.spectrum_ is not None  # noqa: S101 - set by fit
-        scores.append(float(model.spectrum_.evidence(np.array([model.penalty_]))[0]))
-    return columns[int(np.argmin(scores))]
+def _folds(gold: GainTable, preference: GainTable, n_folds: int, seed: int) -> IntArray:
+    """Fold of each query that both sources label, −1 for the others."""
+    shared = np.intersect1d(gold.query, preference.query)
+    fold = np.full(gold.n_queries, -1)
+    fold[np.random.default_rng(seed).permutation(shared)] = np.arange(len(shared)) % n_folds
+    return fold
 
 
-def _fit_judge(
-    query_map: QueryMap, columns: IntArray, preference: GainTable
-) -> tuple[FloatArray, float]:
-    """Ridge of preference gains on one basis, and the spread of its predictions.
+def _judge_moments(
+    query_map: QueryMap, preference: GainTable, fold: IntArray
+) -> dict[int, Moments]:
+    """Sums over the preference rows of each fold, with a level for each judge.
 
     Judges get a level each, so that a lenient one on hard queries does not
     pass for a gain of those queries.
     """
-    n_candidates = len(preference.models) - 1
-    judges = _judge_levels(preference)
-    design = np.empty((len(preference), len(columns) + judges.shape[1]), dtype=np.float32)
-    for start in range(0, len(preference), _CHUNK):
-        at = slice(start, start + _CHUNK)
-        part = preference.rows(np.arange(len(preference))[at])
-        design[at, : len(columns)] = _design(query_map, part)[:, columns]
-    design[:, len(columns) :] = judges
-    model = Ridge().fit(design, preference.gain, preference.weight)
-    assert model.coef_ is not None  # noqa: S101 - set by fit
-    judge = np.zeros(query_map.dim * n_candidates)
-    judge[columns] = model.coef_[: len(columns)]
-    if n_candidates == 1:
-        judge[0] = model.intercept_
-    predicted = design[:, : len(columns)] @ judge[columns]
-    return judge, float(predicted.std())
-
-
-def _judge_levels(preference: GainTable) -> FloatArray:
     present = np.unique(preference.judge)
-    if len(present) < 2:
-        return np.zeros((len(preference), 0))
-    levels: FloatArray = (preference.judge[:, None] == present).astype(np.float64)
-    return np.asarray(levels - levels.mean(axis=0), dtype=np.float64)
+    present = present if len(present) > 1 else present[:0]
+    share = (preference.judge[:, None] == present).mean(axis=0)
+    found: dict[int, Moments] = {}
+    for k in np.unique(fold[preference.query]):
+        rows = np.flatnonzero(fold[preference.query] == k)
+        for start in range(0, len(rows), _CHUNK):
+            part = preference.rows(rows[start : start + _CHUNK])
+            levels = (part.judge[:, None] == present) - share
+            X = np.hstack([_design(query_map, part), levels])
+            moments = Moments.of(X, part.gain, part.weight)
+            found[int(k)] = found[int(k)] + moments if int(k) in found else moments
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Judge:
+    """The preference model on one basis: f(x) = u(x)'coef."""
+
+    coef: FloatArray
+    spread: float  # standard deviation of f over the preference rows
+    score: float  # lower is better
+
+
+def _fit_judge(moments: Moments, columns: IntArray, judges: IntArray) -> _Judge:
+    at = np.concatenate([columns, judges])
+    is_pair = 0 not in columns  # whose level is entry 0; a pool's bases hold the levels
+    problem = moments.spectrum(at, intercept=is_pair)
+    model = Ridge().fit_spectrum(problem)
+    assert model.coef_ is not None  # noqa: S101 - set by the fit
+    coef = np.zeros(len(moments.x_sum) - len(judges))
+    coef[columns] = model.coef_[: len(columns)]
+    if is_pair:
+        coef[0] = model.intercept_
+    rotated = problem.basis[: len(columns)].T @ coef[columns]
+    return _Judge(
+        coef=coef,
+        spread=float(np.sqrt((rotated**2 @ problem.values) / moments.n)),
+        score=float(problem.evidence(np.array([model.penalty_]))[0]),
+    )

@@ -73,13 +73,12 @@ class GainPosterior:
     ) -> tuple[FloatArray, FloatArray]:
         """Mean and variance of ψ_candidate − ψ_baseline at rows, each (n,)."""
         mean, variance = np.empty(len(features)), np.empty(len(features))
-        factor = _factor(self.covariance)
         for start in range(0, len(features), _CHUNK):
             at = slice(start, start + _CHUNK)
             mapped = self.query_map.transform(features[at])
             u = contrast_rows(mapped, candidate[at], baseline[at], len(self.mean))
             mean[at] = u @ self.mean.ravel()
-            variance[at] = ((u @ factor) ** 2).sum(axis=1)
+            variance[at] = np.maximum(np.einsum("ij,ij->i", u @ self.covariance, u), 0.0)
         return mean, variance
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
@@ -144,8 +143,7 @@ class PosteriorScorer:
 
 
 def _factor(covariance: FloatArray) -> FloatArray:
-    """F with F F' = covariance, without the directions that are certain."""
-    values, vectors = np.linalg.eigh(covariance)
-    keep = values > 1e-7 * max(float(values[-1]), 1e-300)
-    factor: FloatArray = vectors[:, keep] * np.sqrt(values[keep])
-    return factor
+    """Lower triangle F with F F' = covariance, up to rounding."""
+    jitter = 1e-10 * max(float(np.diag(covariance).max()), 1e-300)
+    lower = np.linalg.cholesky(covariance + jitter * np.eye(len(covariance)))
+    return np.asarray(lower, dtype=np.float64)
