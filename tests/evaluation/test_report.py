@@ -296,6 +296,32 @@ def test_one_split_is_reported_without_interval() -> None:
     assert "1 splits: intervals rest" in text
 
 
+def test_bias_map_lists_what_is_too_few_to_tell_and_leads_with_all_queries() -> None:
+    whole = bias_rows()[0] | {"dimension": "all", "level": "queries"}
+    few = bias_rows()[0] | dict.fromkeys(("bias", "low", "high"))
+    view = view_bias_map([whole, *bias_rows(), few], p_value=None)
+    assert view.sentence.startswith("Over all queries preference minus gold is −0.300")
+    assert "in 1 of 2 slices" in view.sentence
+    assert view.table.rows[0][0] == "all queries"
+    assert view.table.rows[-1][-2:] == ("too few", "")
+
+
+def test_a_router_that_cannot_tell_of_its_labels_says_why(evaluation: Evaluation) -> None:
+    untold = "cannot be told: 3 queries with gold"
+    facts = {**evaluation.facts, "bias_map": untold, "overlap": untold, "sensitivity": untold}
+    text = render_evaluation_report(replace(evaluation, facts=facts))
+    assert text.count(untold) == 2
+    assert "something hidden" not in text
+
+
+def test_sensitivity_is_told_in_sentences(evaluation: Evaluation) -> None:
+    sensitivity = {"mean_bias": {"sentence": "It takes 5 of it."}, "routing_value": "cannot be"}
+    facts = {**evaluation.facts, "sensitivity": sensitivity}
+    text = render_evaluation_report(replace(evaluation, facts=facts))
+    assert "preference minus gold: It takes 5 of it." in text
+    assert "at random: cannot be" in text
+
+
 def test_bias_map_names_the_slices_that_leave_out_zero() -> None:
     view = view_bias_map(bias_rows(), p_value=0.2)
     assert "biased in 1 of 2 slices" in view.sentence

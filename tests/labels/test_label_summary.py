@@ -119,7 +119,7 @@ def test_agreement_where_the_sources_meet_equals_scipys() -> None:
     np.testing.assert_allclose(
         [agreement.correlation.low, agreement.correlation.high], [interval.low, interval.high]
     )
-    paired = stats.ttest_rel(gold, preference).confidence_interval(0.95)
+    paired = stats.ttest_rel(preference, gold).confidence_interval(0.95)
     np.testing.assert_allclose(
         [agreement.mean_difference.low, agreement.mean_difference.high], [paired.low, paired.high]
     )
@@ -157,9 +157,9 @@ def test_the_bias_of_a_slice_is_the_difference_of_its_mean_gains() -> None:
     part = find_slice(summarise_labels(table), "domain", "maths")
     odd = table.query % 2 == 1
     gold, preference = table.gain[odd & table.is_gold], table.gain[odd & ~table.is_gold]
-    expected = stats.ttest_ind(gold, preference, equal_var=False).confidence_interval(0.95)
+    expected = stats.ttest_ind(preference, gold, equal_var=False).confidence_interval(0.95)
     assert part.bias is not None
-    np.testing.assert_allclose(part.bias.value, gold.mean() - preference.mean())
+    np.testing.assert_allclose(part.bias.value, preference.mean() - gold.mean())
     np.testing.assert_allclose([part.bias.low, part.bias.high], [expected.low, expected.high])
     assert (part.n_gold, part.n_preference) == (60, 150)
     assert part.share_gold == pytest.approx(60 / 150)
@@ -171,7 +171,7 @@ def test_a_judge_is_compared_with_all_gold_labels() -> None:
     gold, votes = table.gain[table.is_gold], table.gain[table.judge == 2]
     assert part.bias is not None
     assert part.n_preference == 50
-    np.testing.assert_allclose(part.bias.value, gold.mean() - votes.mean())
+    np.testing.assert_allclose(part.bias.value, votes.mean() - gold.mean())
 
 
 def test_length_slices_part_the_labels_in_thirds() -> None:
@@ -311,7 +311,7 @@ def test_intervals_of_the_bias_cover_it_as_often_as_they_say() -> None:
     for seed in range(200):
         part = find_slice(summarise_labels(both_sources(90, n_gold=40, seed=seed)), "all")
         assert part.bias is not None
-        covered.append(part.bias.low <= 0.3 <= part.bias.high)
+        covered.append(part.bias.low <= -0.3 <= part.bias.high)
     # the queries of the two sources overlap, so the interval is somewhat too wide
     assert np.mean(covered) >= 0.93
 

@@ -86,12 +86,13 @@ def audit_labels(
     """
     import_train("sklearn.cluster", "an audit of labels")  # one_thread limits what is loaded
     contrast = main_contrast(table)
-    refusal = _refusal(table, contrast)
-    if contrast is None or refusal:
-        return dict.fromkeys(AUDITED, refusal)
+    if contrast is None:
+        return dict.fromkeys(AUDITED, "cannot be told: there are no labels")
     rng = np.random.default_rng(seed)
     with one_thread():
         pair, queries = paired_table(table, contrast, rng, _MAX_PLAIN)
+        if not source_units(pair).has_both():
+            return dict.fromkeys(AUDITED, _refusal(pair))
         study = _Study.of(pair, rng)
         choice = None if choose is None else choose(queries)
         return {
@@ -175,18 +176,8 @@ def _covariates(pair: GainTable, units: SourceUnits) -> tuple[FloatArray, dict[s
     return X, {name: columns for name, columns in groups.items() if columns}
 
 
-def _refusal(table: GainTable, contrast: tuple[int, int] | None) -> str:
-    """Why nothing can be told; empty when it can."""
-    n_gold = n_preference = 0
-    if contrast is not None:
-        rows = (table.candidate == contrast[0]) & (table.baseline == contrast[1])
-        rows &= table.weight > 0
-        n_gold, n_preference = (
-            len({table.queries[i] for i in np.unique(table.query[rows & source])})
-            for source in (table.is_gold, ~table.is_gold)
-        )
-    if min(n_gold, n_preference) >= MIN_LABELS:
-        return ""
+def _refusal(pair: GainTable) -> str:
+    n_gold, n_preference = (len(np.unique(rows.query)) for rows in (pair.gold(), pair.preference()))
     return (
         f"cannot be told: {n_gold:,} queries with gold and {n_preference:,} with preference "
         f"labels, at least {MIN_LABELS} of each needed"

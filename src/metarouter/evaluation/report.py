@@ -475,8 +475,8 @@ def _overlap(overlap: Mapping[str, Any] | str | None) -> dict[str, Any] | None:
         return None
     warnings = overlap.get("warnings") or ()
     cells = {
-        _OVERLAP.get(name, name.replace("_", " ")): _overlap_cell(value)
-        for name, value in overlap.items()
+        _OVERLAP.get(name, name.replace("_", " ")): _overlap_cell(overlap[name])
+        for name in sorted(overlap, key=[*_OVERLAP, *sorted(overlap)].index)
     }
     return {
         "sentence": " ".join(warnings) or "Gold and preference queries cover the same ground.",

@@ -244,7 +244,7 @@ def _agreement(table: GainTable) -> Agreement:
         n=len(gold),
         n_queries=n_queries,
         correlation=_correlation(gold, preference, n_queries),
-        mean_difference=mean_estimate(group_mean(cluster, gold - preference, np.ones(len(gold)))),
+        mean_difference=mean_estimate(group_mean(cluster, preference - gold, np.ones(len(gold)))),
         sign_agreement=float(same.mean()) if len(same) else None,
         n_signed=len(same),
     )
@@ -313,7 +313,7 @@ def _slice(table: GainTable, kind: str, name: str, rows: BoolArray, *, n_slices:
     preference_queries, preference = _query_means(table, rows & ~table.is_gold)
     labelled = len(np.union1d(gold_queries, preference_queries))
     # Bonferroni: all slices together are wrong with probability 0.05 at most
-    strict = welch_estimate(gold, preference, 1 - (1 - LEVEL) / n_slices)
+    strict = welch_estimate(preference, gold, 1 - (1 - LEVEL) / n_slices)
     return SliceBias(
         kind=kind,
         name=name,
@@ -322,6 +322,6 @@ def _slice(table: GainTable, kind: str, name: str, rows: BoolArray, *, n_slices:
         share_gold=len(gold) / labelled if labelled else 0.0,
         gold_mean=float(gold.mean()) if len(gold) else None,
         preference_mean=float(preference.mean()) if len(preference) else None,
-        bias=welch_estimate(gold, preference),
+        bias=welch_estimate(preference, gold),
         is_clear=strict is not None and (strict.low > 0 or strict.high < 0),
     )

@@ -121,16 +121,16 @@ def _about_bias(summary: LabelSummary) -> Iterator[str]:
     candidate, baseline = summary.contrast
     clear = [part for part in summary.slices if part.is_clear and part.bias is not None]
     for part in (part for part in clear if part.kind == "all"):
-        favoured = baseline if _shift(part) > 0 else candidate
-        yield f"preference labels favour {favoured} by {abs(_shift(part)):.3f} compared with gold."
+        favoured = candidate if _bias(part) > 0 else baseline
+        yield f"preference labels favour {favoured} by {abs(_bias(part)):.3f} compared with gold."
     places = [
-        f"{part.kind} {part.name!r} {_shift(part):+.3f}" for part in clear if part.kind != "all"
+        f"{part.kind} {part.name!r} {_bias(part):+.3f}" for part in clear if part.kind != "all"
     ]
     if places:
-        yield f"gold differs clearly from preference (mean gains) in {', '.join(places)}."
+        yield f"preference differs clearly from gold (mean gains) in {', '.join(places)}."
 
 
-def _shift(part: SliceBias) -> float:
+def _bias(part: SliceBias) -> float:
     return 0.0 if part.bias is None else part.bias.value
 
 

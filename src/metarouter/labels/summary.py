@@ -52,7 +52,7 @@ class Agreement:
     ----------
     n : number of (query, models) with both, `n_queries` of them distinct queries.
     correlation : of the gains; None when it is not defined.
-    mean_difference : gold − preference gain, mean over queries, with a t
+    mean_difference : preference − gold gain, mean over queries, with a t
         interval; None with fewer than two queries.
     sign_agreement : share of the `n_signed` where neither is a tie that agree
         on the better model; None when there are none.
@@ -71,11 +71,11 @@ class SliceBias:
     """The two sources in one slice of the queries, each query counted once.
 
     `kind` is "all", "domain", "length", "judge" or "models". `bias` is mean
-    gold − mean preference gain with a Welch interval, None with fewer than two
-    queries in a source. A judge's slice compares its votes to all gold labels.
-    `is_clear` tells whether the bias differs from 0 at a level corrected for the
-    number of slices. `share_gold` is the share of the slice's labelled queries
-    that have gold.
+    preference − mean gold gain with a Welch interval, positive where the votes
+    overrate the candidate, None with fewer than two queries in a source. A
+    judge's slice compares its votes to all gold labels. `is_clear` tells whether
+    the bias differs from 0 at a level corrected for the number of slices.
+    `share_gold` is the share of the slice's labelled queries that have gold.
     """
 
     kind: str
@@ -197,7 +197,7 @@ def _agreement_lines(agreement: Agreement) -> Iterator[str]:
     if agreement.correlation is not None:
         yield f"  correlation of gains {_interval(agreement.correlation)}"
     if agreement.mean_difference is not None:
-        yield f"  gold − preference    {_interval(agreement.mean_difference)}"
+        yield f"  preference − gold    {_interval(agreement.mean_difference)}"
     if agreement.sign_agreement is not None:
         yield (
             f"  same better model    {agreement.sign_agreement:.1%} of the "
@@ -210,7 +210,7 @@ def _slice_lines(summary: LabelSummary) -> Iterator[str]:
         return
     candidate, baseline = summary.contrast
     yield f"Slices of {candidate} over {baseline} (each query counted once)"
-    yield f"  {'':<32}{'gold':>7}{'pref.':>9}{'share':>8}   gold − preference [95 %]"
+    yield f"  {'':<32}{'gold':>7}{'pref.':>9}{'share':>8}   preference − gold [95 %]"
     for part in summary.slices:
         bias = "unknown" if part.bias is None else _interval(part.bias)
         yield (
