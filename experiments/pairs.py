@@ -91,9 +91,7 @@ def _areas(records: list[dict[str, object]]) -> dict[str, np.ndarray]:
     return areas
 
 
-def _print_size(
-    gain_model: str, n_gold: int, areas: dict[str, np.ndarray], n_boot: int
-) -> None:
+def _print_size(gain_model: str, n_gold: int, areas: dict[str, np.ndarray], n_boot: int) -> None:
     means = {name: float(values.mean()) for name, values in areas.items()}
     fixed = max((name for name in YARDSTICKS if name in areas), key=lambda name: means[name])
     to_fixed = _ratio_interval(areas, [fixed], n_boot)
@@ -122,7 +120,7 @@ def _ratio_interval(areas: dict[str, np.ndarray], rivals: list[str], n_boot: int
     n_pairs, n_seeds = auto.shape
     rng = np.random.default_rng(0)
     draws = [
-        ratio(rng.integers(n_pairs, size=n_pairs), rng.integers(n_seeds, size=n_seeds))
+        ratio(rng.integers(n_pairs, size=(n_pairs,)), rng.integers(n_seeds, size=(n_seeds,)))
         for _ in range(n_boot)
     ]
     low, high = np.quantile(draws, [0.025, 0.975])
