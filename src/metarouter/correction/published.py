@@ -57,7 +57,8 @@ class PublishedCorrector:
         table = align(table, self.scale_)
         X, y, t = row_inputs(table), table.gain, table.is_gold.astype(np.float64)
         target, weight, keep = (_r_target if self.learner == "r" else _dr_target)(X, y, t)
-        self.model_ = _final_forest().fit(X[keep], target[keep], sample_weight=weight[keep])
+        weight = None if weight is None else weight[keep]
+        self.model_ = _final_forest().fit(X[keep], target[keep], sample_weight=weight)
         self.diagnostics_ = {"scale": self.scale_, "rows_in_final_stage": int(keep.sum())}
         return self
 
@@ -74,14 +75,17 @@ class PublishedCorrector:
         return table.with_gains(gains, table.variance)
 
 
-def _r_target(X: FloatArray, y: FloatArray, t: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
+_Target = tuple[FloatArray, FloatArray | None, Any]  # target, weight, rows kept
+
+
+def _r_target(X: FloatArray, y: FloatArray, t: FloatArray) -> _Target:
     outcome = _nuisance_forest().fit(X, y).predict(X)
     propensity = np.clip(_nuisance_forest().fit(X, t).predict(X), 0.1, 0.9)
     residual = t - propensity
     return (y - outcome) / residual, residual**2, np.abs(residual) > 0.05
 
 
-def _dr_target(X: FloatArray, y: FloatArray, t: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
+def _dr_target(X: FloatArray, y: FloatArray, t: FloatArray) -> _Target:
     outcome = _nuisance_forest().fit(np.column_stack([X, t]), y)
     if_gold = outcome.predict(np.column_stack([X, np.ones_like(t)]))
     if_preference = outcome.predict(np.column_stack([X, np.zeros_like(t)]))
@@ -89,7 +93,7 @@ def _dr_target(X: FloatArray, y: FloatArray, t: FloatArray) -> tuple[FloatArray,
     spread = propensity * (1 - propensity)
     own = np.where(t == 1, if_gold, if_preference)
     target = (t - propensity) / spread * (y - own) + if_gold - if_preference
-    return target, np.ones_like(y), spread > 0.05
+    return target, None, spread > 0.05  # forests draw other rows for equal weights than for none
 
 
 def _nuisance_forest() -> Any:
