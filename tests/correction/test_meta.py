@@ -1,0 +1,88 @@
+"""Meta-learner correctors are the causal learners, cross-fitted, on a gain table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.causal import DRLearner, Propensity, RLearner, SLearner, TLearner, XLearner
+from metarouter.correction import make_corrector
+from metarouter.correction.meta import MetaCorrector
+from metarouter.errors import OptionError
+from metarouter.testing import make_simulation
+
+TABLE = make_simulation(310, 5, n_gold=80, n_test=10, bias="linear", seed=1).table
+LEARNERS: dict[str, Any] = {
+    "s": lambda: SLearner(seed=4),
+    "t": lambda: TLearner(seed=4),
+    "x": lambda: XLearner(seed=4, propensity=Propensity()),
+    "r": lambda: RLearner(seed=4, propensity=Propensity()),
+    "dr": lambda: DRLearner(seed=4, propensity=Propensity()),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_training_row_gets_the_shift_of_models_that_did_not_see_it(name: str) -> None:
+    corrector = make_corrector(name, seed=4).fit(TABLE)
+    result = corrector.transform(TABLE)
+    learner = LEARNERS[name]().fit(
+        TABLE.row_features().astype(np.float64),
+        TABLE.gain,
+        TABLE.is_gold,
+        sample_weight=TABLE.weight,
+        groups=TABLE.query,
+    )
+    plain = ~TABLE.is_gold
+    shift = (result.gain - TABLE.gain)[plain]
+    np.testing.assert_allclose(shift, learner.out_of_fold_[plain], atol=1e-12)
+    np.testing.assert_allclose(result.variance[plain], learner.shift_variance_[plain])
+    assert corrector.diagnostics_["mean_shift"] == pytest.approx(learner.out_of_fold_.mean())
+
+
+def test_a_new_row_gets_the_shift_of_the_whole_model() -> None:
+    new = make_simulation(50, 5, n_gold=10, n_test=10, bias="linear", seed=2).table.preference()
+    result = make_corrector("dr", seed=4).fit(TABLE).transform(new)
+    learner = LEARNERS["dr"]().fit(
+        TABLE.row_features().astype(np.float64),
+        TABLE.gain,
+        TABLE.is_gold,
+        sample_weight=TABLE.weight,
+        groups=TABLE.query,
+    )
+    expected = learner.predict(new.row_features().astype(np.float64))
+    np.testing.assert_allclose(result.gain - new.gain, expected, atol=1e-12)
+
+
+def test_a_known_share_of_gold_stands_for_the_propensity() -> None:
+    """Leaving it unestimated is stating the share of gold rows."""
+    share = float(TABLE.is_gold.mean())
+    one = make_corrector("dr", estimate_propensity=False).fit(TABLE).transform(TABLE)
+    other = make_corrector("dr", annotation_propensity=share).fit(TABLE).transform(TABLE)
+    np.testing.assert_array_equal(one.gain, other.gain)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_constant_bias_is_found(name: str) -> None:
+    """With 300 gold labels the mean shift is the true one, within three standard errors."""
+    table = make_simulation(1_210, 5, n_gold=300, n_test=10, bias="constant", seed=6).table
+    corrector = make_corrector(name).fit(table)
+    error = 0.4 * np.sqrt(1 / 300 + 1 / 900)  # 0.4: standard deviation of a label
+    assert corrector.diagnostics_["mean_shift"] == pytest.approx(-0.15, abs=3 * error)
+
+
+def test_alignment_comes_first() -> None:
+    """Votes in another unit are corrected alike when they are aligned."""
+    scale = np.where(TABLE.is_gold, 1.0, 5.0)
+    stretched = TABLE.with_gains(scale * TABLE.gain, TABLE.variance)
+    one, other = (
+        make_corrector("t", alignment="variance").fit(table).transform(table).gain
+        for table in (TABLE, stretched)
+    )
+    np.testing.assert_allclose(other, one, atol=1e-9)
+
+
+def test_unknown_learners_are_refused() -> None:
+    with pytest.raises(OptionError, match="dr"):
+        MetaCorrector(learner="q").fit(TABLE)
