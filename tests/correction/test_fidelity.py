@@ -1,0 +1,184 @@
+"""What the evidence-weighted correctors learn where the truth is known."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from metarouter.correction import FittedGain, learn_gain, make_corrector
+from metarouter.labels.table import GainTable, make_gain_table
+from metarouter.records import GainEstimate
+from metarouter.testing import SIMULATED_BIASES, Simulation, make_simulation
+from metarouter.types import FloatArray
+
+SEEDS = (0, 1, 2)
+
+
+@cache
+def simulate(bias: str, seed: int, n_gold: int = 100) -> Simulation:
+    return make_simulation(1_400, 8, n_gold=n_gold, n_test=400, bias=bias, seed=seed)
+
+
+def predict(simulation: Simulation, gain: FittedGain) -> GainEstimate:
+    return gain.predict(simulation.test.row_features())
+
+
+def root_mean_square(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+@cache
+def errors(name: str, bias: str, n_gold: int = 100) -> tuple[float, float]:
+    """RMSE of ψ̂ on unseen queries, and the efficiency gain area by ψ; means over seeds."""
+    found = []
+    for seed in SEEDS:
+        simulation = simulate(bias, seed, n_gold)
+        estimate = predict(simulation, learn_gain(simulation.table, make_corrector(name)))
+        psi, score = simulation.test_psi, estimate.mean[:, 0]
+        captured = np.cumsum(psi[np.argsort(-score)]) / len(psi)
+        area = float(np.mean(captured - np.arange(1, len(psi) + 1) / len(psi) * psi.mean()))
+        found.append((root_mean_square(score - psi), area))
+    rmse, area = np.mean(found, axis=0)
+    return float(rmse), float(area)
+
+
+def linear_world(rho: float, n: int = 1_000, n_gold: int = 300, seed: int = 0) -> GainTable:
+    """Gold gain = 0.1 + ρ f(x) + noise; the judge says f(x) + noise."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 5))
+    f = 0.5 * X[:, 0] - 0.5 * X[:, 1]
+    other = 0.4 * X[:, 2] if rho == 0 else 0.0
+    is_gold = np.arange(n) < n_gold
+    noise = np.where(is_gold, 0.6, 0.3) * rng.normal(size=n)
+    gain = np.where(is_gold, 0.1 + rho * f + other, f) + noise
+    return make_gain_table(
+        queries=[f"q{i}" for i in range(n)], gain=gain, is_gold=is_gold, features=X
+    )
+
+
+@pytest.mark.parametrize("rho", [-1.0, 0.0, 0.5, 1.0, 2.0])
+def test_two_fidelity_recovers_the_slope_of_the_judge(rho: float) -> None:
+    """Also of a perverse judge and of one that knows nothing."""
+    slopes = [
+        make_corrector("two_fidelity").fit(linear_world(rho, seed=seed)).diagnostics_
+        for seed in SEEDS
+    ]
+    mean = np.mean([found["preference_slope"] for found in slopes])
+    assert mean == pytest.approx(rho, abs=0.15)
+
+
+@pytest.mark.parametrize("name", ["auto", "two_fidelity"])
+@pytest.mark.parametrize("rho", [-1.0, 0.0, 1.0])
+def test_corrected_labels_follow_gold_whatever_the_judge(name: str, rho: float) -> None:
+    table = linear_world(rho)
+    X = table.row_features().astype(np.float64)
+    psi = 0.1 + rho * (0.5 * X[:, 0] - 0.5 * X[:, 1]) + (0.4 * X[:, 2] if rho == 0 else 0.0)
+    corrected = make_corrector(name).fit(table).transform(table)
+    plain = ~table.is_gold
+    assert root_mean_square((corrected.gain - psi)[plain]) < 0.12
+
+
+def test_an_unbiased_judge_is_trusted_as_gold_grows() -> None:
+    few, many = (
+        make_corrector("auto").fit(linear_world(1.0, n_gold=n)).diagnostics_ for n in (10, 200)
+    )
+    used = many["use_of_preferences"]
+    assert used["ignore"] < 0.05
+    assert used["ignore"] < few["use_of_preferences"]["ignore"]
+
+
+def test_noise_is_ignored() -> None:
+    """A judge of pure noise costs next to nothing over gold alone."""
+    used = make_corrector("auto").fit(linear_world(0.0)).diagnostics_["use_of_preferences"]
+    assert used["ignore"] > 0.7
+    assert errors("auto", "noise")[0] < 1.06 * errors("gold_only", "noise")[0]
+
+
+def test_an_unbiased_judge_is_used_nearly_as_fully_as_by_pooling() -> None:
+    """Without bias pooling is best; the area of auto is within 2 % of it, far above gold alone."""
+    (_, auto), (_, pooled), (_, gold) = (
+        errors(name, "none") for name in ("auto", "none", "gold_only")
+    )
+    assert auto > 0.98 * pooled
+    assert auto > gold
+
+
+@pytest.mark.parametrize("bias", SIMULATED_BIASES)
+def test_auto_is_never_clearly_worse_than_gold_alone(bias: str) -> None:
+    """The promise that makes it the default, for each kind of judge."""
+    (rmse, area), (gold_rmse, gold_area) = errors("auto", bias), errors("gold_only", bias)
+    assert rmse < 1.06 * gold_rmse
+    assert area > gold_area - 0.0015
+
+
+@pytest.mark.parametrize("bias", [bias for bias in SIMULATED_BIASES if bias != "none"])
+def test_auto_beats_pooling_wherever_the_judge_is_biased(bias: str) -> None:
+    assert errors("auto", bias)[0] < errors("none", bias)[0]
+
+
+def test_gold_chosen_by_the_features_widens_the_rest() -> None:
+    """Gold only where the first component is high: intervals there are honest, others wider."""
+    inside, ratio, rmse = [], [], []
+    for seed in SEEDS:
+        simulation = simulate("topic", seed, 1_000)  # all gold; votes are put in below
+        X = simulation.features.astype(np.float64)
+        is_gold = (np.random.default_rng(seed).permutation(1_000) < 200) & (X[:, 0] > 0)
+        table = make_gain_table(
+            queries=simulation.table.queries,
+            gain=np.where(is_gold, simulation.gold_gain, simulation.preference_gain),
+            is_gold=is_gold,
+            features=X,
+        )
+        estimate = predict(simulation, learn_gain(table, make_corrector("auto")))
+        error, std = estimate.mean[:, 0] - simulation.test_psi, estimate.std[:, 0]
+        like_gold = simulation.test.row_features()[:, 0] > 0
+        inside.append((np.abs(error) < 1.96 * std)[like_gold])
+        ratio.append(std[~like_gold].mean() / std[like_gold].mean())
+        rmse.append(root_mean_square(error))
+    assert np.mean(np.concatenate(inside)) > 0.87
+    assert np.mean(ratio) > 1.1
+    assert np.mean(rmse) < errors("none", "topic")[0]
+
+
+def test_rows_of_pseudo_gold_state_their_precision() -> None:
+    """Posterior variance is σ² + variance: it covers the error, and is below one label's."""
+    simulation = simulate("linear", 0)
+    table = simulation.table
+    corrected = make_corrector("auto").fit(table).transform(table)
+    plain = ~table.is_gold
+    variance = corrected.variance[plain]
+    assert (variance < 0).all()
+    noise = float(np.var(table.gain[table.is_gold], ddof=1))
+    error = (corrected.gain - simulation.psi)[plain]
+    assert 0.5 < float(np.mean(error**2 / (noise + variance))) < 1.6
+
+
+def test_votes_of_gold_queries_do_not_vouch_for_themselves() -> None:
+    """A judge of noise about the same queries as gold is not taken for one that knows."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 60))
+    gold, votes = rng.normal(size=120), rng.normal(size=120)
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(120)],
+        query=np.tile(np.arange(120), 2),
+        gain=np.concatenate([gold, 0.9 * gold + votes]),  # shared noise, not shared knowledge
+        is_gold=np.arange(240) < 120,
+        features=X,
+    )
+    corrected = make_corrector("auto").fit(table)
+    assert abs(corrected.diagnostics_["preference_slope"]) < 0.2
+
+
+def test_learn_gain_uses_the_posterior_or_fits_what_is_asked_for() -> None:
+    simulation = simulate("linear", 0)
+    corrector = make_corrector("auto").fit(simulation.table)
+    own = predict(simulation, learn_gain(simulation.table, make_corrector("auto")))
+    posterior = corrector.gain_posterior().predict(simulation.test.row_features())  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(own.mean, posterior.mean)
+    ridge = predict(
+        simulation, learn_gain(simulation.table, make_corrector("auto"), gain_model="ridge")
+    )
+    # Ridge on the corrected rows says nearly the same: linear features carry most of it.
+    assert np.corrcoef(ridge.mean[:, 0], own.mean[:, 0])[0, 1] > 0.95
