@@ -111,6 +111,7 @@ def test_std_is_that_of_the_dense_posterior(n: int, d: int) -> None:
     covariance = model.noise_variance_ * np.linalg.inv(U.T @ (w[:, None] * U) + D)
     expected = np.sqrt(np.einsum("ij,jk,ik->i", V, covariance, V))
     np.testing.assert_allclose(model.predict_std(new), expected, rtol=1e-7)
+    np.testing.assert_allclose(model.covariance(), covariance, rtol=1e-6, atol=1e-9)
 
 
 def test_noise_variance_is_that_of_the_residuals() -> None:

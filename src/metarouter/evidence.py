@@ -135,6 +135,16 @@ class Evidence:
         """Posterior mean of ρ."""
         return float(sum(h.weight * self._solve(h).coef[0, 1] for h in self.hypotheses))
 
+    def judge_slope_square(self) -> float:
+        """Posterior mean of ρ², by which the variance of f enters that of the gain."""
+        total = 0.0
+        for h in self.hypotheses:
+            found = self._solve(h)
+            total += h.weight * float(
+                found.coef[0, 1] ** 2 + found.noise[0] * found.covariance[0, 1, 1]
+            )
+        return total
+
     def noise_variance(self) -> float:
         """Posterior mean of σ², the variance of one gold label."""
         return float(sum(h.weight * self._solve(h).noise[0] for h in self.hypotheses))

@@ -317,6 +317,18 @@ class Ridge:
         result: FloatArray = np.sqrt(variance)
         return result
 
+    def covariance(self) -> FloatArray:
+        """Posterior covariance of the intercept, then the coefficients, (d + 1, d + 1)."""
+        factor, (level, unseen) = self.std_factor()
+        problem = self.spectrum_
+        assert problem is not None  # noqa: S101 - std_factor has checked it
+        slopes = factor @ factor.T
+        if unseen > 0:
+            slopes += unseen * (np.eye(len(slopes)) - problem.basis @ problem.basis.T)
+        across = slopes @ problem.x_mean  # the intercept is ȳ − x̄'β
+        corner = np.array([[level + problem.x_mean @ across]])
+        return np.block([[corner, -across[None]], [-across[:, None], slopes]])
+
     def std_factor(self) -> tuple[FloatArray, tuple[float, float]]:
         """Pieces of the posterior variance ``c + ‖F'(x − x̄)‖² + g·‖x outside‖²``.
 

@@ -100,24 +100,27 @@ class EvidenceCorrector:
         query_map = learn_query_map(table.features, self.bases, seed=self.seed, max_dim=width)
         design = _design(query_map, gold)
         columns = [_basis_columns(query_map, basis, n_candidates) for basis in self.bases]
-        judge, at_gold, size = self._preference_model(query_map, columns, gold, preference, design)
+        judge, at_gold = self._preference_model(query_map, columns, gold, preference, design)
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             gold.gain,
             at_gold,
             weight=gold.weight,
             level=None if table.is_pair else np.zeros(len(gold)),
-            judge_size=size,
+            judge_size=judge.spread,
             priors=self.priors,
             uses=self.uses,
             average=self.average,
         )
         self.evidence_ = evidence
-        posterior = evidence.posterior(columns, judge, 0 if table.is_pair else -1)
+        posterior = evidence.posterior(columns, judge.coef, 0 if table.is_pair else -1)
+        covariance = posterior.covariance
+        # The evidence takes f as known; its own error adds ρ² times its variance.
+        covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance
         self.posterior_ = GainPosterior(
             query_map=query_map,
             mean=posterior.mean.reshape(n_candidates, -1),
-            covariance=posterior.covariance,
+            covariance=covariance,
         )
         self.diagnostics_ = self._describe(evidence, len(gold), len(preference))
         return self
@@ -156,10 +159,10 @@ class EvidenceCorrector:
         gold: GainTable,
         preference: GainTable,
         design: FloatArray,
-    ) -> tuple[FloatArray, FloatArray | None, float]:
-        """Coefficients of f, f at the gold rows out of fold, and its spread."""
+    ) -> tuple[_Judge, FloatArray | None]:
+        """The preference model f, and f at the gold rows out of fold."""
         if len(preference) < 2 or not preference.gain.std():
-            return np.zeros(design.shape[1]), None, 0.0
+            return _no_judge(design.shape[1]), None
         candidates = [
             each
             for basis, each in zip(self.bases, columns, strict=True)
@@ -177,7 +180,7 @@ class EvidenceCorrector:
             if k >= 0 and rows.any() and whole.n - part.n > 1:
                 out_of_fold = _fit_judge(whole - part, candidates[best], judges)
                 at_gold[rows] = design[rows] @ out_of_fold.coef
-        return fits[best].coef, at_gold, fits[best].spread
+        return fits[best], at_gold
 
     def _describe(self, evidence: Evidence, n_gold: int, n_preference: int) -> dict[str, Any]:
         return {
@@ -240,9 +243,21 @@ def _judge_moments(
 class _Judge:
     """The preference model on one basis: f(x) = u(x)'coef."""
 
-    coef: FloatArray
+    coef: FloatArray  # (p,)
+    at: IntArray  # (r,) entries of u that were estimated
+    covariance: FloatArray  # (r, r) of their coefficients
     spread: float  # standard deviation of f over the preference rows
     score: float  # lower is better
+
+
+def _no_judge(p: int) -> _Judge:
+    return _Judge(
+        coef=np.zeros(p),
+        at=np.zeros(0, dtype=np.int64),
+        covariance=np.zeros((0, 0)),
+        spread=0.0,
+        score=0.0,
+    )
 
 
 def _fit_judge(moments: Moments, columns: IntArray, judges: IntArray) -> _Judge:
@@ -253,11 +268,16 @@ def _fit_judge(moments: Moments, columns: IntArray, judges: IntArray) -> _Judge:
     assert model.coef_ is not None  # noqa: S101 - set by the fit
     coef = np.zeros(len(moments.x_sum) - len(judges))
     coef[columns] = model.coef_[: len(columns)]
+    estimated, covariance = columns, model.covariance()[: len(columns) + 1, : len(columns) + 1]
     if is_pair:
-        coef[0] = model.intercept_
+        coef[0], estimated = model.intercept_, np.concatenate([[0], columns])
+    else:
+        covariance = covariance[1:, 1:]
     rotated = problem.basis[: len(columns)].T @ coef[columns]
     return _Judge(
         coef=coef,
+        at=estimated,
+        covariance=covariance,
         spread=float(np.sqrt((rotated**2 @ problem.values) / moments.n)),
         score=float(problem.evidence(np.array([model.penalty_]))[0]),
     )
