@@ -7,7 +7,7 @@ import pytest
 
 from metarouter import linear
 from metarouter.errors import DataError, NotFittedError, OptionError
-from metarouter.linear import Ridge, spectrum
+from metarouter.linear import Moments, Ridge, spectrum
 from metarouter.types import FloatArray
 
 Rows = tuple[FloatArray, FloatArray, FloatArray]
@@ -152,6 +152,30 @@ def test_how_many_rows_a_pass_holds_does_not_matter(monkeypatch: pytest.MonkeyPa
     chunked = Ridge().fit(X, y, w)
     np.testing.assert_allclose(chunked.predict(X), whole.predict(X), rtol=1e-10)
     assert chunked.penalty_ == pytest.approx(whole.penalty_)
+
+
+def test_sums_over_parts_give_the_fit_of_all_rows() -> None:
+    """Chunks add up, a fold is taken out again, and columns can be left out."""
+    X, y, w = make_rows(50, 6)
+    parts = [Moments.of(X[at], y[at], w[at]) for at in np.split(np.arange(50), [13, 40])]
+    columns = np.array([0, 2, 5])
+    for moments, rows in (
+        (parts[0] + parts[1] + parts[2], np.arange(50)),
+        (parts[0] + parts[1] + parts[2] - parts[1], np.r_[:13, 40:50]),
+    ):
+        summed = Ridge().fit_spectrum(moments.spectrum(columns))
+        direct = Ridge().fit(X[rows][:, columns], y[rows], w[rows])
+        new = X[:, columns]
+        np.testing.assert_allclose(summed.predict(new), direct.predict(new), rtol=1e-7)
+        np.testing.assert_allclose(summed.predict_std(new), direct.predict_std(new), rtol=1e-6)
+
+
+def test_sums_without_an_intercept_go_through_the_origin() -> None:
+    X, y, w = make_rows(50, 3)
+    problem = Moments.of(X, y, w).spectrum(np.arange(3), intercept=False)
+    model = Ridge(penalty=2.0).fit_spectrum(problem)
+    expected = np.linalg.solve(X.T @ (w[:, None] * X) + 2.0 * np.eye(3), X.T @ (w * y))
+    np.testing.assert_allclose(model.predict(X), X @ expected, rtol=1e-7)
 
 
 def test_pure_noise_is_shrunk_to_the_mean_and_a_clean_trend_is_kept() -> None:

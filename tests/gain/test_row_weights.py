@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from metarouter.errors import DataError
 from metarouter.gain import row_weights
+from metarouter.gain.weights import shared_variance
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import make_gain_table
 
@@ -60,6 +61,20 @@ def test_variances_that_leave_nothing_are_refused(variance: float) -> None:
     )
     with pytest.raises(DataError, match="variance"):
         row_weights(table)
+
+
+def test_shared_error_is_that_of_the_corrected_rows() -> None:
+    """Squared part of the weight times mean variance; σ² + variance where that is negative."""
+    table = make_gain_table(
+        queries=list("abcdef"),
+        gain=[0.0, 1.0, 2.0, 9.0, 9.0, 9.0],
+        is_gold=[True, True, True, False, False, False],
+        variance=[0.0, 0.0, 0.0, 1.0, -0.5, 0.0],  # σ² is 1; the last row is a plain vote
+    )
+    part = (0.5 + 2.0) / (3.0 + 0.5 + 2.0 + 1.0)
+    assert shared_variance(table) == pytest.approx(part**2 * (1.0 + 0.5) / 2)
+    plain = table.with_gains(table.gain, np.where(table.is_gold, 0.0, np.inf))
+    assert shared_variance(plain) == 0.0
 
 
 def test_negative_weights_are_refused() -> None:
