@@ -86,3 +86,17 @@ def test_alignment_comes_first() -> None:
 def test_unknown_learners_are_refused() -> None:
     with pytest.raises(OptionError, match="dr"):
         MetaCorrector(learner="q").fit(TABLE)
+
+
+def test_rows_of_seen_queries_are_corrected_out_of_fold_in_any_order() -> None:
+    """A permuted or restricted table gets the same Δ̂ for a row as the fitted table."""
+    world = make_simulation(300, 4, n_gold=60, n_test=10, bias="linear", seed=3)
+    corrector = make_corrector("dr").fit(world.table)
+    whole = corrector.transform(world.table)
+    order = np.random.default_rng(0).permutation(len(world.table))
+
+    permuted = corrector.transform(world.table.rows(order))
+    part = corrector.transform(world.table.preference())
+
+    np.testing.assert_array_equal(permuted.gain, whole.gain[order])
+    np.testing.assert_array_equal(part.gain, whole.gain[~whole.is_gold])

@@ -14,7 +14,7 @@ from metarouter.correction.contrasts import row_inputs
 from metarouter.correction.simple import align
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.labels.table import GainTable
-from metarouter.types import BoolArray, FloatArray
+from metarouter.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["META_LEARNERS", "MetaCorrector"]
 
@@ -98,21 +98,27 @@ class MetaCorrector:
             sample_weight=table.weight,
             groups=table.query,
         )
-        self._fitted_on = table
+        self._seen = _SeenRows.of(table, learner.out_of_fold_, learner.shift_variance_)
         self.diagnostics_ = {"scale": self.scale_, "learner": self.learner, **_plain(learner)}
         return self
 
     def transform(self, table: GainTable) -> GainTable:
-        """The table with corrected preference gains and the variance of Δ̂."""
+        """The table with corrected preference gains and the variance of Δ̂.
+
+        Rows about queries of the fitted table are corrected out of fold. They
+        are recognised while tables share their ``queries``, as those made by
+        :meth:`GainTable.rows` and the like do; rows of another table are taken
+        for new.
+        """
         if self.learner_ is None:
             raise NotFittedError.of(self)
         table = align(table, self.scale_)
-        if _same_rows(table, self._fitted_on):
-            shift, variance = self.learner_.out_of_fold_, self.learner_.shift_variance_
-        else:
-            inputs = row_inputs(table)
-            shift = self.learner_.predict(inputs)
-            variance = self.learner_.predict_variance(inputs)
+        shift, variance, known = self._seen.find(table)
+        new = ~known & ~table.is_gold
+        if new.any():
+            inputs = row_inputs(table)[new]
+            shift[new] = self.learner_.predict(inputs)
+            variance[new] = self.learner_.predict_variance(inputs)
         return table.with_gains(
             np.where(table.is_gold, table.gain, table.gain + shift),
             np.where(table.is_gold, table.variance, variance),
@@ -135,9 +141,34 @@ class MetaCorrector:
         return makers[self.learner](propensity=Propensity(known=known), **common)
 
 
-def _same_rows(a: GainTable, b: GainTable) -> bool:
-    same = a.features is b.features and len(a) == len(b)
-    return same and np.array_equal(a.query, b.query) and np.array_equal(a.gain, b.gain)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SeenRows:
+    """Out-of-fold Δ̂ and its variance by query and models compared."""
+
+    queries: tuple[str, ...]
+    key: IntArray  # (k,) sorted
+    shift: FloatArray
+    variance: FloatArray
+
+    @classmethod
+    def of(cls, table: GainTable, shift: FloatArray, variance: FloatArray) -> _SeenRows:
+        # Folds go by query, so any row of a query has the same Δ̂ up to the models compared.
+        key, first = np.unique(_row_keys(table), return_index=True)
+        return cls(queries=table.queries, key=key, shift=shift[first], variance=variance[first])
+
+    def find(self, table: GainTable) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Shift and variance of each row, and whether the row's query was seen."""
+        if table.queries is not self.queries:
+            nothing = np.zeros(len(table))
+            return nothing, nothing.copy(), np.zeros(len(table), dtype=np.bool_)
+        keys = _row_keys(table)
+        at = np.minimum(np.searchsorted(self.key, keys), len(self.key) - 1)
+        return self.shift[at], self.variance[at], self.key[at] == keys
+
+
+def _row_keys(table: GainTable) -> IntArray:
+    size = len(table.models)
+    return (table.query * size + table.candidate) * size + table.baseline
 
 
 def _plain(learner: Any) -> dict[str, Any]:
