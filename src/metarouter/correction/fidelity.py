@@ -3,7 +3,7 @@
 :class:`EvidenceCorrector` learns gold gain from a table of both label sources.
 As a corrector it gives each preference row the posterior mean of ψ at its
 query; as a gain model it predicts ψ itself, with a posterior standard deviation
-that holds every doubt: about the judge, the kernel, the noise and the function.
+that holds the doubt about the judge, the kernel, the noise and the function.
 """
 
 from __future__ import annotations
@@ -87,8 +87,10 @@ class EvidenceCorrector:
 
     def fit(self, table: GainTable) -> Self:
         """Learn the posterior of ψ from both label sources."""
-        if table.features is None:
+        features = table.features
+        if features is None:
             raise DataError("the table has no features: call with_features first")
+        table = table.rows(table.weight > 0)
         gold, preference = table.gold(), table.preference()
         if not len(gold):
             raise DataError(
@@ -97,7 +99,7 @@ class EvidenceCorrector:
             )
         n_candidates = len(table.models) - 1
         width = None if table.is_pair else max(_POOL_DIM // (2 * n_candidates), 2)
-        query_map = learn_query_map(table.features, self.bases, seed=self.seed, max_dim=width)
+        query_map = learn_query_map(features, self.bases, seed=self.seed, max_dim=width)
         design = _design(query_map, gold)
         columns = [_basis_columns(query_map, basis, n_candidates) for basis in self.bases]
         judge, at_gold = self._preference_model(query_map, columns, gold, preference, design)

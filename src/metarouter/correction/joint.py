@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from metarouter.gain.pool import PoolGainModel
 from metarouter.gain.posterior import GainPosterior
 from metarouter.gain.registry import make_gain_model
+from metarouter.labels.repeats import merge_repeats
 from metarouter.labels.table import GainTable
 from metarouter.records import GainEstimate
 from metarouter.types import Corrector, ModelState
@@ -47,6 +48,7 @@ def learn_gain(
         One of :data:`metarouter.gain.GAIN_MODELS`.
     seed : int, default 0
     """
+    table = merge_repeats(table)
     corrector.fit(table)
     posterior = getattr(corrector, "gain_posterior", None)
     if posterior is not None and gain_model in _OWN_POSTERIOR:

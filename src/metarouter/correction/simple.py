@@ -91,24 +91,29 @@ class MeanShift:
     alignment: str = "none"
     scale_: float = field(default=1.0, init=False, repr=False)
     shift_: FloatArray | None = field(default=None, init=False, repr=False)
+    covariance_: FloatArray | None = field(default=None, init=False, repr=False)
     diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def fit(self, table: GainTable) -> Self:
         """Learn the level of each model in either source."""
         self.scale_ = _scale(table, self.alignment)
         table = align(table, self.scale_)
-        self.shift_ = _levels(table.gold()) - _levels(table.preference())
+        gold, gold_error = _levels(table.gold())
+        preference, preference_error = _levels(table.preference())
+        self.shift_, self.covariance_ = gold - preference, gold_error + preference_error
         self.diagnostics_ = {"scale": self.scale_, "shift": self.shift_.tolist()}
         return self
 
     def transform(self, table: GainTable) -> GainTable:
-        """The table with shifted preference gains."""
-        if self.shift_ is None:
+        """The table with shifted preference gains and the variance of the shift."""
+        if self.shift_ is None or self.covariance_ is None:
             raise NotFittedError.of(self)
         table = align(table, self.scale_)
-        shift = level_rows(table) @ self.shift_
+        rows = level_rows(table)
+        variance = np.einsum("ij,jk,ik->i", rows, self.covariance_, rows)
         return table.with_gains(
-            np.where(table.is_gold, table.gain, table.gain + shift), table.variance
+            np.where(table.is_gold, table.gain, table.gain + rows @ self.shift_),
+            np.where(table.is_gold, table.variance, variance),
         )
 
 
@@ -123,11 +128,17 @@ def _scale(table: GainTable, alignment: str) -> float:
     return estimate_scale(table.gold().gain, table.preference().gain, alignment)
 
 
-def _levels(table: GainTable) -> FloatArray:
-    """Mean gain of each candidate over the reference, by weighted least squares."""
+def _levels(table: GainTable) -> tuple[FloatArray, FloatArray]:
+    """Mean gain of each candidate over the reference, by weighted least squares.
+
+    With its covariance, which is 0 where too few rows are left to tell.
+    """
     if not len(table):
         raise DataError("mean_shift needs labels of both sources; one of them has none")
-    rows = level_rows(table)
-    root = np.sqrt(table.weight)
-    solved = np.linalg.lstsq(rows * root[:, None], table.gain * root, rcond=None)[0]
-    return np.asarray(solved, dtype=np.float64)
+    rows, root = level_rows(table), np.sqrt(table.weight)
+    scaled = rows * root[:, None]
+    inverse = np.linalg.pinv(scaled.T @ scaled)
+    levels = inverse @ (scaled.T @ (table.gain * root))
+    freedom = max(len(table) - rows.shape[1], 1)
+    noise = float((table.weight * (table.gain - rows @ levels) ** 2).sum()) / freedom
+    return levels, noise * inverse

@@ -39,6 +39,7 @@ from metarouter.evaluation.comparison import (
 from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
 from metarouter.evaluation.studylog import StudyLog
 from metarouter.gain import GainScorer, PoolGainModel, make_gain_model
+from metarouter.labels.repeats import first_of_text, merge_repeats
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, Corrector, FloatArray, IntArray
 
@@ -196,10 +197,13 @@ def compare(
 
 def _read(gold: Any, preference: Any, premium: str | None, cheap: str | None) -> GainTable:
     if isinstance(gold, GainTable):
-        return gold
-    from metarouter.labels import read_gain_table
+        table = gold
+    else:
+        from metarouter.labels import read_gain_table
 
-    return read_gain_table(gold, preference, premium=premium, cheap=cheap)[0]
+        table = read_gain_table(gold, preference, premium=premium, cheap=cheap)[0]
+    # Queries of equal text are one query, or a split would train on what it tests.
+    return replace(table, query=first_of_text(table)[table.query])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -420,7 +424,8 @@ def _fit_score(
     start = time.perf_counter()
     model: GainScorer
     if cell.corrector == CEILING:
-        model = PoolGainModel(lambda: make_gain_model(cell.gain_model, seed=cell.seed)).fit(table)
+        model = PoolGainModel(lambda: make_gain_model(cell.gain_model, seed=cell.seed))
+        model = model.fit(merge_repeats(table))
     else:
         corrector = _make_corrector(study, cell.corrector, cell.seed)
         model = learn_gain(table, corrector, gain_model=cell.gain_model, seed=cell.seed)
