@@ -88,6 +88,9 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.read_text(encoding="utf-8").endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")  # the last line was cut off when the study was stopped
         self.records = list(read_records(path)) if path.exists() else []
         self._done = {(r.world, r.cell, r.seed, r.method) for r in self.records}
 

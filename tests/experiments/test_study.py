@@ -1,0 +1,55 @@
+"""What the studies share: the log that lets them go on, and the ratio to hindsight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("threadpoolctl", reason="the studies need the train extra")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts import each other from their own folder."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
+
+
+def test_a_line_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:
+    """A torn log keeps its whole lines and takes further ones."""
+    from study import Log, Record
+
+    path = tmp_path / "log.jsonl"
+    log = Log(path)
+    for method in ("auto", "dr"):
+        log.add(Record(world="w", cell="c", seed=0, method=method, area=0.1, seconds=1.0))
+    path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
+    resumed = Log(path)
+    assert resumed.missing("w", "c", 0, ["auto", "dr"]) == ["dr"]
+    resumed.add(Record(world="w", cell="c", seed=0, method="dr", area=0.2, seconds=1.0))
+    assert [r.area for r in Log(path).records] == [0.1, 0.2]
+
+
+def test_hindsight_knows_the_means_over_seeds_only() -> None:
+    """The yardstick is one method for all seeds, and never one of ours."""
+    from study import ratio_to_hindsight
+
+    by = {
+        "dr": np.array([1.0, 3.0]),
+        "none": np.array([2.0, 1.0]),
+        "auto": np.array([3.0, 3.0]),
+    }
+    assert ratio_to_hindsight(by, "auto") == pytest.approx(1.5)
+    assert ratio_to_hindsight(by, "none") == pytest.approx(0.75)
+
+
+def test_worlds_average_pairs_before_they_divide() -> None:
+    """A pair whose best area is near 0 does not decide the mean."""
+    from worlds import ratio
+
+    cell = {
+        "gold_only": np.array([[0.01, 0.01], [1.0, 1.0]]),
+        "auto": np.array([[0.11, 0.11], [0.9, 0.9]]),
+    }
+    assert ratio([cell], "auto") == pytest.approx(1.0)
