@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from metarouter.errors import OptionError
+from metarouter.policy.baselines import premium_index
 from metarouter.policy.calibrate import (
     Calibration,
     calibrate_budget,
@@ -93,7 +94,7 @@ class CalibrationTarget:
         """The price of cost for a loss limit, from predicted and gold gains of one shape."""
         if self.max_loss is None:
             raise OptionError("max_loss is not given; it is what gold labels calibrate")
-        premium = int(np.argmax(costs.mean(axis=0)))
+        premium = premium_index(costs.mean(axis=0))
         return calibrate_max_loss(
             mean, gold, costs, self.max_loss, rng, confidence=self.confidence, premium=premium
         )

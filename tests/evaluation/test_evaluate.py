@@ -138,6 +138,34 @@ def test_prices_give_the_saving_in_money() -> None:
     assert curve.cost == pytest.approx(10 + 20 * curve.share)
 
 
+class PoolRouter(NumberRouter):
+    """The same gain for both candidates, which cost the same."""
+
+    def predict_gain(self, queries: Sequence[str]) -> GainEstimate:
+        mean = np.asarray([[float(query.split()[1])] * 2 for query in queries])
+        return GainEstimate(mean=mean, std=np.full(mean.shape, 0.1))
+
+    def route_batch(self, queries: Sequence[str]) -> list[Decision]:
+        policy = UtilityPolicy(models=self.models, w=self.w)
+        return policy.decide(self.predict_gain(queries), np.array([0.0, 1.0, 1.0]))
+
+
+def test_test_labels_do_not_choose_the_premium_model() -> None:
+    """Of equally dear models the last is the premium one, though it is worse on the test."""
+    n = 60
+    table = make_gain_table(
+        queries=[f"number {i / n}" for i in range(n)],
+        query=np.repeat(np.arange(n), 2),
+        candidate=np.tile([1, 2], n),
+        gain=np.tile([0.6, 0.2], n),
+        is_gold=np.ones(2 * n, dtype=bool),
+        models=("small", "middle", "large"),
+    )
+    evaluation = run(PoolRouter(models=table.models), table)
+    assert evaluation.premium == "large"
+    assert record(evaluation, "always_premium")["quality"] == pytest.approx(0.2)
+
+
 def test_gains_without_scores_give_the_share_of_the_gain() -> None:
     """Without absolute scores no share of quality is claimed."""
     evaluation = run(table=make_test(scores=False))

@@ -146,3 +146,13 @@ def test_misfitting_arrays_are_refused() -> None:
         quality_and_cost([0, 2], np.ones((2, 2)), np.ones((2, 2)))
     with pytest.raises(DataError, match="costs of shape"):
         quality_and_cost([0, 1], np.ones((2, 2)), np.ones((2, 3)))
+
+
+def test_equally_dear_models_leave_the_last_as_the_premium_one() -> None:
+    """Unit costs tie all candidates of a pool: always premium is the last of them."""
+    mean, scores, _ = pool()
+    values = {v.policy: v for v in policy_values(mean, scores, np.array([[0.0, 1, 1]] * 60), 0.1)}
+    assert values["always_premium"].quality.value == pytest.approx(scores[:, 2].mean())
+    share = values["random"].premium_share
+    expected = (1 - share) * scores[:, 0].mean() + share * scores[:, 2].mean()
+    assert values["random"].quality.value == pytest.approx(expected)

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metarouter.errors import OptionError
-from metarouter.policy.baselines import always, cost_quality_hull, oracle, random_mix
+from metarouter.policy.baselines import (
+    always,
+    cost_quality_hull,
+    oracle,
+    premium_index,
+    random_mix,
+)
 
 
 def test_always_and_random_are_lotteries() -> None:
@@ -51,3 +57,10 @@ def test_no_mixture_of_two_models_is_above_the_hull(
                 part = min(1.0, (budget - cost[low]) / room) if room > 0 else 0.0
                 mixed = (1 - part) * quality[low] + part * quality[high]
                 assert mixed <= hull + 1e-9
+
+
+def test_the_premium_model_is_the_dearest_and_the_last_of_several() -> None:
+    """Cost decides first, the order of the models only between equal costs."""
+    assert premium_index(np.array([0.0, 1.0, 1.0])) == 2
+    assert premium_index(np.array([0.1, 2.0, 1.0])) == 1
+    assert premium_index(np.array([1.0, 1.0])) == 1

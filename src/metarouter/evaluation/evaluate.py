@@ -35,6 +35,7 @@ from metarouter.evaluation.metrics import (
 )
 from metarouter.evaluation.quality import GainCalibration, calibration_of_gain, policy_values
 from metarouter.evaluation.verdict import Verdict, judge_router
+from metarouter.policy.baselines import premium_index
 from metarouter.records import Decision, Estimate, GainEstimate, PolicyValue
 from metarouter.types import FloatArray, IntArray
 
@@ -124,7 +125,7 @@ class Evaluation:
     Attributes
     ----------
     models : names, the reference model first.
-    premium : the model with the largest mean cost.
+    premium : the model with the largest mean cost, the last of several.
     n : held-out gold queries.
     seed : of the bootstrap.
     quality_unit : "gold score" or "gold gain over <reference>".
@@ -348,8 +349,6 @@ def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:
     best = mean.argmax(axis=1)
     quality, models = held_out.quality, held_out.models
     cost = np.asarray([_option_costs(decision, models) for decision in decisions])
-    # Ties in cost, as under unit costs in a pool, go to the better model.
-    premium = max(range(len(models)), key=lambda m: (cost[:, m].mean(), quality[:, m].mean()))
     return _Routed(
         held_out=held_out,
         decisions=decisions,
@@ -359,7 +358,7 @@ def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:
         std=_Routed.at(std, best),
         gain=_Routed.at(quality, best + 1) - quality[:, 0],
         cost=cost,
-        premium=premium,
+        premium=premium_index(cost.mean(axis=0)),
         cost_unit=str(router.facts["cost_unit"]),
     )
 

@@ -28,6 +28,7 @@ from metarouter.policy.baselines import (
     cost_quality_hull,
     deterministic,
     oracle,
+    premium_index,
     random_mix,
 )
 from metarouter.policy.calibrate import mix_at_share
@@ -214,7 +215,8 @@ def policy_values(
     Returns
     -------
     list of PolicyValue
-        ``always_premium`` (the dearest model), ``always_cheap`` (the cheapest),
+        ``always_premium`` (the dearest model, of equally dear ones the last),
+        ``always_cheap`` (the cheapest),
         ``router`` (at w), ``random`` (at the router's share), ``hull`` (the
         best mixture of single models at the router's cost), ``oracle`` (by gold
         score, cost deciding ties), and ``router_10`` … ``router_90`` (the
@@ -254,7 +256,7 @@ def _policies(
 ) -> Iterator[tuple[str, FloatArray]]:
     n, n_models = scores.shape
     mean_cost = costs.mean(axis=0)
-    dearest, cheapest = int(np.argmax(mean_cost)), int(np.argmin(mean_cost))
+    dearest, cheapest = premium_index(mean_cost), int(np.argmin(mean_cost))
     router = deterministic(best_model(gains, costs, w), n_models)
     share = float(1 - router[:, 0].mean())
     yield "always_premium", always(dearest, n, n_models)

@@ -13,7 +13,14 @@ from metarouter.errors import OptionError
 from metarouter.policy.rule import best_model
 from metarouter.types import FloatArray, IntArray
 
-__all__ = ["always", "cost_quality_hull", "deterministic", "oracle", "random_mix"]
+__all__ = [
+    "always",
+    "cost_quality_hull",
+    "deterministic",
+    "oracle",
+    "premium_index",
+    "random_mix",
+]
 
 
 def always(model: int, n: int, n_models: int) -> FloatArray:
@@ -54,6 +61,26 @@ def random_mix(share: float, n: int, n_models: int = 2, premium: int = -1) -> Fl
     if not 0 <= share <= 1:
         raise OptionError.of("share", share, "a probability in [0, 1]")
     return share * always(premium, n, n_models) + (1 - share) * always(0, n, n_models)
+
+
+def premium_index(mean_costs: FloatArray) -> int:
+    """The premium model: the dearest on average, of equally dear ones the last.
+
+    Models are in ascending order of mean gold quality, so under unit costs,
+    which price all but the reference model alike, the premium model of a pool
+    is the one that was best in training.
+
+    Parameters
+    ----------
+    mean_costs : array, shape (n_models,)
+        Mean cost of each model, the reference model first.
+
+    Examples
+    --------
+    >>> premium_index(np.array([0.0, 1.0, 1.0]))
+    2
+    """
+    return int(np.flatnonzero(mean_costs == mean_costs.max())[-1])
 
 
 def oracle(scores: FloatArray, costs: FloatArray, w: float = 0.0) -> FloatArray:
