@@ -163,6 +163,21 @@ def test_calibrate_on_queries_and_on_gold(paths: WorldPaths, world: World) -> No
     assert certified.artifact.config["calibration"]["max_loss"] == 0.2
 
 
+def test_a_loss_limit_rests_on_queries_that_the_fit_did_not_see(world: World) -> None:
+    """Training queries are left out and counted; nothing but them is refused."""
+    router = _fit(gold_records(world.table.gold()))
+    test = list(gold_records(world.test))
+    alone, expected = mr.calibrate(router, gold=test, max_loss=0.2)
+    mixed = [*test, *gold_records(world.table.gold())]
+    again, found = mr.calibrate(router, gold=mixed, max_loss=0.2)
+    assert again.policy.w == alone.policy.w
+    assert found.premium_share == expected.premium_share
+    assert "100 of 300 queries were among the training queries" in found.reason
+    assert "left out" not in expected.reason
+    with pytest.raises(DataError, match=r"fitted on all 100 of these queries.*other queries"):
+        mr.calibrate(router, gold=gold_records(world.table.gold()), max_loss=0.2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

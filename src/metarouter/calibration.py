@@ -8,7 +8,7 @@ not see.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -122,8 +122,8 @@ def calibrate(
     queries : sequence of queries
         Unlabelled; for `premium_share` and `budget`.
     gold : label source
-        Held-out gold labels, which the router was not fitted on; for
-        `max_loss`.
+        Held-out gold labels, for `max_loss`; queries that the router was fitted
+        on are left out.
     premium_share, budget, max_loss, confidence
         See :class:`CalibrationTarget`; exactly one of the first three.
     seed : int, default 0
@@ -163,11 +163,12 @@ def calibrate(
 def _from_gold(
     router: Router, gold: Any, target: CalibrationTarget, rng: np.random.Generator
 ) -> Calibration:
-    from metarouter.evaluation.heldout import read_held_out
+    from metarouter.evaluation.heldout import read_held_out, unseen
 
     if gold is None:
         raise OptionError("no gold: max_loss is calibrated on held-out gold labels")
-    held_out = read_held_out(gold, router.models)
+    held_out, left_out = unseen(read_held_out(gold, router.models), router.facts)
     mean = router.predict_gain(held_out.queries).mean.reshape(len(held_out.queries), -1)
     gains = held_out.quality[:, 1:] - held_out.quality[:, :1]
-    return target.from_gold(mean, gains, router.expected_costs(held_out.queries), rng)
+    found = target.from_gold(mean, gains, router.expected_costs(held_out.queries), rng)
+    return replace(found, reason=f"{found.reason}; {left_out}") if left_out else found

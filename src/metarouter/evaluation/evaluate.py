@@ -8,7 +8,6 @@ meet. They do not cover what another training set would have given; for that see
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,7 +17,7 @@ import numpy as np
 from metarouter.errors import DataError
 from metarouter.evaluation.breakdown import Example, SliceValue, pick_examples, slice_values
 from metarouter.evaluation.curves import collected_gain_curve, quality_curve
-from metarouter.evaluation.heldout import HeldOut, read_held_out
+from metarouter.evaluation.heldout import HeldOut, read_held_out, unseen
 from metarouter.evaluation.intervals import (
     Band,
     bootstrap_interval,
@@ -44,7 +43,6 @@ __all__ = [
     "Evaluation",
     "QualityCurve",
     "evaluate_router",
-    "query_hash",
 ]
 
 MIN_QUERIES = 10
@@ -220,7 +218,7 @@ def evaluate_router(
     DataError
         When fewer than ten queries are left, or labels of a model are missing.
     """
-    held_out, warnings = _unseen(read_held_out(gold, router.models), router.facts)
+    held_out, left_out = unseen(read_held_out(gold, router.models), router.facts)
     if len(held_out.queries) < MIN_QUERIES:
         raise DataError(
             f"{len(held_out.queries)} held-out queries with gold labels for every model; at "
@@ -244,7 +242,7 @@ def evaluate_router(
         ),
         slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
         examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
-        warnings=(*warnings, *_warnings(held_out)),
+        warnings=(*([f"{left_out}."] if left_out else []), *_warnings(held_out)),
         limits=_limits(held_out, routed, router.facts),
         facts=dict(router.facts),
         **_setting(routed, bootstrap),
@@ -316,27 +314,6 @@ class _Bootstrap:
     def band(self, statistic: WeightedStatistic) -> Band:
         rng = np.random.default_rng(self.seed)
         return simultaneous_band(statistic, self.n, rng, self.n_boot, self.level)
-
-
-def query_hash(text: str) -> str:
-    """Identity of a query by its text: 16 hexadecimal digits of its sha256."""
-    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _unseen(held_out: HeldOut, facts: Mapping[str, Any]) -> tuple[HeldOut, tuple[str, ...]]:
-    seen = frozenset(facts.get("query_hashes", ()))
-    fresh = np.asarray([query_hash(text) not in seen for text in held_out.queries])
-    n_seen = int((~fresh).sum())
-    if not n_seen:
-        return held_out, ()
-    if not fresh.any():
-        raise DataError(
-            f"the router was fitted on all {n_seen} of these queries: they cannot tell what it "
-            "is worth; give gold labels of other queries"
-        )
-    return held_out.keep(fresh), (
-        f"{n_seen} of {len(fresh)} queries were among the training queries and are left out.",
-    )
 
 
 def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:

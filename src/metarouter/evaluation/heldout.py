@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from metarouter.errors import DataError
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray
 
-__all__ = ["HeldOut", "read_held_out"]
+__all__ = ["HeldOut", "query_hash", "read_held_out", "unseen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +99,47 @@ def read_held_out(gold: Any, models: Sequence[str]) -> HeldOut:
         n_incomplete=int((labelled & ~complete).sum()),
     )
     return held_out.keep(complete)
+
+
+def query_hash(text: str) -> str:
+    """Identity of a query by its text: 16 hexadecimal digits of its sha256."""
+    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def unseen(held_out: HeldOut, facts: Mapping[str, Any]) -> tuple[HeldOut, str]:
+    """The held-out queries that a router was not fitted on, and how many were left out.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+    facts : mapping
+        What the router was fitted on; `query_hashes` are the queries it saw,
+        none of which is known where they are missing.
+
+    Returns
+    -------
+    HeldOut
+    str
+        One clause that counts the queries left out; "" when there are none.
+
+    Raises
+    ------
+    DataError
+        When the router was fitted on all of them.
+    """
+    seen = frozenset(facts.get("query_hashes", ()))
+    fresh = np.asarray([query_hash(text) not in seen for text in held_out.queries])
+    n_seen = int((~fresh).sum())
+    if not n_seen:
+        return held_out, ""
+    if not fresh.any():
+        raise DataError(
+            f"the router was fitted on all {n_seen} of these queries: they cannot tell what it "
+            "is worth; give gold labels of other queries"
+        )
+    return held_out.keep(fresh), (
+        f"{n_seen} of {len(fresh)} queries were among the training queries and are left out"
+    )
 
 
 def _table(gold: Any, models: Sequence[str]) -> GainTable:
