@@ -7,6 +7,7 @@ not see.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -35,7 +36,7 @@ class CalibrationTarget:
     ----------
     premium_share : float in [0, 1], optional
         Share of queries that leave the reference model.
-    budget : float, optional
+    budget : float of at least 0, optional
         Expected cost of 1,000 queries, in the cost unit.
     max_loss : float above 0, optional
         Largest mean quality loss against always the premium model, held with
@@ -47,7 +48,7 @@ class CalibrationTarget:
     Raises
     ------
     OptionError
-        When more than one of the four is given.
+        When more than one of the four is given, or a value is out of range.
     """
 
     premium_share: float | None = None
@@ -63,6 +64,13 @@ class CalibrationTarget:
                 f"{' and '.join(given)} were both given; allowed: one of premium_share, budget, "
                 "max_loss and w"
             )
+        if not 0 < self.confidence < 1:
+            raise OptionError.of("confidence", self.confidence, "a probability between 0 and 1")
+        if self.premium_share is not None and not 0 <= self.premium_share <= 1:
+            allowed = "a share of calls in [0, 1]"
+            raise OptionError.of("premium_share", self.premium_share, allowed)
+        if self.budget is not None and not 0 <= self.budget < math.inf:
+            raise OptionError.of("budget", self.budget, "a cost of 1,000 queries, at least 0")
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -107,6 +107,20 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], capsys: C
     _error(capsys, arguments)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [("--confidence", "1", "confidence"), ("--premium-share", "-1", "premium_share")],
+)
+def test_a_target_out_of_range_is_wrong_usage(
+    paths: WorldPaths, tmp_path: Path, capsys: Capture, option: str, value: str, name: str
+) -> None:
+    """`fit` names the option and writes nothing."""
+    out = tmp_path / "router"
+    line = _error(capsys, ["fit", *_labels(paths), "--out", str(out), *QUICK, option, value])
+    assert f"{name} = " in line
+    assert not out.exists()
+
+
 def test_no_command_shows_help(capsys: Capture) -> None:
     """A bare call is a question, answered with exit code 2."""
     run([])
