@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -137,12 +138,34 @@ def test_what_is_no_query_is_refused(query: Any) -> None:
         query_text(query)
 
 
-@pytest.mark.parametrize("query", ["", " ", "\x00", "\ud800", "字" * 5000, "a" * 200_000])
+@pytest.mark.parametrize("query", ["\x00", "\ud800", "字" * 5000, "a" * 200_000])
 def test_strange_texts_are_routed(router: Router, query: str) -> None:
     """Nothing that a user can type stops a decision."""
     decision = router.route(query)
     assert decision.model in router.models
     assert np.isfinite(decision.predicted_gain)
+
+
+@pytest.mark.parametrize("query", ["", " \n", [{"role": "user", "content": ""}]])
+def test_a_query_without_text_is_refused(router: Router, query: Any) -> None:
+    """Alone and in a batch, in one line: there is nothing to predict from."""
+    calls: list[Callable[[], object]] = [
+        lambda: router.route(query),
+        lambda: router.route_batch(["Hi", query]),
+        lambda: router.predict_gain(["Hi", query]),
+        lambda: router.expected_costs(["Hi", query]),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="allowed: a text that is not blank") as refused:
+            call()
+        assert "\n" not in str(refused.value)
+
+
+def test_one_text_is_no_batch(router: Router) -> None:
+    """A text where a list is wanted is refused, not taken letter by letter."""
+    for method in (router.route_batch, router.predict_gain, router.expected_costs):
+        with pytest.raises(OptionError, match="queries = 'Hi there'; allowed: a list of queries"):
+            method("Hi there")
 
 
 def test_a_pool_of_three_models_is_routed() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from metarouter.artifact import RouterArtifact, save_artifact
-from metarouter.errors import ArtifactError, InputError
+from metarouter.errors import ArtifactError, InputError, OptionError, shorten
 from metarouter.features.pipeline import load_pipeline
 from metarouter.gain.scoring import GainScorer, load_gain_model
 from metarouter.labels.messages import message_problem, render_messages
@@ -120,9 +120,9 @@ class Router:
         Raises
         ------
         InputError
-            When `query` is neither.
+            When `query` is neither, or holds no text.
         """
-        text = query_text(query)
+        text = _routable(query)
         x = self.features.transform([text])
         gain = self.scorer.predict(x)
         costs = self.cost.costs(x, prompt_tokens([text], self.cost))
@@ -131,8 +131,16 @@ class Router:
         )
 
     def route_batch(self, queries: Sequence[AnyQuery]) -> list[Decision]:
-        """One decision for each query; the same as :meth:`route` on each, faster."""
-        texts = [query_text(query) for query in queries]
+        """One decision for each query; the same as :meth:`route` on each, faster.
+
+        Raises
+        ------
+        OptionError
+            When `queries` is one text.
+        InputError
+            When one of them cannot be routed.
+        """
+        texts = _texts(queries)
         if not texts:
             return []
         x = self.features.transform(texts)
@@ -146,8 +154,13 @@ class Router:
         -------
         GainEstimate
             Shape (n,) for a pair, (n, n_models − 1) for a pool.
+
+        Raises
+        ------
+        OptionError, InputError
+            As :meth:`route_batch`.
         """
-        x = self.features.transform([query_text(query) for query in queries])
+        x = self.features.transform(_texts(queries))
         gain = self.scorer.predict(x)
         shape: tuple[int, ...] = (len(x), len(self.models) - 1)
         shape = shape[:1] if len(self.models) == 2 else shape
@@ -155,7 +168,7 @@ class Router:
 
     def expected_costs(self, queries: Sequence[AnyQuery]) -> FloatArray:
         """Expected cost of every model for every query, shape (n, n_models)."""
-        texts = [query_text(query) for query in queries]
+        texts = _texts(queries)
         return self.cost.costs(self.features.transform(texts), prompt_tokens(texts, self.cost))
 
     def with_policy(self, *, w: float, **config: Any) -> Router:
@@ -224,6 +237,20 @@ def query_text(query: AnyQuery) -> str:
     if problem is not None:
         raise InputError(f"messages: {problem}; allowed: objects with role and content")
     return render_messages(turns)
+
+
+def _routable(query: AnyQuery) -> str:
+    text = query_text(query)
+    if not text.strip():
+        raise InputError(f"query = {shorten(text)}; allowed: a text that is not blank")
+    return text
+
+
+def _texts(queries: Sequence[AnyQuery]) -> list[str]:
+    # A text is a sequence too: each of its letters would pass as a query.
+    if isinstance(queries, str):
+        raise OptionError.of("queries", queries, "a list of queries; for one query: [query]")
+    return [_routable(query) for query in queries]
 
 
 def prompt_tokens(texts: Sequence[str], cost: CostModel) -> FloatArray | None:

@@ -121,6 +121,11 @@ def test_a_target_out_of_range_is_wrong_usage(
     assert not out.exists()
 
 
+def test_an_empty_query_is_wrong_usage(router: Path, capsys: Capture) -> None:
+    """Nothing is decided about nothing."""
+    assert "not blank" in _error(capsys, ["route", str(router), ""])
+
+
 def test_no_command_shows_help(capsys: Capture) -> None:
     """A bare call is a question, answered with exit code 2."""
     run([])
