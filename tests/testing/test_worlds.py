@@ -10,7 +10,7 @@ import pytest
 
 from metarouter.errors import OptionError
 from metarouter.testing import WORLDS, OracleNuisances, World, WorldOptions, make_world
-from metarouter.testing.worlds import systematic_sample
+from metarouter.testing.worlds import gold_records, systematic_sample
 
 
 def _world(name: str, seed: int = 3, **options: int) -> World:
@@ -173,3 +173,14 @@ def test_a_world_of_your_own() -> None:
     world = make_world(WorldOptions(bias="constant", bias_size=0.1), n_queries=50, n_gold=5)
     assert world.name == "custom"
     assert np.median(world.delta) == pytest.approx(-0.1)
+
+
+def test_gold_records_are_those_of_the_gold_rows() -> None:
+    """Preference rows, which have no scores, give no record."""
+    table = make_world("random_gold", n_queries=60, n_gold=20, n_both=5, n_test=0).table
+    records = list(gold_records(table))
+    gold = np.flatnonzero(table.is_gold)
+    assert len(records) == 2 * len(gold) < 2 * len(table)
+    assert all(np.isfinite(one["score"]) for one in records)
+    expected = {table.query_ids[i] for i in table.query[gold]}
+    assert {one["query_id"] for one in records} == expected

@@ -51,7 +51,7 @@ def write_labels(folder: Path, rows: int, gold_rows: int, seed: int) -> list[str
         "topic_bias", n_queries=rows + gold_rows, n_gold=gold_rows, n_test=0, seed=seed
     )
     sources = {
-        "gold": gold_records(world.table.gold()),
+        "gold": gold_records(world.table),
         "preference": preference_records(world.table.preference()),
     }
     paths = []

@@ -140,7 +140,7 @@ class World:
             preference=folder / "preference.jsonl",
             test=folder / "test.jsonl",
         )
-        _write_lines(paths.gold, gold_records(self.table.gold()))
+        _write_lines(paths.gold, gold_records(self.table))
         _write_lines(paths.preference, preference_records(self.table.preference()))
         _write_lines(paths.test, gold_records(self.test))
         return paths
@@ -330,7 +330,8 @@ def systematic_sample(probability: FloatArray, rng: np.random.Generator) -> Bool
 
 
 def gold_records(table: GainTable) -> Iterable[dict[str, Any]]:
-    """Gold rows as *scores* records, two for each row."""
+    """Gold rows as *scores* records, two for each row; other rows are left out."""
+    table = table.gold()
     for i, base in enumerate(_base_records(table)):
         for model, score, tokens in (
             (table.models[table.candidate[i]], table.candidate_score[i], table.candidate_tokens[i]),
