@@ -44,6 +44,7 @@ def router(paths: WorldPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+MODELS = ("cheap", "premium")
 QUICK = ["--embedder", "surface", "--corrector", "none"]
 
 
@@ -119,6 +120,19 @@ def test_a_target_out_of_range_is_wrong_usage(
     line = _error(capsys, ["fit", *_labels(paths), "--out", str(out), *QUICK, option, value])
     assert f"{name} = " in line
     assert not out.exists()
+
+
+def test_models_of_equal_quality_give_a_difference_and_valid_json(
+    router: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """A share of a gain of nothing is not printed, and the output stays JSON."""
+    gold, out = tmp_path / "gold.jsonl", tmp_path / "out.json"
+    scores = [{"query": f"Question {i}?", "model": m} for i in range(40) for m in MODELS]
+    rows = [row | {"score": (i // 2) % 2 - 0.5} for i, row in enumerate(scores)]
+    gold.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert run(["evaluate", str(router), "--gold", str(gold), "--json", str(out)]) == 0
+    assert "gain units per query against always premium" in capsys.readouterr().out
+    assert _json(out.read_text("utf-8"), "evaluate")
 
 
 def test_an_empty_query_is_wrong_usage(router: Path, capsys: Capture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from metarouter.errors import DataError
 from metarouter.evaluation.breakdown import excerpt
 from metarouter.evaluation.evaluate import Evaluation, evaluate_router
 from metarouter.evaluation.heldout import read_held_out
+from metarouter.evaluation.report import render_evaluation_report
 from metarouter.evaluation.verdict import judge_router, percent
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.policy.rule import UtilityPolicy
@@ -176,6 +177,51 @@ def test_gains_without_scores_give_the_share_of_the_gain() -> None:
     assert any("gains, without a level" in limit for limit in evaluation.limits)
 
 
+def no_better(shift: float) -> GainTable:
+    """Labels whose premium model is `shift` better than the cheap one, give or take 0.3."""
+    table = make_test(scores=False)
+    noise = np.random.default_rng(5).normal(0, 0.3, N)
+    return table.with_gains(noise - noise.mean() + shift, table.variance)
+
+
+@pytest.mark.parametrize("shift", [0.001, 0.0, -0.2])
+def test_no_share_of_a_gain_that_may_be_none(shift: float) -> None:
+    """Where premium is not clearly better, the verdict is a difference, with a warning."""
+    table = no_better(shift)
+    evaluation = run(table=table)
+    x = np.asarray([float(text.split()[1]) for text in table.queries])
+    difference = (table.gain * (x > 0.5)).mean() - table.gain.mean()
+    assert np.isnan([evaluation.kept.value, evaluation.kept.low, evaluation.kept.high]).all()
+    assert evaluation.difference.value == pytest.approx(difference)
+    assert evaluation.difference.low < difference < evaluation.difference.high
+    assert any("premium is not clearly better than cheap" in text for text in evaluation.warnings)
+    sentence = evaluation.verdict.sentence
+    assert "gain units per query against always premium" in sentence
+    assert "nan" not in sentence
+    assert "above always premium" in render_evaluation_report(evaluation)
+
+
+def test_no_share_of_a_quality_that_may_be_none() -> None:
+    """Scores around zero have no share either."""
+    table = make_test()
+    low = table.candidate_score.mean()
+    shifted = replace(
+        table,
+        candidate_score=table.candidate_score - low,
+        baseline_score=table.baseline_score - low,
+    )
+    evaluation = run(table=shifted)
+    assert np.isnan(evaluation.kept.value)
+    assert any("quality of premium is not clearly above 0" in one for one in evaluation.warnings)
+
+
+def test_a_clear_gain_keeps_its_share() -> None:
+    """A small gain that is well known is a sound denominator."""
+    evaluation = run(table=no_better(0.1))
+    assert np.isfinite(evaluation.kept.value)
+    assert not any("clearly" in text for text in evaluation.warnings)
+
+
 def hashed(text: str) -> str:
     return hashlib.sha256(text.strip().encode()).hexdigest()[:16]
 
@@ -274,6 +320,7 @@ def test_wide_interval_is_said_to_be_wide() -> None:
             premium="large",
             premium_share=0.4,
             kept=estimate(0.9, half),
+            difference=estimate(-0.05, 0.01),
             saving=estimate(0.6, 0.02),
             advantage=estimate(0.1, 0.05),
             is_absolute=True,
@@ -288,6 +335,7 @@ def test_unclear_advantage_is_not_called_better() -> None:
         premium="large",
         premium_share=0.4,
         kept=estimate(0.9, 0.01),
+        difference=estimate(-0.05, 0.01),
         saving=estimate(0.6, 0.02),
         advantage=estimate(0.01, 0.05),
         is_absolute=True,

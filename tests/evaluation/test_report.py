@@ -90,8 +90,8 @@ def evaluation() -> Evaluation:
         gain=gain,
         is_gold=np.ones(120, dtype=bool),
         models=LengthRouter.models,
-        candidate_score=gain,
-        baseline_score=np.zeros(120),
+        candidate_score=gain + 1.0,
+        baseline_score=np.ones(120),
         domain=np.arange(120) % 2,
         domains=(ATTACK, "code"),
     )

@@ -21,7 +21,9 @@ from metarouter.evaluation.heldout import HeldOut, read_held_out, unseen
 from metarouter.evaluation.intervals import (
     Band,
     bootstrap_interval,
+    mean_interval,
     mean_ratio_statistic,
+    mean_statistic,
     simultaneous_band,
 )
 from metarouter.evaluation.metrics import (
@@ -129,7 +131,9 @@ class Evaluation:
     quality_unit : "gold score" or "gold gain over <reference>".
     policies : the router, and what it should be compared with.
     kept : share of the premium model's quality that the router keeps (of its
-        gain over the reference model, where scores are unknown).
+        gain over the reference model, where scores are unknown); NaN where
+        that quality or gain is not clearly above 0.
+    difference : mean quality of the router minus the premium model's.
     saving : share of the premium model's cost that the router saves.
     advantage : quality above a random router with the same shares.
     curve, efficiency : quality and efficiency gain over the premium share.
@@ -149,6 +153,7 @@ class Evaluation:
     is_absolute: bool
     policies: tuple[PolicyValue, ...]
     kept: Estimate
+    difference: Estimate
     saving: Estimate
     advantage: Estimate
     curve: QualityCurve
@@ -225,6 +230,7 @@ def evaluate_router(
             f"least {MIN_QUERIES} are needed, {FEW_QUERIES} for intervals worth reading"
         )
     routed = _route(router, held_out)
+    no_share = _no_share(routed, level)
     bootstrap = _Bootstrap(n=len(held_out.queries), seed=seed, n_boot=n_boot, level=level)
     policies = policy_values(
         routed.mean, held_out.quality, routed.cost, float(router.facts["w"]), level
@@ -242,10 +248,10 @@ def evaluate_router(
         ),
         slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
         examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
-        warnings=(*([f"{left_out}."] if left_out else []), *_warnings(held_out)),
+        warnings=(*([f"{left_out}."] if left_out else []), *no_share, *_warnings(held_out)),
         limits=_limits(held_out, routed, router.facts),
         facts=dict(router.facts),
-        **_setting(routed, bootstrap),
+        **_setting(routed, bootstrap, no_share),
         **_rankings(routed, bootstrap),
     )
 
@@ -345,10 +351,12 @@ def _option_costs(decision: Decision, models: Sequence[str]) -> list[float]:
     return [costs[model] for model in models]
 
 
-def _setting(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
+def _setting(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) -> dict[str, Any]:
     """All that depends on the router's threshold."""
+    premium = routed.held_out.quality[:, routed.premium]
     found = {
-        "kept": _kept(routed, bootstrap),
+        "kept": _unknown(len(premium), no_share) if no_share else _kept(routed, bootstrap),
+        "difference": bootstrap.interval(mean_statistic(routed.quality - premium)),
         "saving": _saving(routed, bootstrap),
         "advantage": bootstrap.interval(_advantage_statistic(routed)),
     }
@@ -366,6 +374,22 @@ def _kept(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:
     """Share of the premium model's quality, or gain, that the router keeps."""
     premium = routed.held_out.quality[:, routed.premium]
     return bootstrap.interval(mean_ratio_statistic(routed.quality, premium))
+
+
+def _no_share(routed: _Routed, level: float) -> tuple[str, ...]:
+    """Why no share of the premium model's quality is given: a ratio to about 0 says nothing."""
+    held_out, premium = routed.held_out, routed.premium_name
+    if mean_interval(held_out.quality[:, routed.premium], level).low > 0:
+        return ()
+    if held_out.is_absolute:
+        return (f"The mean quality of {premium} is not clearly above 0: no share of it is given.",)
+    cheap = held_out.models[0]
+    return (f"{premium} is not clearly better than {cheap}: no share of its gain is given.",)
+
+
+def _unknown(n: int, warnings: tuple[str, ...]) -> Estimate:
+    nan = float("nan")
+    return Estimate(value=nan, std_error=nan, low=nan, high=nan, n=n, warnings=warnings)
 
 
 def _saving(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:

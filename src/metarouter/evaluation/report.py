@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -155,15 +156,21 @@ def _lead(evaluation: Evaluation) -> str:
 
 def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
     router = _policy(evaluation, "router")
-    kept = "quality kept" if evaluation.is_absolute else "gain kept"
     rows = [
-        (kept, *_percent_parts(evaluation.kept)),
+        _kept_parts(evaluation),
         ("cost saved", *_percent_parts(evaluation.saving)),
         ("premium calls", _percent(router.premium_share), f"of {evaluation.n:,} queries"),
         ("above random", *_signed_parts(evaluation.advantage)),
         ("APGR", number_cell(evaluation.apgr), interval_cell(evaluation.apgr)),
     ]
     return [{"name": name, "value": value, "range": range_} for name, value, range_ in rows]
+
+
+def _kept_parts(evaluation: Evaluation) -> tuple[str, str, str]:
+    if math.isnan(evaluation.kept.value):
+        return ("above always premium", *_signed_parts(evaluation.difference))
+    name = "quality kept" if evaluation.is_absolute else "gain kept"
+    return (name, *_percent_parts(evaluation.kept))
 
 
 def _policy(evaluation: Evaluation, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,7 @@ def judge_router(
     premium: str,
     premium_share: float,
     kept: Estimate,
+    difference: Estimate,
     saving: Estimate,
     advantage: Estimate,
     is_absolute: bool,
@@ -58,7 +60,7 @@ def judge_router(
     premium : name of the premium model.
     premium_share : share of queries that go to it (or to any model but the
         reference model), in [0, 1].
-    kept, saving, advantage : see :class:`~metarouter.evaluation.evaluate.Evaluation`.
+    kept, difference, saving, advantage : see :class:`~metarouter.evaluation.evaluate.Evaluation`.
     is_absolute : whether `kept` is a share of quality or of a gain.
     saved_usd_per_1k : USD saved on 1,000 queries, where prices are known.
 
@@ -66,7 +68,7 @@ def judge_router(
     --------
     >>> def about(x): return Estimate(value=x, std_error=0.01, low=x - 0.02, high=x + 0.02, n=500)
     >>> verdict = judge_router(premium="large", premium_share=0.4, kept=about(0.97),
-    ...     saving=about(0.58), advantage=about(0.05), is_absolute=True)
+    ...     difference=about(-0.02), saving=about(0.58), advantage=about(0.05), is_absolute=True)
     >>> verdict.sentence  # doctest: +NORMALIZE_WHITESPACE
     "At 40 % premium calls this router keeps 97 % [95, 99] of large's quality and saves
      58 % [56, 60] of its cost."
@@ -75,8 +77,9 @@ def judge_router(
     return Verdict(
         status=status,
         headline=_HEADLINES[status],
-        sentence=_sentence(premium, premium_share, kept, saving, is_absolute)
-        + _money(saved_usd_per_1k),
+        sentence=f"At {premium_share:.0%}".replace("%", " %")
+        + f" premium calls this router {_quality(premium, kept, difference, is_absolute)} and "
+        + f"saves {percent(saving)} of its cost{_money(saved_usd_per_1k)}",
         basis=_basis(status, advantage) + _width(kept),
     )
 
@@ -91,14 +94,12 @@ def _status(
     return "worse" if advantage.high < 0 else "unclear"
 
 
-def _sentence(
-    premium: str, share: float, kept: Estimate, saving: Estimate, is_absolute: bool
-) -> str:
+def _quality(premium: str, kept: Estimate, difference: Estimate, is_absolute: bool) -> str:
+    """What the router does to quality, as a share where there is one."""
+    if math.isnan(kept.value):
+        return f"gives {_in_units(difference)} gain units per query against always {premium}"
     what = f"{premium}'s quality" if is_absolute else f"what {premium} gains over the cheap model"
-    return (
-        f"At {share:.0%}".replace("%", " %") + f" premium calls this router keeps {percent(kept)} "
-        f"of {what} and saves {percent(saving)} of its cost"
-    )
+    return f"keeps {percent(kept)} of {what}"
 
 
 def _money(saved: float | None) -> str:
@@ -109,7 +110,7 @@ def _money(saved: float | None) -> str:
 def _basis(status: str, advantage: Estimate) -> str:
     if status == "fixed":
         return "There is no choice to judge: lower or raise the threshold. "
-    number = f"{signed(advantage.value)} [{signed(advantage.low)}, {signed(advantage.high)}]"
+    number = _in_units(advantage)
     unit = f"gain units per query, n = {advantage.n:,}"
     ends = {
         "better": "",
@@ -120,6 +121,10 @@ def _basis(status: str, advantage: Estimate) -> str:
         f"Against a random router that sends as many queries to each model: {number} "
         f"{unit}{ends[status]}. "
     )
+
+
+def _in_units(estimate: Estimate) -> str:
+    return f"{signed(estimate.value)} [{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
 def _width(kept: Estimate) -> str:
