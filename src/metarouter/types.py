@@ -29,6 +29,7 @@ __all__ = [
     "IntArray",
     "ModelState",
     "Regressor",
+    "TableGainModel",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -100,6 +101,33 @@ class GainModel(Protocol):
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation, each of shape (n,)."""
+        ...
+
+    def state(self) -> ModelState:
+        """Arrays from which the NumPy-only scorer predicts the same values."""
+        ...
+
+
+@runtime_checkable
+class TableGainModel(Protocol):
+    """A labelled table to the gains of all its models, with uncertainty.
+
+    Learns from the table itself, because it needs to know which models a row
+    compares. Corrected tables count by their precision, as everywhere: see
+    :func:`metarouter.gain.row_weights`. Models that will never be routed to
+    are welcome as training data.
+    """
+
+    def fit(self, table: GainTable) -> Self:
+        """Learn from a table with features; ``models[0]`` is the reference."""
+        ...
+
+    def predict(self, features: NDArray[Any]) -> GainEstimate:
+        """Gains of ``models[1:]`` over ``models[0]``, shape (n, n_models − 1)."""
+        ...
+
+    def win_probability(self, features: NDArray[Any]) -> FloatArray:
+        """P(candidate beats ``models[0]``), ties counting half, (n, n_models − 1)."""
         ...
 
     def state(self) -> ModelState:

@@ -6,9 +6,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from metarouter.gain.pool import PoolGainModel
 from metarouter.gain.posterior import GainPosterior
-from metarouter.gain.registry import make_gain_model
+from metarouter.gain.registry import make_pool_model
 from metarouter.labels.repeats import merge_repeats
 from metarouter.labels.table import GainTable
 from metarouter.records import GainEstimate
@@ -45,7 +44,9 @@ def learn_gain(
     table : GainTable with features.
     corrector : Corrector, not fitted yet; it is fitted here.
     gain_model : str, default "auto"
-        One of :data:`metarouter.gain.GAIN_MODELS`.
+        One of :data:`metarouter.gain.GAIN_MODELS`, or of
+        :data:`metarouter.gain.TABLE_GAIN_MODELS`, which learn from the
+        corrected table as a whole.
     seed : int, default 0
     """
     table = merge_repeats(table)
@@ -54,5 +55,5 @@ def learn_gain(
     if posterior is not None and gain_model in _OWN_POSTERIOR:
         own: GainPosterior = posterior()
         return own
-    model = PoolGainModel(lambda: make_gain_model(gain_model, seed=seed))
-    return model.fit(corrector.transform(table))
+    model: FittedGain = make_pool_model(gain_model, seed=seed).fit(corrector.transform(table))
+    return model

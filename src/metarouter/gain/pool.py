@@ -15,7 +15,7 @@ from metarouter.labels.table import GainTable
 from metarouter.records import GainEstimate
 from metarouter.types import BoolArray, FloatArray, GainModel, ModelState
 
-__all__ = ["PoolGainModel"]
+__all__ = ["PoolGainModel", "check_linked"]
 
 
 class PoolGainModel:
@@ -99,8 +99,8 @@ class PoolGainModel:
         keep = weight > 0
         if not keep.all():
             table, weight = table.rows(keep), weight[keep]
+        check_linked(table, weight)
         laplacian = _grounded_laplacian(table, weight)
-        _check_linked(table, laplacian)
         self.std_factor_ = np.sqrt(np.diag(laplacian) * np.diag(np.linalg.inv(laplacian)))
         self._fit_members(table, weight)
         self.scorer_: GainScorer = load_gain_model(self.state())
@@ -174,7 +174,21 @@ def _grounded_laplacian(table: GainTable, weight: FloatArray) -> FloatArray:
     return laplacian
 
 
-def _check_linked(table: GainTable, laplacian: FloatArray) -> None:
+def check_linked(table: GainTable, weight: FloatArray) -> None:
+    """Refuse a table in which a model cannot be compared with the reference.
+
+    Parameters
+    ----------
+    table : GainTable
+    weight : array, shape (n_rows,); rows of weight 0 link nothing.
+
+    Raises
+    ------
+    DataError
+        When a candidate has no label, or no chain of labels links it to
+        ``models[0]``.
+    """
+    laplacian = _grounded_laplacian(table, weight)
     names = table.models[1:]
     bare = [name for name, degree in zip(names, np.diag(laplacian), strict=True) if degree <= 0]
     if bare:

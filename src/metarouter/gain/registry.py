@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from typing import Any, Literal
 
 from metarouter.errors import OptionError
-from metarouter.types import GainModel
+from metarouter.gain.pool import PoolGainModel
+from metarouter.types import GainModel, TableGainModel
 
-__all__ = ["ENTRY_POINT_GROUP", "GAIN_MODELS", "gain_model_names", "make_gain_model"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "GAIN_MODELS",
+    "TABLE_ENTRY_POINT_GROUP",
+    "TABLE_GAIN_MODELS",
+    "gain_model_names",
+    "make_gain_model",
+    "make_pool_model",
+    "make_table_gain_model",
+]
 
 ENTRY_POINT_GROUP = "metarouter.gain_models"
+TABLE_ENTRY_POINT_GROUP = "metarouter.table_gain_models"
 
 
 def make_gain_model(name: str = "auto", *, seed: int = 0) -> GainModel:
@@ -44,13 +56,85 @@ def make_gain_model(name: str = "auto", *, seed: int = 0) -> GainModel:
     for plugin in entry_points(group=ENTRY_POINT_GROUP, name=name):
         model: GainModel = plugin.load()(seed=seed)
         return model
-    raise OptionError.of("gain model", name, ", ".join(gain_model_names()))
+    raise OptionError.of("gain model", name, ", ".join(_single_names()))
+
+
+def make_table_gain_model(name: str, *, seed: int = 0, **options: Any) -> TableGainModel:
+    """Make an unfitted model that learns from a whole table.
+
+    Parameters
+    ----------
+    name : str
+        One of `TABLE_GAIN_MODELS`, or the name of an entry point in the group
+        ``metarouter.table_gain_models``, whose object is called with
+        ``seed=seed`` and the options.
+    seed : int, default 0
+        Seed of the models that draw.
+    **options
+        Passed to the model's class.
+
+    Raises
+    ------
+    OptionError
+        When no model has that name.
+
+    Examples
+    --------
+    >>> type(make_table_gain_model("sw_ranking", gamma=100.0)).__name__
+    'SWRanking'
+    """
+    make = _TABLE_BUILT_IN.get(name)
+    if make is not None:
+        return make(seed, options)
+    for plugin in entry_points(group=TABLE_ENTRY_POINT_GROUP, name=name):
+        model: TableGainModel = plugin.load()(seed=seed, **options)
+        return model
+    raise OptionError.of("gain model", name, ", ".join(_table_names()))
+
+
+def make_pool_model(
+    name: str = "auto", *, seed: int = 0, **options: Any
+) -> PoolGainModel | TableGainModel:
+    """Make an unfitted model of all gains of a table, whichever kind `name` is.
+
+    A model of one gain is fitted to contrasts by
+    :class:`metarouter.gain.PoolGainModel`; a table gain model stands alone.
+
+    Raises
+    ------
+    OptionError
+        When no model has that name, or one of a single gain gets options.
+
+    Examples
+    --------
+    >>> type(make_pool_model("ridge")).__name__, type(make_pool_model("knn")).__name__
+    ('PoolGainModel', 'NeighbourGain')
+    """
+    if name in _table_names():
+        return make_table_gain_model(name, seed=seed, **options)
+    if options:
+        raise OptionError.of(f"options of {name}", sorted(options), "none")
+    if name not in _single_names():
+        raise OptionError.of("gain model", name, ", ".join(gain_model_names()))
+    return PoolGainModel(lambda: make_gain_model(name, seed=seed))
 
 
 def gain_model_names() -> tuple[str, ...]:
-    """Built-in names, then those that installed packages register."""
-    plugins = {plugin.name for plugin in entry_points(group=ENTRY_POINT_GROUP)}
-    return GAIN_MODELS + tuple(sorted(plugins - set(GAIN_MODELS)))
+    """Models of one gain, then table gain models; built-in ones first in each."""
+    return _single_names() + _table_names()
+
+
+def _single_names() -> tuple[str, ...]:
+    return _with_plugins(GAIN_MODELS, ENTRY_POINT_GROUP)
+
+
+def _table_names() -> tuple[str, ...]:
+    return _with_plugins(TABLE_GAIN_MODELS, TABLE_ENTRY_POINT_GROUP)
+
+
+def _with_plugins(built_in: tuple[str, ...], group: str) -> tuple[str, ...]:
+    plugins = {plugin.name for plugin in entry_points(group=group)}
+    return built_in + tuple(sorted(plugins - set(built_in)))
 
 
 def _ridge(seed: int) -> GainModel:
@@ -89,6 +173,39 @@ def _two_fidelity(seed: int) -> GainModel:
     return TwoFidelityGain(seed=seed)
 
 
+def _sw_ranking(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.sw_ranking import SWRanking
+
+    return SWRanking(**options)
+
+
+def _knn(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.neighbours import NeighbourGain
+
+    return NeighbourGain(seed=seed, **options)
+
+
+def _cluster(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.cluster import ClusterGain
+
+    return ClusterGain(seed=seed, **options)
+
+
+def _random(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.reference import RandomGain
+
+    return RandomGain(seed=seed, **options)
+
+
+def _always(choice: Literal["premium", "cheap"]) -> Callable[[int, dict[str, Any]], TableGainModel]:
+    def make(seed: int, options: dict[str, Any]) -> TableGainModel:
+        from metarouter.gain.reference import AlwaysGain
+
+        return AlwaysGain(choice, **options)
+
+    return make
+
+
 _BUILT_IN: dict[str, Callable[[int], GainModel]] = {
     "auto": _two_fidelity,
     "ridge": _ridge,
@@ -99,3 +216,13 @@ _BUILT_IN: dict[str, Callable[[int], GainModel]] = {
     "two_fidelity": _two_fidelity,
 }
 GAIN_MODELS: tuple[str, ...] = tuple(_BUILT_IN)
+
+_TABLE_BUILT_IN: dict[str, Callable[[int, dict[str, Any]], TableGainModel]] = {
+    "sw_ranking": _sw_ranking,
+    "knn": _knn,
+    "cluster": _cluster,
+    "random": _random,
+    "always_premium": _always("premium"),
+    "always_cheap": _always("cheap"),
+}
+TABLE_GAIN_MODELS: tuple[str, ...] = tuple(_TABLE_BUILT_IN)

@@ -17,6 +17,8 @@ mlp    ``weight_k`` (members, in, out) and ``bias_k`` (members, 1, out)
 pool   the arrays of each candidate's model, prefixed ``i.``
 posterior  ``mean`` (candidates, q), ``factor.m`` (q, r) of each candidate, and
        the arrays of the map x ↦ v(x), prefixed ``map.``
+random ``direction`` (d, candidates), ``phase`` (candidates,)
+always ``win`` (candidates,)
 ========== ===============================================================
 """
 
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,7 +37,7 @@ from metarouter.gain.posterior import PosteriorScorer
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
 
-__all__ = ["GainScorer", "gain_kernel", "load_gain_model"]
+__all__ = ["GainScorer", "WinScorer", "gain_kernel", "load_gain_model"]
 
 # Bounds the temporary arrays of a batch: 4 million float64 are 32 MB.
 _CHUNK_CELLS = 4_000_000
@@ -45,6 +48,14 @@ class GainScorer(Protocol):
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation for each row of `features`."""
+        ...
+
+
+class WinScorer(GainScorer, Protocol):
+    """A scorer that knows wins as well: those of table gain models."""
+
+    def win_probability(self, features: NDArray[Any]) -> FloatArray:
+        """P(candidate beats ``models[0]``), ties counting half, (n, n_models − 1)."""
         ...
 
 
@@ -363,6 +374,16 @@ def _floats(state: ModelState, name: str) -> FloatArray:
     return np.asarray(state.arrays[name], dtype=np.float64)
 
 
+def _of(module: str, name: str) -> Callable[[ModelState], GainScorer]:
+    """Scorer of a table gain model, imported when one is loaded."""
+
+    def make(state: ModelState) -> GainScorer:
+        scorer: GainScorer = getattr(import_module(f"metarouter.gain.{module}"), name)(state)
+        return scorer
+
+    return make
+
+
 _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "linear": LinearScorer,
     "gp": KernelScorer,
@@ -370,4 +391,6 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "mlp": MLPScorer,
     "pool": PoolScorer,
     "posterior": PosteriorScorer,
+    "random": _of("reference", "RandomScorer"),
+    "always": _of("reference", "AlwaysScorer"),
 }
