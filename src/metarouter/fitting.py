@@ -22,7 +22,7 @@ from metarouter.crossfitted import MIN_GOLD, CrossFitted, cross_fit
 from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
 from metarouter.gain.extras import one_thread
-from metarouter.gain.registry import make_gain_model
+from metarouter.gain.registry import make_pool_model
 from metarouter.labels.read import Labels, read_gain_table
 from metarouter.labels.report import ReadReport
 from metarouter.labels.table import GainTable
@@ -89,7 +89,8 @@ def fit(
         How the bias of preference labels is removed; one of
         :data:`metarouter.correction.CORRECTORS`.
     gain_model : str, default "auto"
-        One of :data:`metarouter.gain.GAIN_MODELS`.
+        One of :data:`metarouter.gain.GAIN_MODELS` or
+        :data:`metarouter.gain.TABLE_GAIN_MODELS`.
     embedder : str, default "default"
         See :func:`metarouter.features.make_pipeline`.
     premium_share, budget, max_loss, w : float, optional
@@ -184,7 +185,7 @@ class FitOptions:
         if self.folds != 0 and self.folds < 2:
             raise OptionError.of("folds", self.folds, "0, or at least 2")
         make_corrector(self.corrector, seed=self.seed)
-        make_gain_model(self.gain_model, seed=self.seed)
+        make_pool_model(self.gain_model, seed=self.seed)
 
     def make_features(self) -> FeaturePipeline:
         """An unfitted feature pipeline."""

@@ -38,7 +38,7 @@ from metarouter.evaluation.comparison import (
 )
 from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
 from metarouter.evaluation.studylog import StudyLog
-from metarouter.gain import GainScorer, PoolGainModel, make_gain_model
+from metarouter.gain import GainScorer, make_pool_model
 from metarouter.labels.repeats import first_of_text, merge_repeats
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, Corrector, FloatArray, IntArray
@@ -266,7 +266,7 @@ def _check_registered(study: _Study) -> None:
         if name != CEILING:
             _make_corrector(study, name, 0)
     for name in study.gain_models:
-        make_gain_model(name)
+        make_pool_model(name)
 
 
 def _make_config(
@@ -424,8 +424,7 @@ def _fit_score(
     start = time.perf_counter()
     model: GainScorer
     if cell.corrector == CEILING:
-        model = PoolGainModel(lambda: make_gain_model(cell.gain_model, seed=cell.seed))
-        model = model.fit(merge_repeats(table))
+        model = make_pool_model(cell.gain_model, seed=cell.seed).fit(merge_repeats(table))
     else:
         corrector = _make_corrector(study, cell.corrector, cell.seed)
         model = learn_gain(table, corrector, gain_model=cell.gain_model, seed=cell.seed)
