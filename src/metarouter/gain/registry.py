@@ -179,6 +179,12 @@ def _sw_ranking(seed: int, options: dict[str, Any]) -> TableGainModel:
     return SWRanking(**options)
 
 
+def _mf(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.mf import MFGain
+
+    return MFGain(seed=seed, **options)
+
+
 def _knn(seed: int, options: dict[str, Any]) -> TableGainModel:
     from metarouter.gain.neighbours import NeighbourGain
 
@@ -219,6 +225,7 @@ GAIN_MODELS: tuple[str, ...] = tuple(_BUILT_IN)
 
 _TABLE_BUILT_IN: dict[str, Callable[[int, dict[str, Any]], TableGainModel]] = {
     "sw_ranking": _sw_ranking,
+    "mf": _mf,
     "knn": _knn,
     "cluster": _cluster,
     "random": _random,

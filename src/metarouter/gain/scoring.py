@@ -19,6 +19,7 @@ posterior  ``mean`` (candidates, q), ``factor.m`` (q, r) of each candidate, and
        the arrays of the map x ↦ v(x), prefixed ``map.``
 random ``direction`` (d, candidates), ``phase`` (candidates,)
 always ``win`` (candidates,)
+mf     ``slope`` (d, members · candidates), ``level`` (members, candidates)
 ========== ===============================================================
 """
 
@@ -393,4 +394,5 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "posterior": PosteriorScorer,
     "random": _of("reference", "RandomScorer"),
     "always": _of("reference", "AlwaysScorer"),
+    "mf": _of("mf_scorer", "MFScorer"),
 }

@@ -1,0 +1,204 @@
+"""Matrix factorisation: :class:`MFGain`, trained with PyTorch, scored with NumPy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+
+from metarouter.errors import OptionError
+from metarouter.gain.mf_scorer import MFScorer
+from metarouter.gain.mf_training import MFBattles, MFMember, MFSettings, train_members
+from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
+from metarouter.labels.table import GainTable
+from metarouter.types import FloatArray, ModelState
+
+__all__ = ["MFGain"]
+
+
+@dataclass
+class MFGain(ScoredTableModel):
+    """Bilinear model of query and model vectors, learned from battles.
+
+    A model wins by how well its vector fits the query's. Every model of the
+    table is learned at once, so battles between models that are never routed
+    to teach the map of queries too.
+
+    Parameters
+    ----------
+    variant : "paper" or "code", default "paper"
+        "paper" has a bias in the projection and free model vectors; "code"
+        (RouteLLM's program) has no bias and model vectors of length 1. Without
+        a bias the features must not be centred, or no model can be better on
+        the whole: give it raw embeddings.
+    dim : int, default 128
+        Length of a model vector.
+    use_proj : bool, default True
+        False leaves out W₁: model vectors are then as long as the features.
+    ties : "half" or "drop", default "half"
+        A row of gain g counts as (1 + g/s)/2 of a win, so a tie as half of
+        one; or ties are dropped and the rest count by their sign, as in
+        RouteLLM's program.
+    n_members : int, default 8
+        Members of the ensemble, each trained with other weights of queries.
+    noise : float, default 0
+        Standard deviation of noise added to every feature in training, in
+        units of the features' overall standard deviation (RouteLLM: 0.05 to
+        0.1 on vectors of length 1).
+    learning_rate : float, default 3e-4
+    weight_decay : float, default 1e-5
+    batch_size : int, default 64
+    max_epochs : int, default 100
+    patience : int, default 5
+        Epochs without a better validation loss before training stops.
+    validation_share : float in (0, 1), default 0.1
+        Share of the queries that stop the training; with fewer than 40
+        queries all are trained on, for 10 epochs.
+    checkpoint : path, optional
+        Where the best parameters so far are kept, as safetensors. A file that
+        is there already is where training goes on from.
+    seed : int, default 0
+
+    Attributes
+    ----------
+    members_ : list of MFMember
+        Parameters of each member, as arrays.
+    n_epochs_ : int, epochs trained.
+    validation_loss_ : float
+        Mean over members of the best loss on the held-out queries; NaN
+        without any.
+
+    Raises
+    ------
+    OptionError
+        When an option is not allowed, or the checkpoint does not fit.
+    DataError
+        From ``fit``, see :func:`~metarouter.gain.table_model.prepare_table`.
+    MissingDependencyError
+        From ``fit``, without the extra ``torch``.
+
+    Notes
+    -----
+    ``δ_m(x) = w₂ᵀ(v_m ⊙ (W₁ᵀx + b))`` and ``P(a beats b) = σ(δ_a − δ_b)``;
+    the loss is the weighted cross-entropy, minimised by Adam. The gain is
+    ``s (2P − 1)``, with s the largest gain a label states. As cross-entropy is
+    a proper score, P estimates E[(1 + g/s)/2 given x] and the gain E[g given
+    x]. Where ties were dropped, P is of rows that are no tie, and their rate
+    is taken as the same for all queries.
+
+    Uncertainty is that of a Bayesian bootstrap: each member weights every
+    query by a draw from the exponential distribution of mean 1, and the
+    standard deviation between members is that of the prediction, at least the
+    standard error of the mean gain.
+
+    References
+    ----------
+    Ong et al. (2024), RouteLLM: learning to route LLMs with preference data,
+    section 4.2. https://arxiv.org/abs/2406.18665
+    Rubin (1981), The Bayesian bootstrap. https://doi.org/10.1214/aos/1176345338
+
+    Examples
+    --------
+    >>> MFGain(variant="code", n_members=1).settings().normalise
+    True
+    """
+
+    variant: Literal["paper", "code"] = "paper"
+    dim: int = 128
+    use_proj: bool = True
+    ties: Literal["half", "drop"] = "half"
+    n_members: int = 8
+    noise: float = 0.0
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-5
+    batch_size: int = 64
+    max_epochs: int = 100
+    patience: int = 5
+    validation_share: float = 0.1
+    checkpoint: str | Path | None = None
+    seed: int = 0
+
+    def fit(self, table: GainTable) -> Self:
+        """Train on all rows of a table with features."""
+        settings = self.settings()
+        rows = prepare_table(table)
+        battles, tie_rate = self._battles(rows)
+        trained = train_members(rows.features, battles, settings)
+        self.members_ = trained.members
+        self.n_epochs_ = trained.n_epochs
+        self.validation_loss_ = trained.validation_loss
+        state = self._state(rows, trained.members, tie_rate)
+        return self._keep(state, MFScorer(state))
+
+    def settings(self) -> MFSettings:
+        """The options as the training takes them."""
+        for name, value, allowed in (
+            ("variant", self.variant, ("paper", "code")),
+            ("ties", self.ties, ("half", "drop")),
+        ):
+            if value not in allowed:
+                raise OptionError.of(name, value, " or ".join(allowed))
+        for name in ("dim", "n_members", "batch_size", "max_epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise OptionError.of(name, getattr(self, name), "an integer from 1")
+        if not 0 < self.validation_share < 1:
+            raise OptionError.of("validation_share", self.validation_share, "inside (0, 1)")
+        return MFSettings(
+            dim=self.dim,
+            use_proj=self.use_proj,
+            bias=self.variant == "paper",
+            normalise=self.variant == "code",
+            n_members=self.n_members,
+            noise=self.noise,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            max_epochs=self.max_epochs,
+            patience=self.patience,
+            validation_share=self.validation_share,
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+            seed=self.seed,
+        )
+
+    def _battles(self, rows: TableRows) -> tuple[MFBattles, float]:
+        """The rows to train on, and the rate of ties among all."""
+        keep, win, tie_rate = np.ones(len(rows.gain), dtype=np.bool_), rows.win, 0.0
+        if self.ties == "drop" and (rows.gain != 0).any():
+            keep, win = rows.gain != 0, (rows.gain > 0).astype(np.float64)
+            tie_rate = float(np.average(~keep, weights=rows.weight))
+        weight = rows.weight[keep]
+        battles = MFBattles(
+            query=rows.query[keep],
+            candidate=rows.candidate[keep],
+            baseline=rows.baseline[keep],
+            win=win[keep],
+            weight=weight / weight.mean(),
+            n_models=rows.n_models,
+        )
+        return battles, tie_rate
+
+    def _state(self, rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelState:
+        columns, levels = zip(*(member.over_reference() for member in members), strict=True)
+        return ModelState(
+            kind="mf",
+            config={
+                "scale": rows.scale,
+                "tie_rate": tie_rate,
+                "std_floor": _std_floor(rows),
+                "shared_variance": rows.shared_variance,
+            },
+            arrays={
+                "slope": np.hstack(columns).astype(np.float32),
+                "level": np.stack(levels).astype(np.float32),
+            },
+        )
+
+
+def _std_floor(rows: TableRows) -> float:
+    """Standard error of the mean gain, from the effective number of queries."""
+    weight: FloatArray = np.bincount(rows.query, weights=rows.weight)
+    spread = float(np.sqrt(np.cov(rows.gain, aweights=rows.weight, ddof=0)))
+    return spread * math.sqrt(float((weight**2).sum())) / float(weight.sum())
