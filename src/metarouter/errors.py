@@ -13,7 +13,8 @@
     ├── MissingDependencyError   an optional library is not installed           (exit 2)
     └── NotFittedError           an object was used before ``fit``              (a bug)
 
-Messages name what was wrong, the value, what is allowed, and the next step.
+Messages name what was wrong, the value, what is allowed, and the next step. Options
+stand before " = " or in backticks, so that the command line can spell them as its flags.
 """
 
 from __future__ import annotations

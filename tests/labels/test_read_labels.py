@@ -339,7 +339,15 @@ def test_labels_that_are_none_or_no_labels_are_refused(labels: Any) -> None:
         read_gain_table(labels)
 
 
-@pytest.mark.parametrize("rows", [[], scores("q0", large=1.0)])
-def test_a_source_without_a_usable_row_is_refused(rows: list[Row]) -> None:
-    with pytest.raises(LabelError, match="no usable gold rows"):
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [([], "it is empty"), (scores("q0", large=1.0), "1 read, 0 bad; a score also needs")],
+)
+def test_a_source_without_a_usable_row_is_refused(rows: list[Row], why: str) -> None:
+    with pytest.raises(LabelError, match=f"no usable gold rows: {why}"):
         read_gain_table(rows, [vote("q0", "tie")])
+
+
+def test_labels_of_one_model_are_named_as_such() -> None:
+    with pytest.raises(LabelError, match="all 2 are about large; a gain needs two models"):
+        read_gain_table([*scores("q0", large=1.0), *scores("q1", large=0.0)])

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 __all__ = ["main", "run"]
 
@@ -44,7 +46,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         args = None if arguments is None else list(arguments)
         code = command.main(args=args, prog_name="metarouter", standalone_mode=False)
     except MetarouterError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(_as_typed(str(error), dict(_flags(command))), error.exit_code)
     except TyperException as error:
         return _fail(f"{error.format_message()} See: metarouter --help", 2)
     except (Abort, KeyboardInterrupt):
@@ -56,6 +58,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     return code if isinstance(code, int) else 0
+
+
+def _flags(command: Any) -> Iterator[tuple[str, str]]:
+    """Each option of a command and its subcommands: Python's name, and how it is typed."""
+    for param in command.params:
+        if param.param_type_name == "option":
+            yield param.name, max(param.opts, key=len)
+    for subcommand in getattr(command, "commands", {}).values():
+        yield from _flags(subcommand)
+
+
+def _as_typed(message: str, flags: dict[str, str]) -> str:
+    """A message with its options as flags; see :mod:`metarouter.errors`."""
+    return re.sub(
+        r"^(\w+)(?= = )|`(\w+)`",
+        lambda found: flags.get(found[1] or found[2], found[0]),
+        message,
+    )
 
 
 def _fail(message: str, code: int) -> int:

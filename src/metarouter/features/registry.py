@@ -81,7 +81,8 @@ def _from_plugin(name: str) -> Callable[[str], Embedder]:
     for point in _plugins().select(name=name):
         factory: Callable[[str], Embedder] = point.load()
         return factory
-    raise OptionError.of("embedder", name, ", ".join(embedder_names()))
+    allowed = f"default, or one or more of {', '.join(embedder_names())}, joined by +"
+    raise OptionError.of("embedder", name, allowed)
 
 
 def _hashed(argument: str) -> Embedder:

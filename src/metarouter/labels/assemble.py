@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def assemble(
     together = paired(merged)
     status[asked] = MERGED
     status[asked[first]] = np.where(together, USED, UNPAIRED)
-    require_rows(ledgers, rows.file[status == USED])
+    require_rows(ledgers, rows.file[status == USED], names.model)
     used = merged.take(together)
     order = order_models(used, names.model, premium=premium, cheap=cheap)
     table = _table(used, make_contrasts(used, order), order, names)
@@ -167,14 +168,21 @@ def _file_report(ledger: Ledger, status: IntArray, repeats: int) -> FileReport:
     )
 
 
-def require_rows(ledgers: list[Ledger], file_of_row: Any) -> None:
+def require_rows(ledgers: list[Ledger], file_of_row: Any, models: Sequence[str] = ()) -> None:
     """Raise LabelError unless each source has a row left; `file_of_row` is theirs."""
     left = {ledgers[int(file)].source for file in np.unique(file_of_row)}
     for ledger in ledgers:
         if ledger.source not in left:
-            first = "".join(f"; first: {bad.examples[0]}" for bad in ledger.bad_rows()[:1])
-            raise ledger.unusable(
-                f"no usable {ledger.source} rows: {ledger.rows_read} read, {ledger.rows_skipped} "
-                f"bad{first}; a score also needs another model's score of the same query by the "
-                "same judge"
-            )
+            raise ledger.unusable(f"no usable {ledger.source} rows: {_why_none(ledger, models)}")
+
+
+def _why_none(ledger: Ledger, models: Sequence[str]) -> str:
+    if not ledger.rows_read:
+        return "it is empty; give a file with at least one label"
+    if len(models) == 1:
+        return f"all {ledger.rows_read} are about {models[0]}; a gain needs two models"
+    first = "".join(f"; first: {bad.examples[0]}" for bad in ledger.bad_rows()[:1])
+    return (
+        f"{ledger.rows_read} read, {ledger.rows_skipped} bad{first}; a score also needs another "
+        "model's score of the same query by the same judge"
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metarouter.errors import OptionError
+from metarouter.errors import OptionError, shorten
 from metarouter.labels.rows import LabelRows, group_mean, group_rows
 from metarouter.types import BoolArray, FloatArray, IntArray
 
@@ -141,8 +141,10 @@ def require_models(known: Sequence[str], *, premium: str | None, cheap: str | No
     """Raise OptionError for a named model that no label is about."""
     for option, name in (("premium", premium), ("cheap", cheap)):
         if name is not None and name not in known:
-            allowed = f"a model of the labels: {', '.join(sorted(known))}"
-            raise OptionError.of(option, name, allowed)
+            raise OptionError(
+                f"no label is about the {option} model {shorten(name)}: the labels are about "
+                f"{', '.join(sorted(known))}"
+            )
 
 
 def make_contrasts(rows: LabelRows, order: IntArray) -> Contrasts:

@@ -131,7 +131,7 @@ def _check_options(
     gold: Any, preference: Any, on_bad_row: str, score_range: tuple[float, float] | None
 ) -> None:
     if gold is None and preference is None:
-        raise OptionError("no labels: give gold, preference or both")
+        raise OptionError("no labels: give `gold`, `preference` or both")
     if on_bad_row not in {"error", "skip"}:
         raise OptionError.of("on_bad_row", on_bad_row, "error or skip")
     if score_range is not None:

@@ -186,8 +186,8 @@ def calibrate_budget(mean: FloatArray, costs: FloatArray, budget_per_1k: float) 
     cheapest = 1000 * float(costs.min(axis=1).mean())
     if not budget_per_1k >= cheapest:
         raise DataError(
-            f"budget_per_1k = {budget_per_1k:g}: the cheapest model for each query already "
-            f"costs {cheapest:g} per 1,000 queries"
+            f"a budget of {budget_per_1k:g} per 1,000 queries: the cheapest model for each query "
+            f"already costs {cheapest:g}"
         )
     steps = _switch_points(gains, costs)
     steps = np.concatenate([[0.0], steps, [2 * steps.max(initial=0.0) + 1.0]])
@@ -279,8 +279,12 @@ def calibrate_max_loss(
         raise OptionError.of("confidence", confidence, "a probability between 0 and 1")
     gains, costs = gains_and_costs(mean, costs)
     truth, _ = gains_and_costs(gold, costs)
-    if np.abs(truth[:, premium, None] - truth).max() > gain_bound:
-        raise DataError(f"a gold gain exceeds gain_bound = {gain_bound:g}: give the real bound")
+    largest = float(np.abs(truth[:, premium, None] - truth).max())
+    if largest > gain_bound:
+        raise DataError(
+            f"a gold gain of {largest:g} is above {gain_bound:g}, the largest that a loss limit "
+            "allows for: fit with the range of the scores, `score_range`"
+        )
     order = rng.permutation(len(truth))
 
     def loss(choice: IntArray) -> FloatArray:
@@ -367,7 +371,7 @@ def _first_within(shares: FloatArray, share: float) -> int:
     within = shares <= share
     if not within.any():
         raise DataError(
-            f"share = {share}: at least {shares.min():.3f} of the queries leave the reference "
+            f"a share of {share:g}: at least {shares.min():.3f} of the queries leave the reference "
             "model at any price, as another model is not dearer; put the cheapest model first"
         )
     return int(np.argmax(within))
