@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,11 @@ def test_a_loss_limit_is_set_on_cross_fitted_gold(paths: WorldPaths) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"premium_share": 0.2, "w": 0.1}, "premium_share and w"),
+        ({"premium_share": 0.2, "w": 0.1}, "`premium_share` and `w` were given"),
         ({"premium_share": 1.2}, "share"),
         ({"corrector": "magic"}, "magic"),
         ({"gain_model": "magic"}, "magic"),
-        ({"embedder": "magic"}, "magic"),
+        ({"embedder": "magic"}, "'magic'; allowed: default, or"),
         ({"cost": "euro"}, "unit or token"),
         ({"folds": 1}, "folds"),
         ({"max_loss": 0.1}, "folds"),
@@ -182,9 +183,9 @@ def test_a_loss_limit_rests_on_queries_that_the_fit_did_not_see(world: World) ->
     ("options", "message"),
     [
         ({}, "no target"),
-        ({"premium_share": 0.5}, "no queries"),
-        ({"max_loss": 0.1}, "no gold"),
-        ({"premium_share": 0.5, "budget": 1.0}, "both"),
+        ({"premium_share": 0.5}, "no `queries`"),
+        ({"max_loss": 0.1}, "no `gold`"),
+        ({"premium_share": 0.5, "budget": 1.0}, "one of them"),
     ],
 )
 def test_calibrate_says_what_it_needs(
@@ -193,6 +194,45 @@ def test_calibrate_says_what_it_needs(
     """Targets come with their data."""
     with pytest.raises(OptionError, match=message):
         mr.calibrate(_fit(paths.gold), **options)
+
+
+def _stretched(table: mr.GainTable, factor: float) -> list[dict[str, Any]]:
+    """Gold scores on a scale that is `factor` times as long."""
+    return [row | {"score": factor * row["score"]} for row in gold_records(table)]
+
+
+def test_scores_on_another_scale_give_the_same_router(world: World, tmp_path: Path) -> None:
+    """With the range of the scores all is as on [0, 1], later gold files included."""
+    plain = _fit(gold_records(world.table.gold()))
+    wide = _fit(_stretched(world.table.gold(), 10.0), score_range=(-10, 20))
+    narrow = _fit(gold_records(world.table.gold()), score_range=(-1, 2))
+    assert wide.predict_gain(["Why?"]).mean == pytest.approx(narrow.predict_gain(["Why?"]).mean)
+    assert plain.facts["score_range"] is None
+    wide.save(tmp_path)
+    wide = mr.load(tmp_path)
+    assert wide.facts["score_range"] == [-10.0, 20.0]
+    test = _stretched(world.test, 10.0)
+    found = mr.evaluate_router(wide, test)
+    expected = mr.evaluate_router(narrow, gold_records(world.test))
+    assert found.area.value == pytest.approx(expected.area.value)
+    _, limit = mr.calibrate(wide, gold=test, max_loss=0.1)
+    _, same = mr.calibrate(narrow, gold=gold_records(world.test), max_loss=0.1)
+    assert limit.w == pytest.approx(same.w)
+    with pytest.raises(DataError, match="score_range"):
+        mr.calibrate(plain, gold=test, max_loss=0.1)
+
+
+def test_one_default_confidence_everywhere() -> None:
+    """A loss limit means the same wherever it is asked for."""
+    from metarouter.calibration import CalibrationTarget
+    from metarouter.cli.calibrate import calibrate
+    from metarouter.cli.fit import fit
+    from metarouter.policy.calibrate import calibrate_max_loss
+
+    callables = (mr.fit, mr.calibrate, CalibrationTarget, calibrate_max_loss, calibrate, fit)
+    defaults = {inspect.signature(one).parameters["confidence"].default for one in callables}
+    level = inspect.signature(mr.evaluate_router).parameters["level"].default
+    assert defaults == {level}
 
 
 def test_cross_fitting_is_blind_to_the_label_it_predicts(world: World) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from metarouter.errors import ArtifactError, InputError, OptionError
 from metarouter.fitting import FitOptions, fit_table
+from metarouter.labels.queries import hash_queries
 from metarouter.labels.table import make_gain_table
 from metarouter.loading import load
 from metarouter.records import Message, ModelSpec, Query
@@ -48,6 +49,20 @@ def test_saved_and_loaded_routers_decide_alike(router: Router, saved: Path, worl
     queries = list(world.test.queries)
     assert again.route_batch(queries) == router.route_batch(queries)
     assert again.facts == router.facts
+
+
+def test_the_queries_it_saw_are_kept_as_the_hashes_they_are(
+    router: Router, saved: Path, world: World
+) -> None:
+    """The array of the artifact, sorted, one number a query; reading the facts makes none anew."""
+    loaded = load(saved)
+    assert loaded.query_hashes is not None
+    assert loaded.query_hashes is loaded.query_hashes
+    assert np.array_equal(loaded.query_hashes, np.sort(hash_queries(world.table.queries)))
+    assert loaded.facts["n_queries"] == world.table.n_queries
+    parts = {name: part for name, part in router.artifact.parts.items() if name != "seen"}
+    untold = Router.from_artifact(replace(router.artifact, parts=parts))
+    assert untold.query_hashes is None
 
 
 def test_a_batch_decides_as_single_calls_do(router: Router, world: World) -> None:

@@ -43,7 +43,7 @@ class CalibrationTarget:
         `confidence`.
     w : float, optional
         The price of cost itself.
-    confidence : float in (0, 1), default 0.9
+    confidence : float in (0, 1), default 0.95
 
     Raises
     ------
@@ -55,15 +55,13 @@ class CalibrationTarget:
     budget: float | None = None
     max_loss: float | None = None
     w: float | None = None
-    confidence: float = 0.9
+    confidence: float = 0.95
 
     def __post_init__(self) -> None:
         given = self.given
         if len(given) > 1:
-            raise OptionError(
-                f"{' and '.join(given)} were both given; allowed: one of premium_share, budget, "
-                "max_loss and w"
-            )
+            both = " and ".join(f"`{name}`" for name in given)
+            raise OptionError(f"{both} were given; allowed: one of them")
         if not 0 < self.confidence < 1:
             raise OptionError.of("confidence", self.confidence, "a probability between 0 and 1")
         if self.premium_share is not None and not 0 <= self.premium_share <= 1:
@@ -99,12 +97,22 @@ class CalibrationTarget:
     def from_gold(
         self, mean: FloatArray, gold: FloatArray, costs: FloatArray, rng: np.random.Generator
     ) -> Calibration:
-        """The price of cost for a loss limit, from predicted and gold gains of one shape."""
+        """The price of cost for a loss limit, from predicted and gold gains of one shape.
+
+        No gain is above 1, the length of the score range that the labels were read with.
+        """
         if self.max_loss is None:
-            raise OptionError("max_loss is not given; it is what gold labels calibrate")
+            raise OptionError("`max_loss` is not given; it is what gold labels calibrate")
         premium = premium_index(costs.mean(axis=0))
         return calibrate_max_loss(
-            mean, gold, costs, self.max_loss, rng, confidence=self.confidence, premium=premium
+            mean,
+            gold,
+            costs,
+            self.max_loss,
+            rng,
+            confidence=self.confidence,
+            gain_bound=1.0,
+            premium=premium,
         )
 
 
@@ -116,7 +124,7 @@ def calibrate(
     premium_share: float | None = None,
     budget: float | None = None,
     max_loss: float | None = None,
-    confidence: float = 0.9,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[Router, Calibration]:
     """Give a fitted router another threshold.
@@ -155,10 +163,10 @@ def calibrate(
         premium_share=premium_share, budget=budget, max_loss=max_loss, confidence=confidence
     )
     if not target.given:
-        raise OptionError("no target: give one of premium_share, budget and max_loss")
+        raise OptionError("no target: give one of `premium_share`, `budget` and `max_loss`")
     if max_loss is None:
         if not queries:
-            raise OptionError("no queries: premium_share and budget are calibrated on queries")
+            raise OptionError("no `queries`: `premium_share` and `budget` are calibrated on them")
         found = target.from_queries(
             router.predict_gain(queries).mean, router.expected_costs(queries)
         )
@@ -171,11 +179,11 @@ def calibrate(
 def _from_gold(
     router: Router, gold: Any, target: CalibrationTarget, rng: np.random.Generator
 ) -> Calibration:
-    from metarouter.evaluation.heldout import read_held_out, unseen
+    from metarouter.evaluation.heldout import read_unseen
 
     if gold is None:
-        raise OptionError("no gold: max_loss is calibrated on held-out gold labels")
-    held_out, left_out = unseen(read_held_out(gold, router.models), router.facts)
+        raise OptionError("no `gold`: `max_loss` is calibrated on held-out gold labels")
+    held_out, left_out = read_unseen(router, gold)
     mean = router.predict_gain(held_out.queries).mean.reshape(len(held_out.queries), -1)
     gains = held_out.quality[:, 1:] - held_out.quality[:, :1]
     found = target.from_gold(mean, gains, router.expected_costs(held_out.queries), rng)

@@ -23,6 +23,7 @@ from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
 from metarouter.gain.extras import one_thread
 from metarouter.gain.registry import make_pool_model
+from metarouter.labels.queries import hash_queries
 from metarouter.labels.read import Labels, read_gain_table
 from metarouter.labels.report import ReadReport
 from metarouter.labels.table import GainTable
@@ -35,7 +36,7 @@ from metarouter.policy.costs import (
 from metarouter.policy.prices import lookup_price, read_prices
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.records import ModelSpec
-from metarouter.router import Router, policy_state, prompt_tokens, query_hash
+from metarouter.router import Router, policy_state, prompt_tokens
 from metarouter.types import FloatArray, IntArray, ModelState
 
 __all__ = ["FitOptions", "Prices", "fit", "fit_table", "label_fingerprint", "make_cost"]
@@ -60,7 +61,7 @@ def fit(
     premium_share: float | None = None,
     budget: float | None = None,
     max_loss: float | None = None,
-    confidence: float = 0.9,
+    confidence: float = 0.95,
     w: float | None = None,
     cost: Literal["unit", "token"] = "unit",
     prices: Prices | None = None,
@@ -98,7 +99,7 @@ def fit(
         default. The share and the budget are met on the training prompts, the
         loss limit on cross-fitted gold predictions, which makes its confidence
         approximate; :func:`metarouter.calibrate` on other gold makes it exact.
-    confidence : float, default 0.9, of `max_loss`.
+    confidence : float, default 0.95, of `max_loss`.
     cost : "unit" or "token", default "unit"
         Count premium calls, or expected USD from token prices.
     prices : path or mapping of model to ModelSpec, optional
@@ -108,7 +109,8 @@ def fit(
         map, overlap, sensitivity); 0 leaves both out.
     on_bad_row : "error" or "skip", default "error"
     score_range : (low, high), optional
-        Range of gold scores, which divides gains.
+        Range of the scores, which divides gains. The router keeps it, and gold labels that it
+        is evaluated or calibrated on are read with it.
     seed : int, default 0
     progress : callable ``(done, total)``, optional
 
@@ -147,6 +149,7 @@ def fit(
         cost=cost,
         prices=prices,
         folds=folds,
+        score_range=score_range,
         seed=seed,
     )
     table, report = read_gain_table(
@@ -162,7 +165,9 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitOptions:
-    """Options of :func:`fit` that do not concern reading.
+    """Options of :func:`fit` that the router depends on beside its labels.
+
+    `score_range` is what the labels were read with; it is kept for labels to come.
 
     Raises
     ------
@@ -177,6 +182,7 @@ class FitOptions:
     cost: str = "unit"
     prices: Prices | None = None
     folds: int = 5
+    score_range: tuple[float, float] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -209,6 +215,7 @@ class FitOptions:
             "embedder": self.embedder,
             "cost": self.cost,
             "folds": self.folds,
+            "score_range": None if self.score_range is None else [*map(float, self.score_range)],
             "seed": self.seed,
         }
 
@@ -245,7 +252,9 @@ def _fit_table(
     w, reason = _price_of_cost(table, options, model, cost, crossed)
     parts = {"features": pipeline.state(), "gain": model.state(), "cost": cost.state()}
     parts["policy"] = policy_state(parts, w=w, cost_unit=cost.unit)
-    parts["seen"] = ModelState(kind="query_hashes", arrays={"hash": _query_hashes(table)})
+    # so that an evaluation can leave these queries out
+    hashes = np.sort(hash_queries(table.queries))
+    parts["seen"] = ModelState(kind="query_hashes", arrays={"hash": hashes})
     found = {
         "calibration": options.target.as_config() | {"reason": reason},
         "diagnostics": _json_value(diagnostics),
@@ -362,7 +371,7 @@ def _price_of_cost(
         return found.w, found.reason
     if crossed is None or not table.is_pair:
         raise OptionError(
-            f"max_loss at fitting needs two models, {MIN_GOLD} gold queries and folds; "
+            f"`max_loss` at fitting needs two models, {MIN_GOLD} gold queries and folds; "
             "otherwise fit with another target and calibrate on held-out gold"
         )
     rng = np.random.default_rng(options.seed)
@@ -431,11 +440,6 @@ def _completion_tokens(table: GainTable) -> FloatArray:
         np.add.at(total, (table.query[known], model[known]), tokens[known])
         np.add.at(count, (table.query[known], model[known]), 1.0)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-
-
-def _query_hashes(table: GainTable) -> NDArray[np.uint64]:
-    """Sorted hashes of the training queries, so that an evaluation can leave them out."""
-    return np.sort(np.array([query_hash(text) for text in table.queries], dtype=np.uint64))
 
 
 def _fingerprints(table: GainTable) -> dict[str, LabelFingerprint]:

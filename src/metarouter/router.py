@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarouter.artifact import RouterArtifact, save_artifact
 from metarouter.errors import ArtifactError, InputError, OptionError, shorten
@@ -35,7 +36,6 @@ __all__ = [
     "Router",
     "policy_state",
     "prompt_tokens",
-    "query_hash",
     "query_text",
 ]
 
@@ -101,10 +101,19 @@ class Router:
             "w": self.policy.w,
             "cost_unit": self.policy.cost_unit,
             "rows": {name: source.rows for name, source in self.artifact.data.items()},
-            "query_hashes": self._query_hashes(),
+            "n_queries": 0 if self.query_hashes is None else len(self.query_hashes),
             **self.artifact.config,
             "metrics": self.artifact.metrics,
         }
+
+    @property
+    def query_hashes(self) -> NDArray[np.uint64] | None:
+        """Hashes of the queries it was fitted on, sorted; None where it does not know.
+
+        Made by :func:`metarouter.labels.queries.hash_queries`.
+        """
+        seen = self.artifact.parts.get("seen")
+        return None if seen is None else seen.arrays["hash"]
 
     def route(self, query: AnyQuery) -> Decision:
         """Decide which model answers `query`.
@@ -205,10 +214,6 @@ class Router:
         """
         save_artifact(self.artifact, folder)
 
-    def _query_hashes(self) -> list[str]:
-        seen = self.artifact.parts.get("seen")
-        return [] if seen is None else [f"{value:016x}" for value in seen.arrays["hash"].tolist()]
-
 
 def query_text(query: AnyQuery) -> str:
     """The one text that features are made from.
@@ -258,18 +263,6 @@ def prompt_tokens(texts: Sequence[str], cost: CostModel) -> FloatArray | None:
     if cost.unit == "calls":
         return None
     return np.array([estimate_tokens(text) for text in texts], dtype=np.float64)
-
-
-def query_hash(text: str) -> int:
-    """Identity of a query by its text: the first 64 bits of its sha256.
-
-    Examples
-    --------
-    >>> query_hash(" Hi ") == query_hash("Hi")
-    True
-    """
-    digest = hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big")
 
 
 def policy_state(parts: Mapping[str, ModelState], *, w: float, cost_unit: str) -> ModelState:

@@ -109,16 +109,23 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], capsys: C
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "name"),
-    [("--confidence", "1", "confidence"), ("--premium-share", "-1", "premium_share")],
+    ("option", "value", "shown"),
+    [
+        ("--confidence", "1", "--confidence = 1.0"),
+        ("--premium-share", "-1", "--premium-share = -1.0"),
+        ("--embedder", "magic", "--embedder = 'magic'"),
+        ("--score-range", "1,0", "--score-range = (1.0, 0.0)"),
+        ("--score-range", "10", "--score-range '10'"),
+        ("--score-range", "0,ten", "LOW,HIGH"),
+    ],
 )
 def test_a_target_out_of_range_is_wrong_usage(
-    paths: WorldPaths, tmp_path: Path, capsys: Capture, option: str, value: str, name: str
+    paths: WorldPaths, tmp_path: Path, capsys: Capture, option: str, value: str, shown: str
 ) -> None:
-    """`fit` names the option and writes nothing."""
+    """`fit` names the option as it was typed and writes nothing."""
     out = tmp_path / "router"
     line = _error(capsys, ["fit", *_labels(paths), "--out", str(out), *QUICK, option, value])
-    assert f"{name} = " in line
+    assert shown in line
     assert not out.exists()
 
 
@@ -308,7 +315,57 @@ def test_calibrate_needs_one_target(router: Path, capsys: Capture) -> None:
     """No target, or two, is a usage error."""
     assert "no target" in _error(capsys, ["calibrate", str(router)])
     both = ["--premium-share", "0.3", "--budget", "100"]
-    assert "both" in _error(capsys, ["calibrate", str(router), *both])
+    assert "--premium-share and --budget were given" in _error(
+        capsys, ["calibrate", str(router), *both]
+    )
+
+
+def test_scores_on_a_declared_scale_go_through_all_commands(
+    paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    """`fit` keeps the range; `evaluate` and `calibrate` read gold with it, `compare` takes it."""
+    for name in ("gold", "test"):
+        rows = [json.loads(line) for line in getattr(paths, name).read_text("utf-8").splitlines()]
+        lines = [json.dumps(row | {"score": 10 * row["score"]}) for row in rows]
+        (tmp_path / name).with_suffix(".jsonl").write_text("\n".join(lines), encoding="utf-8")
+    gold, test, out = (str(tmp_path / name) for name in ("gold.jsonl", "test.jsonl", "router"))
+    scale = ["--score-range", "-10,20"]
+    assert run(["labels", "check", gold, *scale]) == 0
+    _error(capsys, ["labels", "check", gold, "--score-range", "0,1"])
+    assert run(["fit", "--gold", gold, "--out", out, *scale, *QUICK]) == 0
+    assert run(["evaluate", out, "--gold", test]) == 0
+    capsys.readouterr()
+    limit = ["--max-loss", "0.3", "--confidence", "0.8", "--json", "-"]
+    assert run(["calibrate", out, "--gold", test, *limit]) == 0
+    (row,) = _json(capsys.readouterr().out, "calibrate")
+    assert row["certified"]
+    study = ["compare", "--gold", gold, "--preference", str(paths.preference), "--n-test", "60"]
+    study += ["--n-gold", "20", "--seeds", "1", "--jobs", "1", "--embedder", "surface"]
+    areas = []
+    for options in (scale, []):
+        assert run([*study, "--correctors", "gold_only", *options, "--json", "-"]) == 0
+        areas.append(_json(capsys.readouterr().out, "compare")[0]["efficiency_gain_area"])
+    assert areas[1] == pytest.approx(30 * areas[0])
+
+
+def test_compare_of_a_pool_asks_for_two_models(tmp_path: Path, capsys: Capture) -> None:
+    """The message names the flags and the models there are."""
+    gold = tmp_path / "gold.jsonl"
+    rows = [
+        {"query": f"Question {i}?", "model": m, "score": i % 2} for i in range(9) for m in "abc"
+    ]
+    gold.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    line = _error(capsys, ["compare", "--gold", str(gold)])
+    assert "name them with --premium and --cheap; the labels are about a, b, c" in line
+
+
+def test_gold_of_one_model_names_the_other(router: Path, tmp_path: Path, capsys: Capture) -> None:
+    """`evaluate` says whose labels are missing; the user typed no model."""
+    gold = tmp_path / "gold.jsonl"
+    rows = [{"query": f"Question {i}?", "model": "cheap", "score": i % 2} for i in range(9)]
+    gold.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    line = _error(capsys, ["evaluate", str(router), "--gold", str(gold)])
+    assert "no label is about the premium model 'premium': the labels are about cheap" in line
 
 
 def test_bench_decision_has_the_contract_fields(router: Path, capsys: Capture) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from metarouter.errors import DataError
 from metarouter.evaluation.breakdown import excerpt
@@ -31,6 +32,7 @@ class NumberRouter:
     w: float = 0.5
     models: tuple[str, ...] = ("cheap", "premium")
     extra: dict[str, Any] = field(default_factory=dict)
+    query_hashes: NDArray[np.uint64] | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -222,28 +224,28 @@ def test_a_clear_gain_keeps_its_share() -> None:
     assert not any("clearly" in text for text in evaluation.warnings)
 
 
-def hashed(text: str) -> str:
-    return hashlib.sha256(text.strip().encode()).hexdigest()[:16]
+def hashed(texts: Sequence[str]) -> NDArray[np.uint64]:
+    digests = [hashlib.sha256(text.strip().encode()).hexdigest() for text in texts]
+    return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
 
 
 def test_training_queries_are_left_out_and_counted() -> None:
     table = make_test()
-    seen = [hashed(text) for text in table.queries[:40]]
-    evaluation = run(NumberRouter(extra={"query_hashes": seen}), table)
+    evaluation = run(NumberRouter(query_hashes=hashed(table.queries[:40])), table)
     assert evaluation.n == N - 40
     assert any("40 of 300 queries" in warning for warning in evaluation.warnings)
 
 
 def test_only_training_queries_are_refused() -> None:
     table = make_test()
-    router = NumberRouter(extra={"query_hashes": [hashed(text) for text in table.queries]})
+    router = NumberRouter(query_hashes=hashed(table.queries))
     with pytest.raises(DataError, match="fitted on all 300 of these queries"):
         run(router, table)
 
 
 def test_router_that_hides_its_queries_is_said_to() -> None:
     assert any("does not say which" in limit for limit in run().limits)
-    told = run(NumberRouter(extra={"query_hashes": ["0" * 16]}))
+    told = run(NumberRouter(query_hashes=np.array([0], dtype=np.uint64)))
     assert not any("does not say which" in limit for limit in told.limits)
 
 

@@ -36,6 +36,7 @@ class LengthRouter:
     """Predicts more gain for longer queries; its facts hold hostile text."""
 
     models = ("cheap <i>", "premium")
+    query_hashes: None = None
 
     def __init__(self, bias_map: dict[str, Any] | None = None) -> None:
         self.facts = {

@@ -22,8 +22,10 @@ def calibrate(
     ] = None,
     premium_share: Annotated[float | None, typer.Option(help="Share of premium calls.")] = None,
     budget: Annotated[float | None, typer.Option(help="Cost of 1,000 queries.")] = None,
-    max_loss: Annotated[float | None, typer.Option(help="Largest mean quality loss.")] = None,
-    confidence: Annotated[float, typer.Option(help="Of --max-loss.")] = 0.9,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Largest mean loss, in gain units.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of --max-loss.")] = 0.95,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: DIR itself.")] = None,
     json_out: JsonOut = None,
     seed: Seed = 0,

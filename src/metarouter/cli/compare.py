@@ -14,10 +14,12 @@ from metarouter.cli.options import (
     Preference,
     Premium,
     Report,
+    ScoreRange,
     Seed,
     names,
     numbers,
 )
+from metarouter.cli.options import score_range as parsed_range
 
 __all__ = ["compare"]
 
@@ -32,6 +34,7 @@ def compare(
     n_test: Annotated[int, typer.Option(min=2, help="Held-out gold queries.")] = 500,
     premium: Premium = None,
     cheap: Cheap = None,
+    score_range: ScoreRange = None,
     embedder: Annotated[str, typer.Option(help="What turns text into features.")] = "default",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     resume: Annotated[Path | None, typer.Option(help="Log to go on from.")] = None,
@@ -39,7 +42,9 @@ def compare(
     report: Report = None,
     seed: Seed = 0,
 ) -> None:
-    """Compare ways to use the labels, each on the same held-out gold queries.
+    """Compare ways to use the labels of two models, each on the same held-out gold queries.
+
+    Where the labels are about more models, --premium and --cheap name the two.
 
     Example: metarouter compare --gold g.jsonl --preference p.jsonl --n-gold 50,100 --json out.json
     """
@@ -58,6 +63,7 @@ def compare(
             n_test=n_test,
             premium=premium,
             cheap=cheap,
+            score_range=parsed_range(score_range),
             embedder=embedder,
             jobs=jobs,
             resume=resume,

@@ -15,8 +15,10 @@ from metarouter.cli.options import (
     OnBadRow,
     Preference,
     Premium,
+    ScoreRange,
     Seed,
 )
+from metarouter.cli.options import score_range as parsed_range
 
 __all__ = ["fit"]
 
@@ -32,14 +34,17 @@ def fit(
     cheap: Cheap = None,
     premium_share: Annotated[float | None, typer.Option(help="Calibrate to this share.")] = None,
     budget: Annotated[float | None, typer.Option(help="Calibrate to cost per 1,000.")] = None,
-    max_loss: Annotated[float | None, typer.Option(help="Calibrate to a quality loss.")] = None,
-    confidence: Annotated[float, typer.Option(help="Of --max-loss.")] = 0.9,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Calibrate to a mean loss, in gain units.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of --max-loss.")] = 0.95,
     w: Annotated[float | None, typer.Option(help="Gain units a unit of cost must buy.")] = None,
     cost: Annotated[Cost, typer.Option(help="Count calls, or USD of tokens.")] = Cost.unit,
     prices: Annotated[
         Path | None, typer.Option(metavar="F", help="Prices that go before the bundled ones.")
     ] = None,
     on_bad_row: BadRows = OnBadRow.error,
+    score_range: ScoreRange = None,
     json_out: JsonOut = None,
     seed: Seed = 0,
 ) -> None:
@@ -68,6 +73,7 @@ def fit(
             cost=cost.value,
             prices=prices,
             on_bad_row=on_bad_row.value,
+            score_range=parsed_range(score_range),
             seed=seed,
             progress=callback,
         )

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from metarouter.cli.options import BadRows, Cheap, JsonOut, OnBadRow, Preference, Premium
+from metarouter.cli.options import (
+    BadRows,
+    Cheap,
+    JsonOut,
+    OnBadRow,
+    Preference,
+    Premium,
+    ScoreRange,
+)
+from metarouter.cli.options import score_range as parsed_range
 
 __all__ = ["check"]
 
@@ -23,6 +32,7 @@ def check(
     premium: Premium = None,
     cheap: Cheap = None,
     on_bad_row: BadRows = OnBadRow.error,
+    score_range: ScoreRange = None,
     json_out: JsonOut = None,
 ) -> None:
     """Check label files row by row and say what they can and cannot support.
@@ -46,6 +56,7 @@ def check(
         premium=premium,
         cheap=cheap,
         on_bad_row=on_bad_row.value,
+        score_range=parsed_range(score_range),
     )
     summary = summarise_labels(table, report)
     say(render_summary(summary), json_out)

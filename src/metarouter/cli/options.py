@@ -19,9 +19,11 @@ __all__ = [
     "Premium",
     "Report",
     "RouterFolder",
+    "ScoreRange",
     "Seed",
     "names",
     "numbers",
+    "score_range",
 ]
 
 
@@ -52,6 +54,12 @@ Preference = Annotated[
 ]
 Premium = Annotated[str | None, typer.Option(metavar="M", help="The dearer model.")]
 Cheap = Annotated[str | None, typer.Option(metavar="M", help="The cheaper model.")]
+ScoreRange = Annotated[
+    str | None,
+    typer.Option(
+        "--score-range", metavar="LOW,HIGH", help="Range of the scores; their length is one gain."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
 JsonOut = Annotated[
     str | None,
@@ -82,3 +90,20 @@ def numbers(text: str) -> list[int]:
         return [int(item) for item in names(text)]
     except ValueError:
         raise typer.BadParameter(f"{text!r}; allowed: integers separated by commas") from None
+
+
+def score_range(text: str | None) -> tuple[float, float] | None:
+    """The two ends of a range such as ``0,10``; None where none was given.
+
+    Raises
+    ------
+    typer.BadParameter
+        When there are not two numbers.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(item) for item in names(text))
+    except ValueError:
+        raise typer.BadParameter(f"--score-range {text!r}; allowed: LOW,HIGH, e.g. 0,10") from None
+    return low, high

@@ -17,7 +17,7 @@ import numpy as np
 from metarouter.errors import DataError
 from metarouter.evaluation.breakdown import Example, SliceValue, pick_examples, slice_values
 from metarouter.evaluation.curves import collected_gain_curve, quality_curve
-from metarouter.evaluation.heldout import HeldOut, read_held_out, unseen
+from metarouter.evaluation.heldout import FittedRouter, HeldOut, read_unseen
 from metarouter.evaluation.intervals import (
     Band,
     bootstrap_interval,
@@ -74,20 +74,15 @@ _LIMITS = {
 }
 
 
-class EvaluatedRouter(Protocol):
+class EvaluatedRouter(FittedRouter, Protocol):
     """The part of a router that an evaluation uses."""
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Model names, the reference model first."""
-        ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """What it was fitted on, as plain JSON values.
 
-        `w` and `cost_unit` are needed; `query_hashes`, `corrector`, `bias_map`
-        and so on are reported where they are given.
+        `w` and `cost_unit` are needed; `score_range` is how gold labels are read;
+        `corrector`, `bias_map` and so on are reported where they are given.
         """
         ...
 
@@ -223,7 +218,7 @@ def evaluate_router(
     DataError
         When fewer than ten queries are left, or labels of a model are missing.
     """
-    held_out, left_out = unseen(read_held_out(gold, router.models), router.facts)
+    held_out, left_out = read_unseen(router, gold)
     if len(held_out.queries) < MIN_QUERIES:
         raise DataError(
             f"{len(held_out.queries)} held-out queries with gold labels for every model; at "
@@ -249,7 +244,7 @@ def evaluate_router(
         slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
         examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
         warnings=(*([f"{left_out}."] if left_out else []), *no_share, *_warnings(held_out)),
-        limits=_limits(held_out, routed, router.facts),
+        limits=_limits(held_out, routed, knows_queries=router.query_hashes is not None),
         facts=dict(router.facts),
         **_setting(routed, bootstrap, no_share),
         **_rankings(routed, bootstrap),
@@ -475,13 +470,13 @@ def _warnings(held_out: HeldOut) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _limits(held_out: HeldOut, routed: _Routed, facts: Mapping[str, Any]) -> tuple[str, ...]:
+def _limits(held_out: HeldOut, routed: _Routed, *, knows_queries: bool) -> tuple[str, ...]:
     """What these data cannot tell, most consequential first."""
     found = [_LIMITS["traffic"], _LIMITS["gold"], _LIMITS["refit"]]
     found.append(_LIMITS["usd" if routed.cost_unit == "USD" else "calls"])
     found.append(_LIMITS["service"])
     if not held_out.is_absolute:
         found.insert(1, _LIMITS["level"])
-    if "query_hashes" not in facts:
+    if not knows_queries:
         found.insert(1, _LIMITS["seen"])
     return tuple(found)

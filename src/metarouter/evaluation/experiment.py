@@ -128,6 +128,7 @@ def compare(
     n_test: int = 500,
     premium: str | None = None,
     cheap: str | None = None,
+    score_range: tuple[float, float] | None = None,
     embedder: str | Callable[[], Features] = "default",
     jobs: int = 2,
     resume: str | Path | None = None,
@@ -157,6 +158,8 @@ def compare(
         Held-out gold queries of each split.
     premium, cheap : str
         The two models, where the labels know more than two.
+    score_range : (low, high), optional
+        Range of the scores, which divides gains; see :func:`metarouter.labels.read_gain_table`.
     embedder : str or ``make()``, default "default"
         Feature pipeline, fitted on the training prompts of each split.
     jobs : int, default 2
@@ -177,7 +180,7 @@ def compare(
     OptionError
         When an argument is out of its range.
     """
-    table = _read(gold, preference, premium, cheap)
+    table = _read(gold, preference, premium=premium, cheap=cheap, score_range=score_range)
     study = _make_study(table, n_test, correctors, gain_models, embedder)
     config = _make_config(study, n_gold, seeds)
     log = None if resume is None else StudyLog(resume, config.fingerprint)
@@ -195,13 +198,13 @@ def compare(
     return CompareResult(records=tuple(found[cell] for cell in cells), config=config)
 
 
-def _read(gold: Any, preference: Any, premium: str | None, cheap: str | None) -> GainTable:
+def _read(gold: Any, preference: Any, **options: Any) -> GainTable:
     if isinstance(gold, GainTable):
         table = gold
     else:
         from metarouter.labels import read_gain_table
 
-        table = read_gain_table(gold, preference, premium=premium, cheap=cheap)[0]
+        table = read_gain_table(gold, preference, **options)[0]
     # Queries of equal text are one query, or a split would train on what it tests.
     return replace(table, query=first_of_text(table)[table.query])
 
@@ -237,7 +240,10 @@ def _make_study(
     embedder: str | Callable[[], Features],
 ) -> _Study:
     if not table.is_pair:
-        raise OptionError.of("premium, cheap", list(table.models), "two of these models")
+        raise OptionError(
+            "a comparison is about two models: name them with `premium` and `cheap`; the labels "
+            f"are about {', '.join(table.models)}"
+        )
     if n_test < 2:
         raise OptionError.of("n_test", n_test, "at least 2")
     _check_names("gain_models", gain_models)
@@ -310,8 +316,9 @@ def _gold_sizes(n_gold: Sequence[int] | None, available: int, n_test: int) -> tu
 def _check_enough(available: int, n_gold: int, n_test: int) -> None:
     if available < n_gold + n_test:
         raise DataError(
-            f"n_gold {n_gold} and n_test {n_test} need {n_gold + n_test} queries with gold "
-            f"labels, there are {available}: lower n_gold or n_test, or label more queries"
+            f"`n_gold` {n_gold} and `n_test` {n_test} need {n_gold + n_test} queries with gold "
+            f"labels, there are {available}: lower `n_gold` or `n_test`, or label more "
+            "queries"
         )
 
 
@@ -322,8 +329,8 @@ def _check_preference(
     if len(split.preference) < 2:
         raise DataError(
             f"of {int(has_preference.sum())} queries with preference labels, "
-            f"{len(split.preference)} are left for training beside n_gold {n_gold} and n_test "
-            f"{n_test}: lower n_gold or n_test, or add preference labels for other queries"
+            f"{len(split.preference)} are left for training beside `n_gold` {n_gold} and `n_test` "
+            f"{n_test}: lower one of these, or add preference labels for other queries"
         )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarouter.errors import DataError
+from metarouter.labels.queries import hash_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray
 
-__all__ = ["HeldOut", "query_hash", "read_held_out", "unseen"]
+__all__ = ["HeldOut", "read_held_out", "read_unseen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +53,28 @@ class HeldOut:
         )
 
 
-def read_held_out(gold: Any, models: Sequence[str]) -> HeldOut:
+class FittedRouter(Protocol):
+    """What tells which gold labels are held out, and how to read them."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Model names, the reference model first."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What it was fitted on; `score_range` where its labels were read with one."""
+        ...
+
+    @property
+    def query_hashes(self) -> NDArray[np.uint64] | None:
+        """Hashes of the queries it was fitted on; None where it does not know."""
+        ...
+
+
+def read_held_out(
+    gold: Any, models: Sequence[str], *, score_range: tuple[float, float] | None = None
+) -> HeldOut:
     """Read gold labels of the `models` of a router.
 
     Parameters
@@ -61,6 +83,8 @@ def read_held_out(gold: Any, models: Sequence[str]) -> HeldOut:
         In the *scores* or the *gains* form; preference labels are not held-out
         truth, so rows of a table that are not gold are left out.
     models : names, the reference model first.
+    score_range : (low, high), optional
+        Range of the scores, which divides them; a table is in gain units already.
 
     Raises
     ------
@@ -74,7 +98,7 @@ def read_held_out(gold: Any, models: Sequence[str]) -> HeldOut:
     >>> read_held_out(table, ["cheap", "premium"]).quality.tolist()
     [[0.0, 1.0], [0.0, 0.0]]
     """
-    table = _table(gold, models).gold()
+    table = _table(gold, models, score_range).gold()
     missing = [name for name in models if name not in table.models]
     if missing:
         raise DataError(
@@ -101,20 +125,14 @@ def read_held_out(gold: Any, models: Sequence[str]) -> HeldOut:
     return held_out.keep(complete)
 
 
-def query_hash(text: str) -> str:
-    """Identity of a query by its text: 16 hexadecimal digits of its sha256."""
-    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def unseen(held_out: HeldOut, facts: Mapping[str, Any]) -> tuple[HeldOut, str]:
-    """The held-out queries that a router was not fitted on, and how many were left out.
+def read_unseen(router: FittedRouter, gold: Any) -> tuple[HeldOut, str]:
+    """The gold labels of queries that a router was not fitted on.
 
     Parameters
     ----------
-    held_out : HeldOut
-    facts : mapping
-        What the router was fitted on; `query_hashes` are the queries it saw,
-        none of which is known where they are missing.
+    router : FittedRouter
+        Its models, the score range of its labels, and the queries that it saw.
+    gold : as in :func:`read_held_out`
 
     Returns
     -------
@@ -125,10 +143,16 @@ def unseen(held_out: HeldOut, facts: Mapping[str, Any]) -> tuple[HeldOut, str]:
     Raises
     ------
     DataError
-        When the router was fitted on all of them.
+        When the router was fitted on all of them, or as in :func:`read_held_out`.
     """
-    seen = frozenset(facts.get("query_hashes", ()))
-    fresh = np.asarray([query_hash(text) not in seen for text in held_out.queries])
+    score_range = router.facts.get("score_range")
+    held_out = read_held_out(
+        gold, router.models, score_range=None if score_range is None else tuple(score_range)
+    )
+    hashes = router.query_hashes
+    if hashes is None:
+        return held_out, ""
+    fresh = ~np.isin(hash_queries(held_out.queries), hashes)
     n_seen = int((~fresh).sum())
     if not n_seen:
         return held_out, ""
@@ -142,14 +166,15 @@ def unseen(held_out: HeldOut, facts: Mapping[str, Any]) -> tuple[HeldOut, str]:
     )
 
 
-def _table(gold: Any, models: Sequence[str]) -> GainTable:
+def _table(gold: Any, models: Sequence[str], score_range: tuple[float, float] | None) -> GainTable:
     if isinstance(gold, GainTable):
         return gold
     from metarouter.labels import read_gain_table
 
     if len(models) > 2:
-        return read_gain_table(gold)[0]
-    return read_gain_table(gold, cheap=models[0], premium=models[1])[0]
+        return read_gain_table(gold, score_range=score_range)[0]
+    cheap, premium = models
+    return read_gain_table(gold, cheap=cheap, premium=premium, score_range=score_range)[0]
 
 
 def _scores(table: GainTable, codes: Sequence[int]) -> FloatArray:

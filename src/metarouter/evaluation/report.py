@@ -419,6 +419,8 @@ _FACTS = {
     "gain_model": "gain model",
     "embedder": "embedder",
     "rows": "label rows",
+    "n_queries": "training queries",
+    "score_range": "score range",
     "cost": "cost model",
     "w": "price of cost w",
     "policy_version": "policy version",
@@ -427,9 +429,9 @@ _FACTS = {
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = [(name, _fact(facts[key])) for key, name in _FACTS.items() if key in facts]
-    if facts.get("query_hashes"):
-        found.append(("training queries", f"{len(facts['query_hashes']):,}"))
+    found = [
+        (name, _fact(facts[key])) for key, name in _FACTS.items() if facts.get(key) is not None
+    ]
     reason = (facts.get("calibration") or {}).get("reason")
     return [*found, ("threshold", reason)] if reason else found
 
@@ -437,6 +439,8 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _fact(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{count:,} {name}" for name, count in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " to ".join(map(_fact, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

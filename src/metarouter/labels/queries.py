@@ -1,13 +1,32 @@
-"""Which rows are about the same query."""
+"""Which rows, and which texts, are about the same query."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from metarouter.labels.rows import LabelRows
 from metarouter.types import BoolArray, IntArray
 
-__all__ = ["clashing_ids", "match_queries"]
+__all__ = ["clashing_ids", "hash_queries", "match_queries"]
+
+
+def hash_queries(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """Identity of queries by their texts: the first 64 bits of the sha256 of each.
+
+    Examples
+    --------
+    >>> hashes = hash_queries([" Hi ", "Hi", "Ho"])
+    >>> bool(hashes[0] == hashes[1]), bool(hashes[1] == hashes[2])
+    (True, False)
+    """
+    digests = (hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")) for text in texts)
+    return np.array(
+        [int.from_bytes(digest.digest()[:8], "big") for digest in digests], dtype=np.uint64
+    )
 
 
 def clashing_ids(rows: LabelRows) -> BoolArray:
