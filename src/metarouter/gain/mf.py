@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,11 +12,14 @@ import numpy as np
 from metarouter.errors import OptionError
 from metarouter.gain.mf_scorer import MFScorer
 from metarouter.gain.mf_training import MFBattles, MFMember, MFSettings, train_members
+from metarouter.gain.slope import held_out_slope
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.labels.table import GainTable
-from metarouter.types import FloatArray, ModelState
+from metarouter.types import BoolArray, FloatArray, ModelState
 
 __all__ = ["MFGain"]
+
+_FEWEST = 20  # queries below which a slope says nothing
 
 
 @dataclass
@@ -43,7 +46,9 @@ class MFGain(ScoredTableModel):
         one; or ties are dropped and the rest count by their sign, as in
         RouteLLM's program.
     n_members : int, default 8
-        Members of the ensemble, each trained with other weights of queries.
+        Members of the ensemble, each trained on a random half of the queries
+        and stopped by the other half; halves come in complementary pairs. A
+        single member is trained on all but `validation_share`.
     noise : float, default 0
         Standard deviation of noise added to every feature in training, in
         units of the features' overall standard deviation (RouteLLM: 0.05 to
@@ -55,8 +60,7 @@ class MFGain(ScoredTableModel):
     patience : int, default 5
         Epochs without a better validation loss before training stops.
     validation_share : float in (0, 1), default 0.1
-        Share of the queries that stop the training; with fewer than 40
-        queries all are trained on, for 10 epochs.
+        Share of the queries that stop the training of a single member.
     checkpoint : path, optional
         Where the best parameters so far are kept, as safetensors. A file that
         is there already is where training goes on from.
@@ -68,8 +72,7 @@ class MFGain(ScoredTableModel):
         Parameters of each member, as arrays.
     n_epochs_ : int, epochs trained.
     validation_loss_ : float
-        Mean over members of the best loss on the held-out queries; NaN
-        without any.
+        Mean over members of the best loss on their held-out queries.
 
     Raises
     ------
@@ -89,16 +92,17 @@ class MFGain(ScoredTableModel):
     x]. Where ties were dropped, P is of rows that are no tie, and their rate
     is taken as the same for all queries.
 
-    Uncertainty is that of a Bayesian bootstrap: each member weights every
-    query by a draw from the exponential distribution of mean 1, and the
-    standard deviation between members is that of the prediction, at least the
-    standard error of the mean gain.
+    The variance is that between members, plus that of the slope
+    (:func:`~metarouter.gain.slope.held_out_slope`) that sets departures from
+    a candidate's mean prediction right by the labels that members did not
+    see, at least that of the mean gain.
 
     References
     ----------
     Ong et al. (2024), RouteLLM: learning to route LLMs with preference data,
     section 4.2. https://arxiv.org/abs/2406.18665
-    Rubin (1981), The Bayesian bootstrap. https://doi.org/10.1214/aos/1176345338
+    Wager & Athey (2018), Estimation and inference of heterogeneous treatment
+    effects using random forests (half-samples). https://arxiv.org/abs/1510.04342
 
     Examples
     --------
@@ -130,7 +134,8 @@ class MFGain(ScoredTableModel):
         self.members_ = trained.members
         self.n_epochs_ = trained.n_epochs
         self.validation_loss_ = trained.validation_loss
-        state = self._state(rows, trained.members, tie_rate)
+        scorer = MFScorer(_state(rows, trained.members, tie_rate))
+        state = _with_slope(scorer, rows, trained.seen)
         return self._keep(state, MFScorer(state))
 
     def settings(self) -> MFSettings:
@@ -180,25 +185,55 @@ class MFGain(ScoredTableModel):
         )
         return battles, tie_rate
 
-    def _state(self, rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelState:
-        columns, levels = zip(*(member.over_reference() for member in members), strict=True)
-        return ModelState(
-            kind="mf",
-            config={
-                "scale": rows.scale,
-                "tie_rate": tie_rate,
-                "std_floor": _std_floor(rows),
-                "shared_variance": rows.shared_variance,
-            },
-            arrays={
-                "slope": np.hstack(columns).astype(np.float32),
-                "level": np.stack(levels).astype(np.float32),
-            },
-        )
+
+def _state(rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelState:
+    columns, levels = zip(*(member.over_reference() for member in members), strict=True)
+    return ModelState(
+        kind="mf",
+        config={
+            "scale": rows.scale,
+            "tie_rate": tie_rate,
+            "slope": 1.0,
+            "slope_std": 0.0,
+            "std_floor": _std_floor(rows),
+            "shared_variance": rows.shared_variance,
+        },
+        arrays={
+            "columns": np.hstack(columns).astype(np.float32),
+            "level": np.stack(levels).astype(np.float32),
+            "centre": np.zeros(rows.n_models - 1),
+        },
+    )
+
+
+def _with_slope(scorer: MFScorer, rows: TableRows, seen: BoolArray) -> ModelState:
+    """The state with its predictions set right by the labels that members did not see."""
+    gains = scorer.member_gains(rows.features)  # (queries, members, candidates)
+    centre = gains[rows.query].mean(axis=(0, 1))
+    unseen = ~seen.T  # (queries, members)
+    told = unseen[rows.query].any(axis=1)
+    state = replace(scorer.state, arrays=scorer.state.arrays | {"centre": centre})
+    if len(np.unique(rows.query[told])) < _FEWEST:
+        return state
+    out_of_sample = (
+        np.einsum("qm,qmc->qc", unseen, gains) / np.maximum(unseen.sum(axis=1), 1)[:, None]
+    )
+    over_reference = np.column_stack([np.zeros(len(unseen)), out_of_sample])
+    level = np.concatenate([[0.0], centre])
+    first, second = rows.candidate[told], rows.baseline[told]
+    predicted = over_reference[rows.query[told], first] - over_reference[rows.query[told], second]
+    slope = held_out_slope(
+        predicted - (level[first] - level[second]),
+        rows.gain[told] - (level[first] - level[second]),
+        rows.weight[told],
+        rows.query[told],
+    )
+    config = state.config | {"slope": slope.value, "slope_std": slope.std_error}
+    return replace(state, config=config)
 
 
 def _std_floor(rows: TableRows) -> float:
     """Standard error of the mean gain, from the effective number of queries."""
-    weight: FloatArray = np.bincount(rows.query, weights=rows.weight)
+    weight = np.bincount(rows.query, weights=rows.weight).astype(np.float64)
     spread = float(np.sqrt(np.cov(rows.gain, aweights=rows.weight, ddof=0)))
     return spread * math.sqrt(float((weight**2).sum())) / float(weight.sum())

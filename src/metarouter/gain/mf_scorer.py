@@ -25,55 +25,63 @@ class MFScorer:
 
         δ_m(x) = w₂ᵀ(v_m ⊙ (W₁ᵀx + b)) = xᵀ W₁(v_m ⊙ w₂) + bᵀ(v_m ⊙ w₂),
 
-    so the state holds one column W₁((v_m − v_0) ⊙ w₂) for each candidate and
-    ensemble member, and a query costs one matrix product.
+    so the state holds one column W₁((v_m − v_0) ⊙ w₂) for each ensemble member
+    and candidate, and a query costs one matrix product.
     """
 
     def __init__(self, state: ModelState) -> None:
-        self._slope = np.asarray(state.arrays["slope"], dtype=np.float32)  # (d, members · models)
+        self.state = state
+        self._columns = np.asarray(state.arrays["columns"], dtype=np.float32)
         self._level = np.asarray(state.arrays["level"], dtype=np.float32)  # (members, candidates)
-        self._scale = float(state.config["scale"])
-        self._tie_rate = float(state.config["tie_rate"])
-        self._floor = float(state.config["std_floor"])
-        self._shared_variance = float(state.config["shared_variance"])
+        self._centre = np.asarray(state.arrays["centre"], dtype=np.float64)
+        config = state.config
+        self._scale = float(config["scale"])
+        self._tie_rate = float(config["tie_rate"])
+        self._slope = float(config["slope"])
+        self._slope_std = float(config["slope_std"])
+        self._floor = float(config["std_floor"])
+        self._shared_variance = float(config["shared_variance"])
+
+    def predict(self, features: NDArray[Any]) -> GainEstimate:
+        """Gains s (2P − 1), averaged over members; s.d. of members and of the slope."""
+        if len(features) <= _CHUNK:
+            return self._predict(features)
+        starts = range(0, len(features), _CHUNK)
+        parts = [self._predict(features[start : start + _CHUNK]) for start in starts]
+        return GainEstimate(
+            mean=np.concatenate([part.mean for part in parts]),
+            std=np.concatenate([part.std for part in parts]),
+        )
 
     def win_probability(self, features: NDArray[Any]) -> FloatArray:
         """P(candidate beats ``models[0]``), ties counting half, (n, n_models − 1)."""
-        return self._by_chunks(features)[0]
+        return np.clip(0.5 + 0.5 * self.predict(features).mean / self._scale, 0.0, 1.0)
 
-    def predict(self, features: NDArray[Any]) -> GainEstimate:
-        """Gains s (2P − 1), averaged over members; s.d. between members."""
-        win, spread = self._by_chunks(features)
-        std = 2.0 * self._scale * spread
-        std = np.sqrt(np.maximum(std * std, self._floor**2) + self._shared_variance)
-        return GainEstimate(mean=self._scale * (2.0 * win - 1.0), std=std)
-
-    def _by_chunks(self, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard deviation of P over members."""
-        if features.ndim != 2 or features.shape[1] != len(self._slope):
+    def member_gains(self, features: NDArray[Any]) -> FloatArray:
+        """Gains by each member, the slope left out, (n, members, candidates)."""
+        if features.ndim != 2 or features.shape[1] != len(self._columns):
             raise DataError(
-                f"features of shape {features.shape}; allowed: (n, {len(self._slope)}), "
+                f"features of shape {features.shape}; allowed: (n, {len(self._columns)}), "
                 "as in training"
             )
-        if len(features) <= _CHUNK:
-            return self._moments(features)
-        starts = range(0, len(features), _CHUNK)
-        parts = [self._moments(features[start : start + _CHUNK]) for start in starts]
-        means, spreads = zip(*parts, strict=True)
-        return np.concatenate(means), np.concatenate(spreads)
+        delta = features.astype(np.float32, copy=False) @ self._columns
+        delta = delta.reshape(len(features), *self._level.shape) + self._level
+        # 2 σ(δ) − 1 = tanh(δ/2), which cannot overflow
+        gains: FloatArray = np.tanh(0.5 * delta, dtype=np.float64)
+        gains *= self._scale * (1.0 - self._tie_rate)
+        return gains
 
-    def _moments(self, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        members, candidates = self._level.shape
-        delta = (features.astype(np.float32, copy=False) @ self._slope).reshape(
-            len(features), members, candidates
+    def _predict(self, features: NDArray[Any]) -> GainEstimate:
+        gains = self.member_gains(features)
+        members = gains.shape[1]
+        mean = gains.sum(axis=1) / members
+        variance = np.zeros_like(mean)
+        if members > 1:
+            gains -= mean[:, None]
+            variance += np.einsum("nmc,nmc->nc", gains, gains) / (members - 1)
+        departure = mean - self._centre
+        variance = self._slope**2 * variance + (self._slope_std * departure) ** 2
+        return GainEstimate(
+            mean=self._centre + self._slope * departure,
+            std=np.sqrt(np.maximum(variance, self._floor**2) + self._shared_variance),
         )
-        delta += self._level
-        # σ(δ) as a tangent cannot overflow.
-        win = 0.5 + 0.5 * np.tanh(0.5 * delta, dtype=np.float64)
-        win = self._tie_rate / 2 + (1.0 - self._tie_rate) * win
-        mean = win.sum(axis=1) / members
-        if members == 1:
-            return mean, np.zeros_like(mean)
-        departure = win - mean[:, None]
-        variance = (departure * departure).sum(axis=1) / (members - 1)
-        return mean, np.sqrt(variance)

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from metarouter.errors import MissingDependencyError, OptionError
-from metarouter.types import FloatArray, IntArray
+from metarouter.gain.rows import half_samples
+from metarouter.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["MFBattles", "MFMember", "MFSettings", "MFTrained", "train_members"]
 
-_FEWEST = 40  # queries below which none can be spared for validation
 _BLIND_EPOCHS = 10  # of a training that nothing stops; the paper's number
 _EVALUATION_ROWS = 4_096
 
@@ -57,7 +57,7 @@ class MFBattles:
     weight: FloatArray
     n_models: int
 
-    def rows(self, keep: NDArray[Any]) -> MFBattles:
+    def rows(self, keep: IntArray) -> MFBattles:
         """Some of the rows."""
         return MFBattles(
             query=self.query[keep],
@@ -94,9 +94,13 @@ class MFMember:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MFTrained:
-    """What training gives: the members at their best epochs, and how it went."""
+    """What training gives: the members at their best epochs, and how it went.
+
+    `seen` (members, n_queries) says which queries each was trained on.
+    """
 
     members: list[MFMember]
+    seen: BoolArray
     n_epochs: int
     validation_loss: float
 
@@ -120,28 +124,28 @@ def train_members(
         When the checkpoint is of another shape.
     """
     rng = np.random.default_rng(settings.seed)
+    seen = _seen_queries(len(features), settings, rng)
     # The paper's model is given features of mean 0 and overall variance 1, undone at the end.
     centre = features.mean(axis=0) if settings.bias else np.zeros(features.shape[1])
     spread = (float(np.sqrt(features.var(axis=0).mean())) or 1.0) if settings.bias else 1.0
-    training = _Training(
-        ((features - centre) / spread).astype(np.float32), battles.n_models, settings
-    )
-    held_out = _held_out(battles.query, settings.validation_share, rng)
-    inside, outside = battles.rows(~held_out), battles.rows(held_out)
-    n_epochs, losses = training.run(inside, outside, rng)
+    scaled = ((features - centre) / spread).astype(np.float32)
+    training = _Training(scaled, battles, seen, settings)
+    n_epochs, losses = training.run(rng)
     return MFTrained(
         members=[_original_units(member, centre, spread) for member in training.members()],
+        seen=seen,
         n_epochs=n_epochs,
-        validation_loss=float(np.mean(losses)) if held_out.any() else float("nan"),
+        validation_loss=float(losses.mean()),
     )
 
 
-def _held_out(query: IntArray, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Rows of the validation queries; none of a table too small to spare any."""
-    queries = rng.permutation(np.unique(query))
-    if len(queries) < _FEWEST:
-        return np.zeros(len(query), dtype=np.bool_)
-    return np.isin(query, queries[: max(1, round(share * len(queries)))])
+def _seen_queries(n_queries: int, settings: MFSettings, rng: np.random.Generator) -> BoolArray:
+    """What each member is trained on, (members, n_queries); the rest tells it when to stop."""
+    if settings.n_members > 1:
+        return half_samples(n_queries, settings.n_members, n_queries, rng)
+    seen = np.ones((1, n_queries), dtype=np.bool_)
+    seen[0, rng.permutation(n_queries)[: int(settings.validation_share * n_queries)]] = False
+    return seen
 
 
 def _original_units(member: MFMember, centre: FloatArray, spread: float) -> MFMember:
@@ -159,35 +163,38 @@ class _Training:
     """Parameters of all members, stacked, and the steps that change them."""
 
     def __init__(
-        self, features: NDArray[np.float32], n_models: int, settings: MFSettings
+        self,
+        features: NDArray[np.float32],
+        battles: MFBattles,
+        seen: BoolArray,
+        settings: MFSettings,
     ) -> None:
         self.torch = _import_torch()
         self.settings = settings
+        self.battles = battles
+        self.inside = battles.weight * seen[:, battles.query]  # (members, rows)
+        self.outside = battles.weight * ~seen[:, battles.query]
         self.generator = self.torch.Generator().manual_seed(settings.seed)
         self.features = self.torch.from_numpy(features)
-        self.parameters = self._start(features.shape[1], n_models)
+        self.parameters = self._start(features.shape[1], battles.n_models)
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
 
-    def run(
-        self, inside: MFBattles, outside: MFBattles, rng: np.random.Generator
-    ) -> tuple[int, FloatArray]:
-        """Epochs made, and the best validation loss of each member."""
+    def run(self, rng: np.random.Generator) -> tuple[int, FloatArray]:
+        """Epochs made, and the best loss of each member on rows it was not trained on."""
         settings = self.settings
         optimiser = self.torch.optim.Adam(
             self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        drawn = rng.exponential(size=(settings.n_members, len(self.features)))
-        if settings.n_members == 1:
-            drawn[:] = 1.0  # a single member is the plain fit
-        blind = len(outside.win) == 0
-        best_loss = self._loss(outside)
+        blind = not self.outside.any()
+        used = np.flatnonzero(self.inside.any(axis=0))
+        best_loss = self._held_out_loss()
         best_epoch, epoch = 0, 0
         last = min(_BLIND_EPOCHS, settings.max_epochs) if blind else settings.max_epochs
         for epoch in range(1, last + 1):
-            for part in _minibatches(len(inside.win), settings.batch_size, rng):
-                self._step(inside.rows(part), drawn, optimiser)
-            loss = self._loss(outside)
-            better = np.ones(len(loss), dtype=np.bool_) if blind else loss < best_loss
+            for part in _minibatches(used, settings.batch_size, rng):
+                self._step(part, optimiser)
+            loss = self._held_out_loss()
+            better = loss < best_loss if not blind else np.ones(len(loss), dtype=np.bool_)
             best_loss = np.where(better, loss, best_loss)
             if better.any():
                 best_epoch = epoch
@@ -236,47 +243,47 @@ class _Training:
         drawn = self.torch.rand(shape, generator=self.generator)
         return (2.0 * drawn - 1.0) / fan_in**0.5
 
-    def _logits(self, battles: MFBattles, *, noise: float = 0.0) -> Any:
+    def _loss(self, part: IntArray, *, noise: float = 0.0) -> Any:
+        """Cross-entropy of some rows by each member, shape (members, rows)."""
+        torch, rows = self.torch, self.battles.rows(part)
+        delta = self._logits(rows, noise)
+        # −t log σ(δ) − (1 − t) log σ(−δ) = softplus(δ) − t δ, also for t outside [0, 1]
+        target = torch.from_numpy(rows.win.astype(np.float32))
+        return torch.nn.functional.softplus(delta) - target * delta
+
+    def _logits(self, rows: MFBattles, noise: float) -> Any:
         """δ_candidate − δ_baseline, shape (members, rows)."""
         torch, values = self.torch, self.parameters
-        x = self.features[torch.from_numpy(battles.query)]
+        x = self.features[torch.from_numpy(rows.query)]
         if noise:
             x = x + noise * torch.randn(x.shape, generator=self.generator)
         models = values["models"]
         if self.settings.normalise:
             models = torch.nn.functional.normalize(models, dim=2)
-        chosen = torch.from_numpy(battles.candidate), torch.from_numpy(battles.baseline)
-        contrast = models[:, chosen[0]] - models[:, chosen[1]]
+        first, second = torch.from_numpy(rows.candidate), torch.from_numpy(rows.baseline)
         hidden = x @ values["projection"] if "projection" in values else x
         if "bias" in values:
             hidden = hidden + values["bias"]
-        return (contrast * hidden * values["output"]).sum(dim=2)
+        return ((models[:, first] - models[:, second]) * hidden * values["output"]).sum(dim=2)
 
-    def _cross_entropy(self, logits: Any, battles: MFBattles) -> Any:
-        # −t log σ(δ) − (1 − t) log σ(−δ) = softplus(δ) − t δ, for any t
-        target = self.torch.from_numpy(battles.win.astype(np.float32))
-        return self.torch.nn.functional.softplus(logits) - target * logits
-
-    def _step(self, battles: MFBattles, drawn: FloatArray, optimiser: Any) -> None:
-        weight = (battles.weight * drawn[:, battles.query]).astype(np.float32)
-        loss = self._cross_entropy(self._logits(battles, noise=self.settings.noise), battles)
+    def _step(self, part: IntArray, optimiser: Any) -> None:
+        weight = self.torch.from_numpy(self.inside[:, part].astype(np.float32))
+        loss = self._loss(part, noise=self.settings.noise)
         optimiser.zero_grad()
         # Summed over members, whose gradients do not meet; averaged over rows.
-        (loss * self.torch.from_numpy(weight)).sum(dim=0).mean().backward()
+        (loss * weight).sum(dim=0).mean().backward()
         optimiser.step()
 
-    def _loss(self, battles: MFBattles) -> FloatArray:
-        """Weighted mean loss of each member, without noise; infinite without rows."""
-        total = np.zeros(self.settings.n_members)
-        if len(battles.win) == 0:
-            return np.full(self.settings.n_members, np.inf)
+    def _held_out_loss(self) -> FloatArray:
+        """Weighted mean loss of each member on its held-out rows, noise off; infinite without."""
+        total = np.zeros(len(self.outside))
+        rows = np.flatnonzero(self.outside.any(axis=0))
         with self.torch.no_grad():
-            for start in range(0, len(battles.win), _EVALUATION_ROWS):
-                part = battles.rows(np.arange(len(battles.win))[start : start + _EVALUATION_ROWS])
-                loss = self._cross_entropy(self._logits(part), part).numpy()
-                total += (loss * part.weight).sum(axis=1)
-        mean: FloatArray = total / battles.weight.sum()
-        return mean
+            for part in _minibatches(rows, _EVALUATION_ROWS):
+                total += (self._loss(part).numpy() * self.outside[:, part]).sum(axis=1)
+        weight = self.outside.sum(axis=1)
+        mean: FloatArray = np.full_like(total, np.inf)
+        return np.divide(total, weight, out=mean, where=weight > 0)
 
     def _keep(self, better: NDArray[np.bool_]) -> None:
         """Note the parameters of the members that are better now than ever."""
@@ -304,9 +311,12 @@ class _Training:
         return {name: self.torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[IntArray]:
-    order = rng.permutation(n)
-    for start in range(0, n, size):
+def _minibatches(
+    rows: IntArray, size: int, rng: np.random.Generator | None = None
+) -> Iterator[IntArray]:
+    """The rows in parts of `size`, shuffled where there is a generator."""
+    order = rows if rng is None else rng.permutation(rows)
+    for start in range(0, len(order), size):
         yield order[start : start + size]
 
 

@@ -19,7 +19,8 @@ posterior  ``mean`` (candidates, q), ``factor.m`` (q, r) of each candidate, and
        the arrays of the map x ↦ v(x), prefixed ``map.``
 random ``direction`` (d, candidates), ``phase`` (candidates,)
 always ``win`` (candidates,)
-mf     ``slope`` (d, members · candidates), ``level`` (members, candidates)
+mf     ``columns`` (d, members · candidates), ``level`` (members, candidates),
+       ``centre`` (candidates,)
 ========== ===============================================================
 """
 
@@ -392,6 +393,7 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "mlp": MLPScorer,
     "pool": PoolScorer,
     "posterior": PosteriorScorer,
+    "sw_ranking": _of("sw_ranking", "SWRankingScorer"),
     "random": _of("reference", "RandomScorer"),
     "always": _of("reference", "AlwaysScorer"),
     "mf": _of("mf_scorer", "MFScorer"),
