@@ -138,7 +138,9 @@ def test_models_of_equal_quality_give_a_difference_and_valid_json(
     rows = [row | {"score": (i // 2) % 2 - 0.5} for i, row in enumerate(scores)]
     gold.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert run(["evaluate", str(router), "--gold", str(gold), "--json", str(out)]) == 0
-    assert "gain units per query against always premium" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "gain units per query against always premium" in shown
+    assert "Mind this: premium is not clearly better than cheap on these labels" in shown
     assert _json(out.read_text("utf-8"), "evaluate")
 
 

@@ -203,6 +203,24 @@ def test_no_share_of_a_gain_that_may_be_none(shift: float) -> None:
     assert "above always premium" in render_evaluation_report(evaluation)
 
 
+@pytest.mark.parametrize("shift", [0.0, -0.2])
+@pytest.mark.parametrize("scores", [True, False])
+def test_no_share_of_the_gap_to_a_model_that_is_not_better(shift: float, scores: bool) -> None:
+    """APGR and CPT are unknown, one warning says why, and the report shows it."""
+    table = no_better(shift)
+    if scores:
+        level = np.full(len(table), 3.0)
+        table = replace(table, candidate_score=level + table.gain, baseline_score=level)
+    evaluation = run(table=table)
+    for unknown in (evaluation.apgr, evaluation.cpt50, evaluation.cpt80):
+        assert np.isnan([unknown.value, unknown.low, unknown.high]).all()
+    told = [text for text in evaluation.warnings if "premium is not clearly better" in text]
+    assert len(told) == 1
+    assert f"mean gain is {table.gain.mean():+.3f}".replace("-", "−") in told[0]
+    assert told[0] in evaluation.apgr.warnings
+    assert "premium is not clearly better" in render_evaluation_report(evaluation)
+
+
 def test_no_share_of_a_quality_that_may_be_none() -> None:
     """Scores around zero have no share either."""
     table = make_test()

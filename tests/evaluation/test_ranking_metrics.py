@@ -75,10 +75,10 @@ def test_area_is_the_limit_of_a_riemann_sum() -> None:
 
 @given(ranked())
 def test_efficiency_gain_and_pgr_are_one_curve(data: tuple[Array, Array]) -> None:
-    """EG(c) = (PGR(c) − c) · mean gain, and the areas likewise."""
+    """EG(c) = (PGR(c) − c) · mean gain, and the areas likewise, where there is a gain."""
     score, gain = data
     cheap = np.zeros(len(gain))
-    if gain.sum() == 0:
+    if gain.sum() <= 0:
         assert np.isnan(apgr(score, cheap, gain))
         assert np.isnan(cpt(score, cheap, gain, 0.5))
         return
@@ -132,6 +132,34 @@ def test_a_constant_score_is_a_random_router() -> None:
     assert apgr_grid(score, cheap, premium) == pytest.approx(0.5)
     assert cpt(score, cheap, premium, 0.8) == pytest.approx(0.8)
     assert cost_saving_ratio(score, cheap, premium, 0.8) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "gain",
+    [
+        np.array([0.1, 0.2, -0.3]),  # the sum is 2.8e-17
+        np.array([0.3, -0.1, -0.2]),  # and here −2.8e-17 or 0
+        np.array([1.0, -1.0, -0.5]),
+        np.zeros(3),
+    ],
+)
+def test_no_share_of_a_gap_that_is_not_there(gain: Array) -> None:
+    """A premium model that is equal or worse leaves nothing to recover: NaN, not noise."""
+    cheap, score = np.full(3, 0.5), np.array([3.0, 2.0, 1.0])
+    premium = cheap + gain
+    assert np.isnan(pgr_curve(score, cheap, premium).value).all()
+    assert np.isnan(apgr(score, cheap, premium))
+    assert np.isnan(apgr_grid(score, cheap, premium))
+    assert np.isnan(cpt(score, cheap, premium, 0.5))
+    assert np.isnan(cost_saving_ratio(score, cheap, premium, 0.5))
+
+
+@given(ranked(), st.floats(1e-6, 1e-3))
+def test_a_small_gap_is_still_a_gap(data: tuple[Array, Array], size: float) -> None:
+    """Scaling all gains down changes no share of them."""
+    score, gain = data
+    small = apgr(score, np.zeros(len(gain)), size * gain)
+    np.testing.assert_allclose(small, apgr(score, np.zeros(len(gain)), gain), rtol=1e-6)
 
 
 def test_cpt_is_the_first_crossing_of_a_curve_that_comes_back() -> None:

@@ -297,6 +297,12 @@ def test_one_split_is_reported_without_interval() -> None:
     assert "1 splits: intervals rest" in text
 
 
+def test_splits_without_a_gap_are_counted() -> None:
+    """Where no APGR can be given the report says in how many splits, and why."""
+    text = render_compare_report(make_result())
+    assert "is not better than cheap &lt;i&gt; on the test queries of 6 of 6 splits" in text
+
+
 def test_bias_map_lists_what_is_too_few_to_tell_and_leads_with_all_queries() -> None:
     whole = bias_rows()[0] | {"dimension": "all", "level": "queries"}
     few = bias_rows()[0] | dict.fromkeys(("bias", "low", "high"))

@@ -29,4 +29,6 @@ def evaluate(
         write_evaluation_report(evaluation, report)
     print_table(records, list(records[0]), json_out)
     say(evaluation.verdict.sentence, json_out)
+    for warning in evaluation.warnings:
+        say(f"Mind this: {warning}", json_out)
     emit(json_out, "evaluate", records, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,6 +169,13 @@ def _warnings(result: CompareResult) -> tuple[str, ...]:
         )
     if config.n_test < 200:
         found.append(f"{config.n_test} test queries: single splits are noisy.")
+    n_without = len({record.seed for record in result.records if math.isnan(record.apgr)})
+    if n_without:
+        cheap, premium = config.models
+        found.append(
+            f"{premium} is not better than {cheap} on the test queries of {n_without} of "
+            f"{len(config.seeds)} splits: there is no gap to recover, and no APGR is given."
+        )
     return tuple(found)
 
 

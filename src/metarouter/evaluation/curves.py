@@ -34,6 +34,9 @@ __all__ = [
     "rank_queries",
 ]
 
+# A sum of gains this small beside its largest partial sum is what rounding left of 0.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
@@ -289,9 +292,8 @@ def pgr_curve(score: ArrayLike, cheap: ArrayLike, premium: ArrayLike) -> Curve:
     -------
     Curve
         PGR(c): 0 at c = 0, 1 at c = 1, above 1 where the router beats the
-        premium model. NaN everywhere when both models are equally good on
-        average. When the premium model is worse on average the gap is
-        negative, and so is the sense of the number.
+        premium model. NaN everywhere when the premium model is not better on
+        average: there is no gap to recover.
 
     Raises
     ------
@@ -318,9 +320,13 @@ def pgr_curve(score: ArrayLike, cheap: ArrayLike, premium: ArrayLike) -> Curve:
 
 
 def recovered(collected: FloatArray) -> FloatArray:
-    """Collected gain as a share of all of it; NaN where there is none to recover."""
+    """Collected gain as a share of all of it; NaN where there is none to recover.
+
+    That is where all of it is negative, or 0 up to the rounding of its sum.
+    """
     gap = collected[:, -1:]
-    return np.divide(collected, gap, out=np.full_like(collected, np.nan), where=gap != 0)
+    rounding = _ROUNDING * np.abs(collected).max(axis=1, keepdims=True)
+    return np.divide(collected, gap, out=np.full_like(collected, np.nan), where=gap > rounding)
 
 
 def as_column(

@@ -35,7 +35,7 @@ from metarouter.evaluation.metrics import (
     efficiency_gain_at_statistic,
 )
 from metarouter.evaluation.quality import GainCalibration, calibration_of_gain, policy_values
-from metarouter.evaluation.verdict import Verdict, judge_router
+from metarouter.evaluation.verdict import Verdict, judge_router, signed
 from metarouter.policy.baselines import premium_index
 from metarouter.records import Decision, Estimate, GainEstimate, PolicyValue
 from metarouter.types import FloatArray, IntArray
@@ -132,7 +132,8 @@ class Evaluation:
     saving : share of the premium model's cost that the router saves.
     advantage : quality above a random router with the same shares.
     curve, efficiency : quality and efficiency gain over the premium share.
-    area, area_20_80, apgr, cpt50, cpt80 : see :mod:`metarouter.evaluation.metrics`.
+    area, area_20_80, apgr, cpt50, cpt80 : see :mod:`metarouter.evaluation.metrics`;
+        the last three are NaN where the gain is not clearly above 0.
     calibration : of predicted gains, in bins of about equal size.
     slices, examples : see :mod:`metarouter.evaluation.breakdown`.
     verdict : in one sentence, and what it rests on.
@@ -225,7 +226,7 @@ def evaluate_router(
             f"least {MIN_QUERIES} are needed, {FEW_QUERIES} for intervals worth reading"
         )
     routed = _route(router, held_out)
-    no_share = _no_share(routed, level)
+    no_gap, no_share = _no_gap(routed, level), _no_share(routed, level)
     bootstrap = _Bootstrap(n=len(held_out.queries), seed=seed, n_boot=n_boot, level=level)
     policies = policy_values(
         routed.mean, held_out.quality, routed.cost, float(router.facts["w"]), level
@@ -243,11 +244,15 @@ def evaluate_router(
         ),
         slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
         examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
-        warnings=(*([f"{left_out}."] if left_out else []), *no_share, *_warnings(held_out)),
+        warnings=(
+            *([f"{left_out}."] if left_out else []),
+            *dict.fromkeys(no_share + no_gap),
+            *_warnings(held_out),
+        ),
         limits=_limits(held_out, routed, knows_queries=router.query_hashes is not None),
         facts=dict(router.facts),
         **_setting(routed, bootstrap, no_share),
-        **_rankings(routed, bootstrap),
+        **_rankings(routed, bootstrap, no_gap),
     )
 
 
@@ -373,13 +378,30 @@ def _kept(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:
 
 def _no_share(routed: _Routed, level: float) -> tuple[str, ...]:
     """Why no share of the premium model's quality is given: a ratio to about 0 says nothing."""
-    held_out, premium = routed.held_out, routed.premium_name
-    if mean_interval(held_out.quality[:, routed.premium], level).low > 0:
+    premium = routed.held_out.quality[:, routed.premium]
+    if not routed.held_out.is_absolute:
+        return _not_better(premium, routed.premium_name, routed, level)
+    if mean_interval(premium, level).low > 0:
         return ()
-    if held_out.is_absolute:
-        return (f"The mean quality of {premium} is not clearly above 0: no share of it is given.",)
-    cheap = held_out.models[0]
-    return (f"{premium} is not clearly better than {cheap}: no share of its gain is given.",)
+    name = routed.premium_name
+    return (f"The mean quality of {name} is not clearly above 0: no share of it is given.",)
+
+
+def _no_gap(routed: _Routed, level: float) -> tuple[str, ...]:
+    """Why APGR and CPT, which are about shares of the gap between the models, are not given."""
+    is_pair = len(routed.held_out.models) == 2
+    name = routed.premium_name if is_pair else "The model that is predicted best"
+    return _not_better(routed.gain, name, routed, level)
+
+
+def _not_better(gain: FloatArray, model: str, routed: _Routed, level: float) -> tuple[str, ...]:
+    mean = mean_interval(gain, level)
+    if mean.low > 0:
+        return ()
+    cheap = routed.held_out.models[0]
+    found = f"{signed(mean.value)} [{signed(mean.low)}, {signed(mean.high)}]"
+    text = f"{model} is not clearly better than {cheap} on these labels: its mean gain is {found}"
+    return (f"{text}, and no share of that is given.",)
 
 
 def _unknown(n: int, warnings: tuple[str, ...]) -> Estimate:
@@ -406,7 +428,7 @@ def _advantage_statistic(routed: _Routed) -> WeightedStatistic:
     return statistic
 
 
-def _rankings(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
+def _rankings(routed: _Routed, bootstrap: _Bootstrap, no_gap: tuple[str, ...]) -> dict[str, Any]:
     """All that depends on the router's ranking, not on its threshold."""
     score, gain = routed.predicted, routed.gain
     reference = routed.held_out.quality[:, 0]
@@ -416,15 +438,29 @@ def _rankings(routed: _Routed, bootstrap: _Bootstrap) -> dict[str, Any]:
         level = weights @ reference / weights.sum(axis=1)
         return np.asarray(collected(weights) + level[:, None])
 
-    premium = reference + gain
     return {
         "curve": _quality_curve(routed, bootstrap.band(quality_at)),
         "efficiency": bootstrap.band(efficiency_gain_at_statistic(score, gain, _SHARES)),
         "area": bootstrap.interval(efficiency_gain_area_statistic(score, gain)),
         "area_20_80": bootstrap.interval(efficiency_gain_area_statistic(score, gain, 0.2, 0.8)),
-        "apgr": bootstrap.interval(apgr_statistic(score, reference, premium)),
-        "cpt50": bootstrap.interval(cpt_statistic(score, reference, premium, 0.5)),
-        "cpt80": bootstrap.interval(cpt_statistic(score, reference, premium, 0.8)),
+        **_gap_shares(score, reference, reference + gain, bootstrap, no_gap),
+    }
+
+
+def _gap_shares(
+    score: FloatArray,
+    cheap: FloatArray,
+    premium: FloatArray,
+    bootstrap: _Bootstrap,
+    no_gap: tuple[str, ...],
+) -> dict[str, Estimate]:
+    """Metrics of the share of the gap that is recovered; unknown where it may be nothing."""
+    if no_gap:
+        return dict.fromkeys(("apgr", "cpt50", "cpt80"), _unknown(len(score), no_gap))
+    return {
+        "apgr": bootstrap.interval(apgr_statistic(score, cheap, premium)),
+        "cpt50": bootstrap.interval(cpt_statistic(score, cheap, premium, 0.5)),
+        "cpt80": bootstrap.interval(cpt_statistic(score, cheap, premium, 0.8)),
     }
 
 

@@ -97,8 +97,8 @@ def apgr(score: ArrayLike, cheap: ArrayLike, premium: ArrayLike) -> float:
     Returns
     -------
     float
-        0.5 for a random or constant score; can exceed 1. NaN when both models
-        are equally good on average.
+        0.5 for a random or constant score; can exceed 1. NaN when the
+        premium model is not better on average: there is no gap to recover.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def apgr_grid(score: ArrayLike, cheap: ArrayLike, premium: ArrayLike, n_bins: in
     -------
     float
         Below :func:`apgr` for good rankings, as chords lie below a concave
-        curve. NaN when both models are equally good on average.
+        curve. NaN when the premium model is not better on average.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def cpt(score: ArrayLike, cheap: ArrayLike, premium: ArrayLike, x: float) -> flo
     -------
     float
         Share in [0, 1]; x for a random or constant score. NaN when the curve
-        never reaches x, or both models are equally good on average.
+        never reaches x, or the premium model is not better on average.
 
     Raises
     ------
