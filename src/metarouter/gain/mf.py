@@ -15,7 +15,7 @@ from metarouter.gain.mf_training import MFBattles, MFMember, MFSettings, train_m
 from metarouter.gain.slope import held_out_slope
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.labels.table import GainTable
-from metarouter.types import BoolArray, FloatArray, ModelState
+from metarouter.types import BoolArray, ModelState
 
 __all__ = ["MFGain"]
 

@@ -282,8 +282,9 @@ class _Training:
             for part in _minibatches(rows, _EVALUATION_ROWS):
                 total += (self._loss(part).numpy() * self.outside[:, part]).sum(axis=1)
         weight = self.outside.sum(axis=1)
-        mean: FloatArray = np.full_like(total, np.inf)
-        return np.divide(total, weight, out=mean, where=weight > 0)
+        some = weight > 0
+        mean: FloatArray = np.where(some, total, np.inf) / np.where(some, weight, 1.0)
+        return mean
 
     def _keep(self, better: NDArray[np.bool_]) -> None:
         """Note the parameters of the members that are better now than ever."""

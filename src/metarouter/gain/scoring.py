@@ -394,6 +394,8 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "pool": PoolScorer,
     "posterior": PosteriorScorer,
     "sw_ranking": _of("sw_ranking", "SWRankingScorer"),
+    "knn": _of("neighbours", "NeighbourScorer"),
+    "cluster": _of("cluster", "ClusterScorer"),
     "random": _of("reference", "RandomScorer"),
     "always": _of("reference", "AlwaysScorer"),
     "mf": _of("mf_scorer", "MFScorer"),

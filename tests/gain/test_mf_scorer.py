@@ -1,0 +1,156 @@
+"""Matrix factorisation is scored as its formula says, without torch."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.errors import DataError, MissingDependencyError, OptionError
+from metarouter.gain import load_gain_model, make_table_gain_model
+from metarouter.gain.mf import MFGain
+from metarouter.gain.mf_scorer import MFScorer
+from metarouter.gain.mf_training import MFMember
+from metarouter.labels.table import GainTable, make_gain_table
+from metarouter.types import ModelState
+
+
+def _member(rng: np.random.Generator, n_models: int, width: int, dim: int) -> MFMember:
+    return MFMember(
+        models=rng.normal(size=(n_models, dim)),
+        projection=rng.normal(size=(width, dim)) / width**0.5,
+        bias=rng.normal(size=dim),
+        output=rng.normal(size=dim) / dim**0.5,
+    )
+
+
+def _state(members: list[MFMember], **config: float) -> ModelState:
+    columns, levels = zip(*(member.over_reference() for member in members), strict=True)
+    settings = {
+        "scale": 1.0,
+        "tie_rate": 0.0,
+        "slope": 1.0,
+        "slope_std": 0.0,
+        "std_floor": 0.0,
+        "shared_variance": 0.0,
+    }
+    return ModelState(
+        kind="mf",
+        config=settings | config,
+        arrays={
+            "columns": np.hstack(columns),
+            "level": np.stack(levels),
+            "centre": np.zeros(levels[0].shape),
+        },
+    )
+
+
+def _bilinear(member: MFMember, x: np.ndarray, model: int) -> float:
+    """δ of one model for one query, term by term as the paper prints it."""
+    hidden = [
+        sum(member.projection[i, j] * x[i] for i in range(len(x))) + member.bias[j]
+        for j in range(len(member.bias))
+    ]
+    return float(
+        sum(member.output[j] * member.models[model, j] * hidden[j] for j in range(len(member.bias)))
+    )
+
+
+def test_gains_are_those_of_the_printed_formula() -> None:
+    """Mean and spread over members of s (2 σ(δ_m − δ_0) − 1), computed term by term."""
+    rng = np.random.default_rng(0)
+    members = [_member(rng, 3, 5, 4) for _ in range(3)]
+    X = rng.normal(size=(6, 5))
+    expected = np.array(
+        [
+            [
+                [
+                    2.0 * (2.0 / (1.0 + np.exp(_bilinear(k, x, 0) - _bilinear(k, x, m))) - 1.0)
+                    for m in (1, 2)
+                ]
+                for x in X
+            ]
+            for k in members
+        ]
+    )
+    estimate = load_gain_model(_state(members, scale=2.0)).predict(X)
+    np.testing.assert_allclose(estimate.mean, expected.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(estimate.std, expected.std(axis=0, ddof=1), atol=1e-5)
+
+
+def test_win_probability_and_gain_are_tied_by_one_line() -> None:
+    """ψ = s (2 P − 1)."""
+    rng = np.random.default_rng(1)
+    scorer = MFScorer(_state([_member(rng, 3, 5, 4)], scale=3.0))
+    X = rng.normal(size=(50, 5))
+    np.testing.assert_allclose(scorer.predict(X).mean, 3.0 * (2.0 * scorer.win_probability(X) - 1))
+
+
+def test_ties_that_were_dropped_shrink_the_gain_by_their_rate() -> None:
+    """With P of rows that are no tie, E[g] = s (1 − tie rate) (2 P − 1)."""
+    rng = np.random.default_rng(2)
+    member = _member(rng, 2, 5, 4)
+    X = rng.normal(size=(20, 5))
+    whole = MFScorer(_state([member])).predict(X).mean
+    np.testing.assert_allclose(
+        MFScorer(_state([member], tie_rate=0.4)).predict(X).mean, 0.6 * whole
+    )
+
+
+def test_shared_error_of_corrected_rows_is_added() -> None:
+    """Std² = max(members², floor²) + shared variance."""
+    rng = np.random.default_rng(3)
+    members = [_member(rng, 2, 5, 4) for _ in range(4)]
+    X = rng.normal(size=(20, 5))
+    plain = MFScorer(_state(members)).predict(X).std
+    floor = float(np.median(plain))
+    std = MFScorer(_state(members, std_floor=floor, shared_variance=0.25)).predict(X).std
+    np.testing.assert_allclose(std, np.sqrt(np.maximum(plain, floor) ** 2 + 0.25))
+
+
+def test_a_large_batch_is_scored_as_its_rows() -> None:
+    """Chunks do not show."""
+    rng = np.random.default_rng(4)
+    scorer = MFScorer(_state([_member(rng, 2, 3, 2), _member(rng, 2, 3, 2)]))
+    X = rng.normal(size=(20_000, 3))
+    part = [0, 8_191, 8_192, 19_999]
+    whole = scorer.predict(X)
+    np.testing.assert_allclose(whole.mean[part], scorer.predict(X[part]).mean, rtol=1e-6)
+    assert whole.std.shape == (20_000, 1)
+
+
+def test_features_of_another_width_are_refused() -> None:
+    scorer = MFScorer(_state([_member(np.random.default_rng(5), 2, 3, 2)]))
+    with pytest.raises(DataError, match=r"allowed: \(n, 3\)"):
+        scorer.predict(np.zeros((1, 4)))
+
+
+def test_the_state_is_json_and_arrays() -> None:
+    """Nothing in it needs pickle."""
+    state = _state([_member(np.random.default_rng(6), 2, 3, 2)])
+    assert json.loads(json.dumps(state.config)) == state.config
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"variant": "new"}, {"ties": "keep"}, {"dim": 0}, {"validation_share": 1.0}, {"patience": 0}],
+)
+def test_an_option_that_is_not_allowed_is_named(option: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(option))):
+        make_table_gain_model("mf", **option).fit(_small_table())
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed")
+def test_without_torch_the_install_line_is_given() -> None:
+    """Training is what needs the extra."""
+    with pytest.raises(MissingDependencyError, match=r"metarouter\[torch\]"):
+        MFGain().fit(_small_table())
+
+
+def _small_table() -> GainTable:
+    return make_gain_table(
+        queries=list("abc"), gain=[1.0, 0.0, -1.0], is_gold=[True] * 3, features=np.eye(3)
+    )
