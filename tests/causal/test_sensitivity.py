@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from metarouter.causal.crossfit import stratified_folds
 from metarouter.causal.propensity import Propensity
 from metarouter.causal.sensitivity import (
+    CovariateStrength,
     Nuisances,
     benchmark_covariates,
     estimate_functional,
@@ -212,6 +213,19 @@ def test_benchmarks_tell_a_confounder_from_noise() -> None:
     assert driver.change < bound * 1.05
     sentence = estimate_sensitivity(long, benchmarks=(noise, driver)).sentence
     assert "strongest observed group, driver" in sentence
+
+
+@pytest.mark.parametrize(("cf_y", "cf_d"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.2)])
+def test_groups_that_confound_nothing_are_not_called_strong(cf_y: float, cf_d: float) -> None:
+    """A group must be tied to outcome and selection both; when none is, the sentence says so."""
+    idle = CovariateStrength(name="idle", cf_y=cf_y, cf_d=cf_d, rho=0.0, change=0.0)
+    rng = np.random.default_rng(0)
+    t = rng.random(500) < 0.5
+    nuisances = Nuisances(mu0=np.zeros(500), mu1=np.ones(500), e=np.full(500, 0.5))
+    functional = estimate_functional(t + rng.normal(size=500), t, nuisances)
+    sentence = estimate_sensitivity(functional, benchmarks=(idle,)).sentence
+    assert "strongest" not in sentence
+    assert sentence.endswith("No observed group explains anything of both.")
 
 
 def test_random_assignment_leaves_nothing_to_confound() -> None:

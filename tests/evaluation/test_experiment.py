@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -199,6 +200,24 @@ def test_log_of_other_data_is_not_used(tmp_path: Path) -> None:
     other = run(make_table(perverse=False), resume=log, n_gold=(10,))
     assert (other.values("preference_only", 10) > 0).all()
     assert (run(resume=log, n_gold=(10,)).values("preference_only", 10) < 0).all()
+
+
+def test_log_of_another_callable_of_the_same_name_is_not_used(tmp_path: Path) -> None:
+    """A corrector or embedder that changed is fitted again, an unchanged one is not."""
+    log = tmp_path / "study.jsonl"
+    settings: dict[str, Any] = {"resume": log, "n_gold": (10,), "seeds": 1}
+
+    def steps(**options: Any) -> int:
+        done: list[int] = []
+        run(**settings, **options, progress=lambda step, _: done.append(step))
+        return len(done)
+
+    assert steps(correctors={"mine": gold_only}) == 1
+    assert steps(correctors={"mine": gold_only}) == 0
+    assert steps(correctors={"mine": preference_only}) == 1
+    assert steps(correctors={"mine": lambda seed: KeepSources(preference=False)}) == 1
+    assert steps(correctors={"mine": gold_only}, embedder=partial(NumberFeatures)) == 1
+    assert steps(correctors={"mine": gold_only}) == 0
 
 
 def test_foreign_file_is_not_written_to(tmp_path: Path) -> None:

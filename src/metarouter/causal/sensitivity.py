@@ -429,9 +429,15 @@ def _sentence(
             f"interval cover {null:g}."
         )
     if benchmarks:
-        top = max(benchmarks, key=lambda b: _strength(b.cf_y, min(b.cf_d, 1 - 1e-12)))
+        top = max(benchmarks, key=_benchmark_strength)
         text += (
             f" The strongest observed group, {top.name}, explains {top.cf_y:.1%} "
             f"and {top.cf_d:.1%}."
+            if _benchmark_strength(top) > 0
+            else " No observed group explains anything of both."
         )
     return start + text
+
+
+def _benchmark_strength(benchmark: CovariateStrength) -> float:
+    return _strength(benchmark.cf_y, min(benchmark.cf_d, 1 - 1e-12))

@@ -36,6 +36,7 @@ from metarouter.evaluation.comparison import (
     CompareRecord,
     CompareResult,
 )
+from metarouter.evaluation.identity import callable_identity
 from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
 from metarouter.evaluation.studylog import StudyLog
 from metarouter.gain import GainScorer, make_pool_model
@@ -165,7 +166,8 @@ def compare(
     jobs : int, default 2
         Processes, one BLAS thread each. The numbers do not depend on it.
     resume : path, optional
-        Log of finished cells: an interrupted comparison goes on from there.
+        Log of finished cells: an interrupted comparison goes on from there. Your own embedder
+        and correctors are told apart by their code and what they close over.
     progress : ``progress(done, total)``, optional
         Called after every finished cell.
 
@@ -473,7 +475,12 @@ def _fingerprint(study: _Study) -> str:
     """Identity of everything a cell's record depends on but the cell."""
     table = study.table
     digest = hashlib.sha256()
-    for part in (version("metarouter"), study.embedder_name, str(study.n_test), *table.models):
+    made = {"embedder": study.embedder, **study.correctors}
+    callables = [
+        f"{name}={callable_identity(make)}" for name, make in made.items() if callable(make)
+    ]
+    parts = (version("metarouter"), study.embedder_name, str(study.n_test), *table.models)
+    for part in (*parts, *sorted(callables)):
         digest.update(part.encode() + b"\0")
     for text in table.queries:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")

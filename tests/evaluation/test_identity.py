@@ -1,0 +1,99 @@
+"""Telling callables apart, as resuming a comparison must."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.evaluation.identity import callable_identity
+
+
+class Scaled:
+    """A callable object with state."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, seed: int) -> float:
+        return self.factor * seed
+
+
+def adding(value: Any) -> Callable[[int], Any]:
+    return lambda seed: value
+
+
+def power(seed: int, exponent: int = 2) -> int:
+    return int(seed**exponent)
+
+
+LARGE = np.zeros(5000)
+OTHER = np.where(np.arange(5000) == 2500, 1.0, 0.0)
+
+DIFFERENT: list[Callable[..., Any]] = [
+    lambda seed: seed,
+    lambda seed: seed + 1,
+    lambda seed: seed + 2,
+    lambda seed: [x + 1 for x in (seed,)],
+    abs,
+    adding(1),
+    adding(2),
+    adding(LARGE),
+    adding(OTHER),
+    adding(lambda: 1),
+    adding(lambda: 2),
+    power,
+    partial(power, exponent=2),
+    partial(power, exponent=3),
+    partial(pow, 2),
+    Scaled,
+    Scaled(1.0),
+    Scaled(2.0),
+]
+
+
+def test_callables_that_differ_have_different_names() -> None:
+    """By code, constants, closures, defaults, arguments or state."""
+    assert len({callable_identity(make) for make in DIFFERENT}) == len(DIFFERENT)
+
+
+@pytest.mark.parametrize("make", DIFFERENT, ids=range(len(DIFFERENT)))
+def test_a_callable_keeps_its_name(make: Callable[..., Any]) -> None:
+    """So that a comparison can be resumed."""
+    assert callable_identity(make) == callable_identity(make)
+
+
+def test_what_cannot_be_told_is_never_the_same() -> None:
+    """An object without a state to compare is another one each time."""
+    make = adding(open(__file__, encoding="utf-8"))  # noqa: PTH123, SIM115 - not picklable
+    try:
+        assert callable_identity(make) != callable_identity(make)
+    finally:
+        make(0).close()
+
+
+def test_the_name_is_the_same_in_another_process(tmp_path: Path) -> None:
+    """Hash randomisation and addresses do not enter it."""
+    (tmp_path / "mine.py").write_text(
+        "from functools import partial\n"
+        "def make(seed, names=('a', 'b')): return names[0] in {'a', 'b', 'c', 'd', 'e'}\n"
+        "def closed(value): return lambda seed: value\n"
+        "ALL = [make, closed('text'), partial(make, names=('c',)), closed(make)]\n"
+    )
+    code = (
+        "import mine; from metarouter.evaluation.identity import callable_identity as name\n"
+        "print([name(one) for one in mine.ALL])"
+    )
+    shown = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(3)
+    }
+    assert len(shown) == 1
