@@ -1,0 +1,218 @@
+"""A query's strengths equal a plain logistic regression on all weighted battles."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metarouter.errors import DataError, OptionError
+from metarouter.gain.sw_ranking import Normaliser, SWRanking
+from metarouter.gain.tiers import optimal_tiers
+from metarouter.labels import GainTable, make_gain_table
+from metarouter.types import FloatArray
+
+
+def make_arena(n: int = 400, n_models: int = 5, seed: int = 0) -> GainTable:
+    """Votes with ties between models whose strengths depend on the prompt."""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(0, n_models, n)
+    b = (a + rng.integers(1, n_models, n)) % n_models
+    candidate, baseline = np.maximum(a, b), np.minimum(a, b)
+    x = rng.normal(size=(n, 8)) + 0.6
+    odds = 0.5 * (candidate - baseline) * (1.0 + 0.8 * x[:, 0])
+    won = rng.random(n) < 1.0 / (1.0 + np.exp(-odds))
+    return make_gain_table(
+        queries=[f"query {i}" for i in range(n)],
+        models=[f"model {i}" for i in range(n_models)],
+        candidate=candidate,
+        baseline=baseline,
+        gain=np.where(rng.random(n) < 0.2, 0.0, np.where(won, 1.0, -1.0)),
+        weight=rng.choice([0.5, 1.0, 2.0], n),
+        is_gold=np.zeros(n, dtype=bool),
+        features=x,
+    )
+
+
+def cosine(a: FloatArray, b: FloatArray) -> float:
+    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
+
+
+def battle_weights(table: GainTable, query: FloatArray, gamma: float, kind: str) -> FloatArray:
+    """γ^(similarity / normaliser − 1) times the weight, battle by battle."""
+    x = np.asarray(table.features, dtype=np.float64)
+    similarity = np.array([cosine(query, row) for row in x])
+    if kind == "query":
+        norm = np.full(len(x), similarity.max())
+    else:
+        norm = np.array(
+            [max(cosine(row, x[j]) for j in range(len(x)) if j != i) for i, row in enumerate(x)]
+        )
+    return np.asarray(gamma ** (similarity / norm - 1.0) * table.weight)
+
+
+def logistic(
+    x: FloatArray, y: FloatArray, w: FloatArray, centre: FloatArray, penalty: float
+) -> tuple[FloatArray, FloatArray]:
+    """Penalised logistic regression and its sandwich, by plain Newton steps on all rows."""
+    beta, eye = centre.copy(), penalty * np.eye(x.shape[1])
+    for _ in range(60):
+        p = 1.0 / (1.0 + np.exp(-x @ beta))
+        hessian = (x * (w * p * (1 - p))[:, None]).T @ x + eye
+        gradient = x.T @ (w * (y - p)) - penalty * (beta - centre)
+        beta = beta + np.linalg.solve(hessian, gradient)
+    middle = (x * ((w * (y - p)) ** 2)[:, None]).T @ x + eye
+    inverse = np.linalg.inv(hessian)
+    return beta, inverse @ middle @ inverse
+
+
+@pytest.mark.parametrize("normaliser", ["query", "battle"])
+@pytest.mark.parametrize("gamma", [3.0, 10.0, 1000.0])
+def test_a_query_equals_a_logistic_regression_on_all_battles(
+    normaliser: Normaliser, gamma: float
+) -> None:
+    """Gains and standard deviations agree to 1e-6 with the straight line."""
+    table = make_arena(150)
+    model = SWRanking(gamma=gamma, normaliser=normaliser, penalty=0.7).fit(table)
+    queries = np.random.default_rng(1).normal(size=(4, 8)) + 0.6
+    estimate = model.predict(queries)
+    eye = np.eye(5)
+    x = eye[model.tier_[table.candidate]] - eye[model.tier_[table.baseline]]
+    for i, query in enumerate(queries.astype(np.float32).astype(np.float64)):
+        w = battle_weights(table, query, gamma, normaliser)
+        beta, covariance = logistic(x, 0.5 + 0.5 * table.gain, w, model.strength_, 0.7)
+        for m in range(1, 5):
+            c = eye[model.tier_[m]] - eye[model.tier_[0]]
+            p = 1.0 / (1.0 + math.exp(-c @ beta))
+            assert estimate.mean[i, m - 1] == pytest.approx(2 * p - 1, abs=1e-6)
+            std = 2 * p * (1 - p) * math.sqrt(c @ covariance @ c)
+            assert estimate.std[i, m - 1] == pytest.approx(std, rel=1e-4)
+
+
+def test_strengths_over_all_queries_are_those_of_equal_weights() -> None:
+    """Without regard to prompts it is Bradley-Terry with a prior of 0.01 battles."""
+    table = make_arena()
+    model = SWRanking().fit(table)
+    x = np.eye(5)[model.tier_[table.candidate]] - np.eye(5)[model.tier_[table.baseline]]
+    beta, _ = logistic(x, 0.5 + 0.5 * table.gain, table.weight, np.zeros(5), 0.01)
+    np.testing.assert_allclose(model.strength_, beta, atol=1e-8)
+
+
+def test_the_factor_of_the_weights_does_not_matter_without_a_pull() -> None:
+    """RouteLLM's 10 · 10^(sim / max) gives the same win probability as ours."""
+    table = make_arena(300)
+    query = np.random.default_rng(2).normal(size=(1, 8)) + 0.6
+    model = SWRanking(penalty=1e-9).fit(table)
+    w = 100.0 * battle_weights(table, query[0].astype(np.float32).astype(float), 10.0, "query")
+    x = np.eye(5)[model.tier_[table.candidate]] - np.eye(5)[model.tier_[table.baseline]]
+    beta, _ = logistic(x, 0.5 + 0.5 * table.gain, w, np.zeros(5), 1e-9)
+    elo = 400.0 * beta / math.log(10.0) + 1000.0
+    strong, weak = elo[model.tier_[4]], elo[model.tier_[0]]
+    published = 1.0 - 1.0 / (1.0 + 10.0 ** ((strong - weak) / 400.0))
+    assert model.win_probability(query)[0, 3] == pytest.approx(published, abs=1e-6)
+
+
+def test_gamma_decides_how_local_the_ranking_is() -> None:
+    """A large γ follows the prompts, γ near 1 gives all queries one ranking."""
+    table = make_arena(2_000)
+    queries = np.random.default_rng(3).normal(size=(50, 8)) + 0.6
+    spread = [
+        float(SWRanking(gamma=gamma).fit(table).predict(queries).mean[:, 3].std())
+        for gamma in (1.001, 10.0, 1e4)
+    ]
+    assert spread[0] < 1e-3 < spread[1] < spread[2]
+
+
+def test_follows_the_kind_of_prompt() -> None:
+    """The strong model's lead is larger where it truly is."""
+    model = SWRanking(gamma=100.0).fit(make_arena(4_000))
+    lead = np.full((2, 8), 0.6)
+    lead[:, 0] = [2.5, -1.5]
+    easy, hard = model.predict(lead).mean[:, 3]
+    assert easy - hard > 0.2
+
+
+def test_models_share_tiers_when_there_are_more_of_them() -> None:
+    """Tiers are cut from the overall ratings, and a model keeps its place within its tier."""
+    table = make_arena(3_000, n_models=8)
+    tiered, flat = SWRanking(num_tiers=3), SWRanking(num_tiers=3, within_tiers=False)
+    query = np.full((1, 8), 0.6)
+    mean = tiered.fit(table).predict(query).mean[0]
+    assert tiered.strength_.shape == (3,)
+    assert len(set(mean.round(9))) == 7
+    shared = flat.fit(table).predict(query).mean[0]
+    np.testing.assert_array_equal(flat.tier_, tiered.tier_)
+    same = flat.tier_[1:] == flat.tier_[0]
+    np.testing.assert_allclose(shared[same], 0.0, atol=1e-12)
+    for t in set(flat.tier_[1:].tolist()):
+        assert np.ptp(shared[flat.tier_[1:] == t]) == 0.0
+    assert sorted(set(tiered.tier_.tolist())) == [0, 1, 2]
+    assert tiered.tier_[7] == 0
+
+
+def test_battles_within_a_tier_say_nothing_of_tiers() -> None:
+    """Other outcomes inside a tier leave the strengths of the tiers as they are."""
+    table = make_arena(3_000, n_models=8)
+    model = SWRanking(num_tiers=3, within_tiers=False).fit(table)
+    inside = model.tier_[table.candidate] == model.tier_[table.baseline]
+    assert 0 < inside.sum() < len(table)
+    turned = replace(table, gain=np.where(inside, table.gain * 0.98, table.gain))
+    again = SWRanking(num_tiers=3, within_tiers=False).fit(turned)
+    np.testing.assert_array_equal(again.tier_, model.tier_)
+    np.testing.assert_allclose(again.strength_, model.strength_, atol=1e-12)
+
+
+def test_a_query_like_no_prompt_gets_the_overall_ranking() -> None:
+    """Where all similarities are 0 all battles weigh the same."""
+    table = make_arena(500)
+    features = np.hstack([np.asarray(table.features), np.zeros((500, 1))])
+    model = SWRanking(penalty=1e6).fit(table.with_features(features.astype(np.float32)))
+    far = np.zeros((1, 9))
+    far[0, 8] = 1.0
+    p = 1.0 / (1.0 + np.exp(-(model.strength_[model.tier_[1:]] - model.strength_[model.tier_[0]])))
+    np.testing.assert_allclose(model.win_probability(far)[0], p, atol=1e-3)
+
+
+def test_the_order_of_the_battles_does_not_matter() -> None:
+    """Rows in another order give the same predictions."""
+    table = make_arena()
+    query = np.random.default_rng(0).normal(size=(5, 8))
+    order = np.random.default_rng(1).permutation(len(table))
+    one, other = (SWRanking().fit(t).predict(query) for t in (table, table.rows(order)))
+    np.testing.assert_allclose(other.mean, one.mean, atol=1e-9)
+    np.testing.assert_allclose(other.std, one.std, rtol=1e-9)
+
+
+def test_the_standard_deviation_is_that_over_repeated_samples() -> None:
+    """Over 150 samples of battles the stated variance is the observed one."""
+    query = np.full((1, 8), 0.6)
+    estimates = [SWRanking().fit(make_arena(400, seed=s)).predict(query) for s in range(150)]
+    observed = np.var([e.mean[0, 3] for e in estimates], ddof=1)
+    stated = np.mean([e.std[0, 3] ** 2 for e in estimates])
+    # the variance of 150 draws has a relative standard error of 12 %
+    assert stated == pytest.approx(observed, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"gamma": 1.0}, {"gamma": math.nan}, {"normaliser": "prompt"}, {"penalty": 0.0}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_outside_their_range_are_refused(options: dict[str, float]) -> None:
+    """The message names the option and what is allowed."""
+    with pytest.raises(OptionError, match=f"{next(iter(options))} = .*allowed"):
+        SWRanking(**options).fit(make_arena(20))  # type: ignore[arg-type]
+
+
+def test_one_tier_cannot_rank() -> None:
+    """With all models in one tier there is nothing to learn."""
+    with pytest.raises(DataError, match="within one of 1 tiers"):
+        SWRanking(num_tiers=1).fit(make_arena(60))
+
+
+def test_ten_tiers_of_ten_models_or_fewer_are_the_models() -> None:
+    """Then tiers change nothing but the numbering."""
+    rating = np.array([3.0, 1.0, 2.0])
+    assert optimal_tiers(rating, 10).tolist() == [0, 2, 1]
