@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -34,6 +36,7 @@ def realised(mean: FloatArray, costs: FloatArray, w: float) -> tuple[float, floa
     return left / len(mean), total / len(mean)
 
 
+@example(gains=[0, 0, 1], share=1 / 3)
 @given(
     st.lists(st.integers(-6, 6), min_size=2, max_size=40),
     st.floats(0, 1),
@@ -158,12 +161,25 @@ def test_mean_below_rejects_a_true_null_rarely() -> None:
 
 
 def test_too_few_labels_fall_back_to_always_premium() -> None:
-    """Ten labels certify nothing: the dearest model always, and the reason says why."""
+    """Ten labels certify nothing: always premium, and the reason says why."""
     rng = np.random.default_rng(6)
     found = calibrate_max_loss(rng.normal(size=10), np.zeros(10), UNIT, 0.01, rng)
     assert not found.certified
     assert found.premium_share.value == 1.0
-    assert "10 gold labels cannot certify" in found.reason
+    assert "always the premium model: 10 gold labels cannot certify" in found.reason
+
+
+@pytest.mark.parametrize("costs", [np.array([0.0, 1.0, 1.0]), np.array([1e-7, 2e-7, 4e-7])])
+def test_the_fallback_of_a_pool_is_what_its_reason_says(costs: Any) -> None:
+    """The dearest model, however small its price, and of equally dear ones the best predicted."""
+    rng = np.random.default_rng(10)
+    mean = rng.normal(size=(10, 2))
+    found = calibrate_max_loss(mean, np.zeros((10, 2)), costs, 0.01, rng)
+    assert not found.certified
+    assert "dearest model for a query, of equally dear ones the best predicted" in found.reason
+    chosen = UtilityPolicy(models=("a", "b", "c"), w=found.w).choose(mean, costs)
+    expected = 1 + mean.argmax(axis=1) if costs[1] == costs[2] else np.full(10, 2)
+    assert chosen.tolist() == expected.tolist()
 
 
 def test_more_loss_allowed_means_a_higher_price() -> None:

@@ -27,7 +27,9 @@ __all__ = [
     "mix_at_share",
 ]
 
-ALWAYS_PREMIUM_W = -1e12  # so low that the dearest model is always chosen
+# So low that cost decides: the dearest model of each query, of equally dear ones the best
+# predicted. For a pair that is always premium. Gains keep seven digits beside it.
+ALWAYS_PREMIUM_W = -1e9
 
 # Prices of cost that a loss limit is tested at, from "always premium" upwards. Fixed before any
 # label is seen, as the guarantee asks; 40 a decade, so neighbours are 6 % apart, in any unit.
@@ -47,7 +49,7 @@ class Calibration:
         interval for the share on new queries of the same kind.
     cost_per_1k : expected cost of 1,000 queries, in cost units.
     certified : False only when a loss limit could not be certified; `w` then
-        always chooses the dearest model.
+        chooses the dearest model for each query.
     reason : one plain sentence.
     """
 
@@ -240,8 +242,10 @@ def calibrate_max_loss(
     Returns
     -------
     Calibration
-        When nothing can be certified: always the dearest model, `certified`
-        False, and the reason.
+        When nothing can be certified: the dearest model for each query, of
+        equally dear ones (a pool under unit costs) the best predicted;
+        `certified` False, and the reason. For a pair that is always premium,
+        which loses nothing; in a pool it may lose against `premium`.
 
     Raises
     ------
@@ -296,10 +300,17 @@ def calibrate_max_loss(
     reason = (
         f"w = {w:.6g}: loss of at most {max_loss:g} a query with confidence {confidence:g}"
         if certified
-        else f"always the dearest model: {len(truth)} gold labels cannot certify a loss of at "
+        else f"{_dearest(gains.shape[1])}: {len(truth)} gold labels cannot certify a loss of at "
         f"most {max_loss:g} with confidence {confidence:g}; label more or allow more"
     )
     return _calibration(gains, costs, w, reason, certified=certified)
+
+
+def _dearest(n_models: int) -> str:
+    """What the rule does at ``ALWAYS_PREMIUM_W``."""
+    if n_models == 2:
+        return "always the premium model"
+    return "always the dearest model for a query, of equally dear ones the best predicted"
 
 
 def _last_certified(
@@ -389,7 +400,9 @@ def _reference_range(gains: FloatArray, costs: FloatArray) -> tuple[FloatArray, 
 def _left_share(enters: FloatArray, leaves: FloatArray, w: FloatArray) -> FloatArray:
     at_reference = np.searchsorted(np.sort(enters), w, side="right")
     gone_again = np.searchsorted(np.sort(leaves), w, side="right")
-    return np.asarray(1 - (at_reference - gone_again) / len(enters))
+    n = len(enters)
+    # counts are subtracted before they are divided: 1 − 2/3 is above 1/3 by rounding
+    return np.asarray((n - (at_reference - gone_again)) / n)
 
 
 def _switch_points(gains: FloatArray, costs: FloatArray) -> FloatArray:

@@ -165,8 +165,12 @@ class UtilityPolicy:
         why = "" if self.cost_unit == "calls" else f", for {extra:.2g} {self.cost_unit} more"
         return (
             f"predicted gain {best.gain:.3f} ± {best.gain_std:.3f} of {best.model} over "
-            f"{self.models[0]} {side} the threshold {self.w * extra:.3f}{why}"
+            f"{self.models[0]} {side} the threshold {_short(self.w * extra)}{why}"
         )
+
+
+def _short(threshold: float) -> str:
+    return f"{threshold:.3f}" if abs(threshold) < 1000 else f"{threshold:.3g}"
 
 
 def gains_and_costs(mean: FloatArray, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
