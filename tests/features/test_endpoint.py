@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from embedding_server import EmbeddingServer
 
-from metarouter.errors import DataError, OptionError, ProviderError
+from metarouter.errors import ArtifactError, DataError, OptionError, ProviderError
 from metarouter.features import EndpointEmbedder, load_pipeline, make_pipeline
+from metarouter.features.endpoint import ALLOW_VARIABLE
+from metarouter.fitting import fit
+from metarouter.loading import load
+from metarouter.router import Router
 
 KEY = "METAROUTER_EMBEDDINGS_KEY"
 SECRET = "sk-a-very-secret-value"  # noqa: S105 - not one
@@ -180,3 +187,79 @@ def test_a_pipeline_over_an_endpoint_is_saved_without_its_vectors(
     loaded = load_pipeline(pipeline.state())
     assert len(server.requests) == before
     np.testing.assert_array_equal(loaded.transform(prompts[:4]), expected)
+
+
+def router_that_asks(url: str, server: EmbeddingServer, prompts: list[str]) -> Router:
+    """A router fitted over the server, whose artifact names another address."""
+    rows = [
+        {"query": text, "model": model, "score": float((i + j) % 3)}
+        for i, text in enumerate(prompts)
+        for j, model in enumerate(("small", "large"))
+    ]
+    spec = f"endpoint:{server.url}#small"
+    artifact = fit(gold=rows, embedder=spec, corrector="none", folds=0).artifact
+    features = artifact.parts["features"]
+    config = json.loads(json.dumps(features.config).replace(server.url, url))
+    parts = {**artifact.parts, "features": replace(features, config=config)}
+    return Router.from_artifact(replace(artifact, parts=parts))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "embeddings.example",
+        "localhost.embeddings.example",
+        "127.0.0.1.embeddings.example",
+        "10.0.0.1",
+        "169.254.169.254",
+        "2130706433",
+        "[::2]",
+    ],
+)
+def test_a_folder_cannot_name_another_machine_on_its_own(
+    host: str,
+    server: EmbeddingServer,
+    prompts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It loads when the user allows it or lists the host, and not when another is listed."""
+    url = f"https://{host}/v1"
+    router_that_asks(url, server, prompts).save(tmp_path)
+    monkeypatch.delenv(ALLOW_VARIABLE, raising=False)
+    with pytest.raises(ArtifactError) as refused:
+        load(tmp_path)
+    name = host.strip("[]")
+    assert f"sends query texts to {url}" in str(refused.value)
+    assert f"{ALLOW_VARIABLE}={name}" in str(refused.value)
+    monkeypatch.setenv(ALLOW_VARIABLE, "other.example, embeddings.example.org")
+    with pytest.raises(ArtifactError):
+        load(tmp_path)
+    assert load(tmp_path, allow_endpoint=True).features.endpoints[0].url == url
+    monkeypatch.setenv(ALLOW_VARIABLE, f"other.example, {name.upper()}")
+    assert load(tmp_path).features.endpoints[0].url == url
+
+
+def test_an_endpoint_on_this_machine_needs_no_permission(
+    server: EmbeddingServer, prompts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loopback address loads, without a request, and routes."""
+    monkeypatch.delenv(ALLOW_VARIABLE, raising=False)
+    router_that_asks(server.url, server, prompts).save(tmp_path)
+    before = len(server.requests)
+    router = load(tmp_path)
+    assert len(server.requests) == before
+    assert router.route("Why?").model in {"small", "large"}
+    assert len(server.requests) == before + 1
+    assert load(tmp_path).features.endpoints[0].host == "127.0.0.1"
+
+
+def test_a_cached_endpoint_is_still_one(
+    server: EmbeddingServer, prompts: list[str], tmp_path: Path
+) -> None:
+    """Wrapping it in a cache does not hide where texts go."""
+    pipeline = make_pipeline(
+        f"surface+endpoint:{server.url}#small", cache=tmp_path / "vectors.sqlite"
+    )
+    assert [one.url for one in pipeline.endpoints] == [server.url]
+    assert make_pipeline("surface").endpoints == ()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -18,7 +19,10 @@ from metarouter.errors import OptionError, ProviderError, shorten
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["EndpointEmbedder"]
+__all__ = ["ALLOW_VARIABLE", "EndpointEmbedder", "is_allowed"]
+
+ALLOW_VARIABLE = "METAROUTER_ALLOW_ENDPOINT"
+"""Environment variable with the hosts that a loaded router may send query texts to."""
 
 _RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LONGEST_PAUSE = 60.0
@@ -94,6 +98,11 @@ class EndpointEmbedder:
         """The embedder of the spec ``endpoint:<url>#<model>``, given the part after the colon."""
         url, _, model = argument.partition("#")
         return cls(url=url, model=model)
+
+    @property
+    def host(self) -> str:
+        """The host that texts are sent to, in lower case."""
+        return urlsplit(self.url).hostname or ""
 
     @property
     def name(self) -> str:
@@ -187,6 +196,28 @@ class EndpointEmbedder:
             f"the embedding endpoint {self.url} (model {shorten(self.model)}) {what}: "
             f"check the address, the model and the key in {self.key_variable}"
         )
+
+
+def is_allowed(host: str) -> bool:
+    """Whether texts may be sent to a host that a router folder names, not the user.
+
+    This machine may, and what the environment variable
+    ``METAROUTER_ALLOW_ENDPOINT`` lists, separated by commas.
+
+    Examples
+    --------
+    >>> is_allowed("localhost"), is_allowed("127.0.0.1"), is_allowed("localhost.example.com")
+    (True, True, False)
+    """
+    listed = os.environ.get(ALLOW_VARIABLE, "").lower().split(",")
+    return _is_this_machine(host) or host in {name.strip() for name in listed}
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _pause_after(error: Exception) -> bool | float:

@@ -31,6 +31,7 @@ from metarouter.features.components import (
     CentredSparse,
     fit_components,
 )
+from metarouter.features.endpoint import EndpointEmbedder
 from metarouter.features.hashed import SparseRows
 from metarouter.features.registry import make_embedder
 from metarouter.types import Embedder, ModelState
@@ -251,6 +252,12 @@ class FeaturePipeline:
         if not hasattr(self, "_offset"):
             raise NotFittedError.of(self)
         return self._offset
+
+    @property
+    def endpoints(self) -> tuple[EndpointEmbedder, ...]:
+        """Its embedders that send texts elsewhere."""
+        found = (getattr(one, "embedder", one) for one in self.embedders.values())
+        return tuple(one for one in found if isinstance(one, EndpointEmbedder))
 
     def state(self) -> ModelState:
         """What :func:`load_pipeline` needs; embedders are kept by spec and name."""
