@@ -70,5 +70,5 @@ def test_the_command_line_fits_one(tmp_path: Path, capsys: pytest.CaptureFixture
     out = str(tmp_path / "router")
     options = ["--gain-model", "knn", "--embedder", "surface", "--corrector", "none"]
     assert run(["fit", "--gold", str(gold), "--out", out, *options]) == 0
-    assert run(["route", out, QUESTIONS[0], "--json", "-"]) == 0
+    assert run(["route", out, QUESTIONS[0], "--json"]) == 0
     assert '"model"' in capsys.readouterr().out
