@@ -13,7 +13,9 @@ from metarouter.types import FloatArray
 
 SIGNALS = np.array([0.0, *np.logspace(-3.0, 1.5, 14)])
 SCALES = (0.01, 0.04, 0.16, 0.64)
-PRIORS = {"ignore": 20.0, "trust": 1.0, "rescale": 5.0}
+PRIORS = {"ignore": 6.0, "inform": 4.0, "oppose": 1.0, "rescale": 1.0}
+LEVEL = np.array([0])  # entry of θ that is the level
+SIZE = 1.3  # standard deviation of the judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Problem:
             judge,
             weight=self.weight,
             level=self.level,
-            judge_size=1.3,
+            judge_size=SIZE,
             **options,  # type: ignore[arg-type]
         )
 
@@ -59,9 +61,32 @@ def predicted(problem: Problem, evidence: Evidence, has_level: bool) -> tuple[Fl
     P, Q = problem.bases
     U = np.column_stack([np.ones(len(P)), P, Q, problem.judge])[problem.n :]
     columns = [np.arange(1, 13), np.arange(13, 18)]
-    posterior = evidence.posterior(columns, np.eye(19)[18], 0 if has_level else -1)
+    constants = np.arange(1 if has_level else 0)
+    judge = np.eye(19)[18] + 0.4 * has_level * np.eye(19)[0]
+    posterior = evidence.posterior(columns, judge, constants)
     variance = np.einsum("ij,jk,ik->i", U, posterior.covariance, U)
     return U @ posterior.mean, np.sqrt(variance)
+
+
+def hypotheses(use: str, ratio: float, size: float = SIZE) -> list[tuple[float, ...]]:
+    """Prior, var δ, ρ, its variance, κ − ρ and var b; variances over σ²."""
+    fallible = use in ("inform", "oppose")
+    exact = ratio / (1 - ratio)
+    signals = [*SIGNALS[1:], *([exact] if ratio < 0.96 else [])] if fallible else list(SIGNALS)
+    prior = [np.exp(-0.5 * (np.log(s / 0.03) / 2.0) ** 2) if s else np.exp(-2.0) for s in signals]
+    found = []
+    for p, s in zip(PRIORS[use] * np.array(prior) / sum(prior), signals, strict=True):
+        if use == "ignore":
+            found.append((p, s, 0.0, 0.0, 0.0, 1.0))
+        elif use == "rescale":
+            found += [(p / 4, s, 0.0, t / size**2, 0.0, 1.0) for t in SCALES]
+        else:
+            sign, v = 1.0 if use == "inform" else -1.0, ratio * (1 + s)
+            slope = min(s / v, 1.0)
+            left = s * (1 - slope) if slope < 1 else s - v
+            error, chance = max(v - s, 0.0), 0.04 * slope * (1 - slope) * v / size**2
+            found.append((p, left, sign * slope, chance, sign * (1 - slope), error + left))
+    return found
 
 
 def predicted_densely(
@@ -69,23 +94,23 @@ def predicted_densely(
 ) -> tuple[FloatArray, ...]:
     """The same by a loop over hypotheses, each with kernels between all rows."""
     n, y, f = problem.n, problem.gain, problem.judge
-    noise = np.diag(problem.weight.mean() / problem.weight)
+    judge_level = 0.4 * has_level
+    f = f + judge_level
+    w = problem.weight / problem.weight.mean()
+    ratio = SIZE**2 / np.average((y - np.average(y, weights=w)) ** 2, weights=w)
     logs, means, squares = [], [], []
     for P in problem.bases:
         for use in uses:
-            for scale in SCALES if use == "rescale" else (0.0,):
-                for s in SIGNALS:
-                    level = (s if use == "trust" else 1.0) * has_level
-                    K = s * P @ P.T + level + scale / 1.3**2 * np.outer(f, f)
-                    offset = f if use == "trust" else np.zeros_like(f)
-                    C, target = K[:n, :n] + noise, y - offset[:n]
-                    Ci = np.linalg.inv(C)
-                    q = target @ Ci @ target
-                    prior = PRIORS[use] / (len(SCALES) if use == "rescale" else 1)
-                    logs.append(-n / 2 * np.log(q) - np.linalg.slogdet(C)[1] / 2 + np.log(prior))
-                    means.append(offset[n:] + K[n:, :n] @ Ci @ target)
-                    spread = np.diag(K[n:, n:] - K[n:, :n] @ Ci @ K[:n, n:])
-                    squares.append(q / (n - 2) * spread + means[-1] ** 2)
+            for prior, d, slope, slope_variance, kept, b in hypotheses(use, float(ratio)):
+                K = d * P @ P.T + b * has_level + slope_variance * np.outer(f, f)
+                offset = slope * f + kept * judge_level
+                C, target = K[:n, :n] + np.diag(1 / w), y - offset[:n]
+                Ci = np.linalg.inv(C)
+                q = target @ Ci @ target
+                logs.append(-n / 2 * np.log(q) - np.linalg.slogdet(C)[1] / 2 + np.log(prior))
+                means.append(offset[n:] + K[n:, :n] @ Ci @ target)
+                spread = np.diag(K[n:, n:] - K[n:, :n] @ Ci @ K[:n, n:])
+                squares.append(q / (n - 2) * spread + means[-1] ** 2)
     relative = np.exp(np.array(logs) - max(logs))
     share = np.where(relative >= (3e-3 if average else 1.0), relative, 0.0)
     share /= share.sum()
@@ -95,14 +120,17 @@ def predicted_densely(
 
 @pytest.mark.parametrize("has_level", [True, False])
 @pytest.mark.parametrize("average", [True, False])
-@pytest.mark.parametrize("uses", [USES, ("rescale",), ("ignore", "trust")])
+@pytest.mark.parametrize("uses", [USES, ("rescale",), ("ignore", "inform")])
 @pytest.mark.parametrize("n", [30, 8])
 def test_posterior_is_that_of_the_dense_mixture(
     n: int, uses: tuple[str, ...], average: bool, has_level: bool
 ) -> None:
     """Mean and std over all hypotheses, with weights, more rows than columns or fewer."""
     problem = make_problem(n, has_level)
-    evidence = problem.weigh(problem.judge[:n], uses=uses, average=average)
+    shift = 0.4 * has_level
+    evidence = problem.weigh(
+        problem.judge[:n] + shift, judge_level=np.full(n, shift), uses=uses, average=average
+    )
     mean, std = predicted(problem, evidence, has_level)
     dense_mean, dense_std = predicted_densely(problem, uses, has_level, average)
     np.testing.assert_allclose(mean, dense_mean, atol=1e-8)
@@ -122,11 +150,10 @@ def test_the_unit_of_gains_does_not_matter() -> None:
     P, f = problem.bases[0], problem.judge[:30]
     one = weigh_hypotheses([P[:30]], problem.gain, f)
     three = weigh_hypotheses([P[:30]], 3 * problem.gain, 3 * f)
-    np.testing.assert_allclose(
-        [h.weight for h in three.hypotheses], [h.weight for h in one.hypotheses], rtol=1e-9
-    )
+    for use in USES:
+        assert three.share(use) == pytest.approx(one.share(use), abs=1e-9)
     columns, judge = [np.arange(1, 13)], np.zeros(13)
-    a, b = one.posterior(columns, judge, 0), three.posterior(columns, 3 * judge, 0)
+    a, b = one.posterior(columns, judge, LEVEL), three.posterior(columns, 3 * judge, LEVEL)
     np.testing.assert_allclose(b.mean, 3 * a.mean, atol=1e-9)
     np.testing.assert_allclose(b.covariance, 9 * a.covariance, atol=1e-9)
     assert three.noise_variance() == pytest.approx(9 * one.noise_variance())
@@ -140,7 +167,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
     one = weigh_hypotheses([P], y, f, weight=w)
     other = weigh_hypotheses([P[at]], y[at], f[at], weight=w[at])
     columns, judge = [np.arange(1, 13)], np.eye(14)[13]
-    a, b = one.posterior(columns, judge, 0), other.posterior(columns, judge, 0)
+    a, b = one.posterior(columns, judge, LEVEL), other.posterior(columns, judge, LEVEL)
     np.testing.assert_allclose(a.mean, b.mean, atol=1e-9)
     np.testing.assert_allclose(a.covariance, b.covariance, atol=1e-9)
 
@@ -157,8 +184,8 @@ def test_no_judge_is_a_judge_that_is_ignored() -> None:
 def test_priors_move_the_shares() -> None:
     problem = make_problem()
     f = problem.judge[:30]
-    even = problem.weigh(f, priors=Priors(ignore=1, trust=1, rescale=1))
-    wary = problem.weigh(f, priors=Priors(ignore=1e6, trust=1, rescale=1))
+    even = problem.weigh(f, priors=Priors(ignore=1))
+    wary = problem.weigh(f, priors=Priors(ignore=1e6))
     assert wary.share("ignore") > 0.99 > even.share("ignore")
 
 
@@ -171,7 +198,7 @@ def judged(kind: str, n: int, seed: int) -> Evidence:
     return weigh_hypotheses([X], psi + 0.5 * rng.normal(size=n), f)
 
 
-@pytest.mark.parametrize(("kind", "use"), [("unbiased", "trust"), ("noise", "ignore")])
+@pytest.mark.parametrize(("kind", "use"), [("unbiased", "inform"), ("perverse", "oppose"), ("noise", "ignore")])
 def test_the_right_use_wins_with_more_labels(kind: str, use: str) -> None:
     few, many = (
         np.mean([judged(kind, n, seed).share(use) for seed in range(6)]) for n in (20, 400)
@@ -183,7 +210,7 @@ def test_the_right_use_wins_with_more_labels(kind: str, use: str) -> None:
 def test_a_perverse_judge_gets_a_negative_slope() -> None:
     slopes = [judged("perverse", 200, seed).judge_slope() for seed in range(4)]
     np.testing.assert_allclose(slopes, -1.0, atol=0.35)
-    assert judged("perverse", 200, 0).share("rescale") > 0.9
+    assert judged("perverse", 200, 0).share("oppose") > 0.9
 
 
 def test_the_slope_of_an_unbiased_judge_is_one_and_of_noise_is_none() -> None:
@@ -200,14 +227,14 @@ def test_std_is_calibrated_on_draws_from_the_model() -> None:
         n = 60
         X = rng.normal(size=(n + 8, 6)) / np.sqrt(6)
         f = rng.normal(size=n + 8)
-        use = rng.choice(USES, p=np.array([PRIORS[use] for use in USES]) / 26.0)
-        s = rng.choice(SIGNALS)
-        rescaled = np.sqrt(rng.choice(SCALES)) * rng.normal()
-        slope = {"ignore": 0.0, "trust": 1.0, "rescale": rescaled}[use]
-        level = (np.sqrt(s) if use == "trust" else 1.0) * rng.normal()
-        psi = level + slope * f + np.sqrt(s) * X @ rng.normal(size=6)
+        use = rng.choice(USES, p=np.array([PRIORS[use] for use in USES]) / 12.0)
+        priors, d, slope, slope_variance, kept, b = np.array(hypotheses(use, 0.5, 1.0)).T
+        i = rng.choice(len(priors), p=priors / priors.sum())
+        rho = slope[i] + np.sqrt(slope_variance[i]) * rng.normal()
+        level = np.sqrt(b[i]) * rng.normal() + kept[i] * f[:n].mean()
+        psi = level + rho * f + np.sqrt(d[i]) * X @ rng.normal(size=6)
         evidence = weigh_hypotheses([X[:n]], psi[:n] + rng.normal(size=n), f[:n])
-        posterior = evidence.posterior(columns, np.eye(8)[7], 0)
+        posterior = evidence.posterior(columns, np.eye(8)[7], LEVEL)
         U = np.column_stack([np.ones(8), X[n:], f[n:]])
         std = np.sqrt(np.einsum("ij,jk,ik->i", U, posterior.covariance, U))
         inside.append(np.abs(U @ posterior.mean - psi[n:]) < 1.96 * std)
@@ -219,7 +246,7 @@ def test_one_or_two_labels_give_finite_answers(n: int) -> None:
     problem = make_problem()
     P = problem.bases[0][:n]
     evidence = weigh_hypotheses([P], problem.gain[:n], problem.judge[:n], judge_size=1.0)
-    posterior = evidence.posterior([np.arange(1, 13)], np.eye(14)[13], 0)
+    posterior = evidence.posterior([np.arange(1, 13)], np.eye(14)[13], LEVEL)
     assert np.isfinite(posterior.mean).all()
     assert np.isfinite(posterior.covariance).all()
 
@@ -227,5 +254,5 @@ def test_one_or_two_labels_give_finite_answers(n: int) -> None:
 def test_constant_labels_of_zero_give_a_gain_of_zero() -> None:
     problem = make_problem()
     evidence = weigh_hypotheses([problem.bases[0][:30]], np.zeros(30), problem.judge[:30])
-    posterior = evidence.posterior([np.arange(1, 13)], np.zeros(13), 0)
+    posterior = evidence.posterior([np.arange(1, 13)], np.zeros(13), LEVEL)
     np.testing.assert_allclose(posterior.mean, 0.0, atol=1e-9)

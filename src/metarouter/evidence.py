@@ -4,84 +4,94 @@ Nobody knows beforehand how a judge is wrong, how fast gains vary over queries,
 or how much of a gold label is noise. This module writes each answer as a
 Gaussian model of the gold labels alone,
 
-.. math:: y_i = b + \rho\, f(x_i) + \delta(x_i) + \varepsilon_i,
+.. math:: y_i = b + \rho\, f(x_i) + (\kappa - \rho)\, \bar f
+                + \delta(x_i) + \varepsilon_i,
 
-with f the preference model (learned elsewhere, fixed here), δ a Gaussian
-process, ε noise of variance σ²/weight, and weighs the answers by their marginal
-likelihood. The hypotheses differ in
+with f the preference model (learned elsewhere, fixed here) and f̄ its level, δ a
+Gaussian process, ε noise of variance σ²/weight, and weighs the answers by their
+marginal likelihood. The hypotheses differ in
 
-* the basis of δ (:mod:`metarouter.features.bases`) and its signal-to-noise
-  ratio s, from nothing to more than label sets show;
-* what f is worth:
+* the basis of δ (:mod:`metarouter.features.bases`) and the signal-to-noise
+  ratio s = var ψ / σ² of the gain;
+* what f is worth. With v = var f / σ²:
 
-  ``ignore``  ρ = 0, b ~ N(0, σ²): gold alone;
-  ``trust``   ρ = 1, b ~ N(0, s σ²): the judge errs by b + δ. The level of the
-  bias and its variation over queries share one scale, because a judge that is
-  off on average is rarely off by the same amount everywhere; the level, which
-  few labels determine well, so tells how far to trust the rest;
-  ``rescale`` ρ ~ N(0, τ σ² / var f), b ~ N(0, σ²): a judge on another scale,
-  weak, or perverse; the sign is free.
+  ``ignore``  ρ = κ = 0, b ~ N(0, σ²), var δ = s σ²: gold alone;
+  ``inform``  the judge sees the gain through an error of its own, f = ψ + β,
+      the two independent. Then ψ given f has slope ρ = s/v, var δ = s(1 − ρ) σ²
+      left over, and κ = 1. A judge whose verdicts vary much more over queries
+      than gains do (v ≫ s) is mostly error, so it counts for little. Where
+      s > v, f has smoothed the gain: ρ = 1, var δ = (s − v) σ². The level of
+      the error varies as the error does: var b = (v − s)₊ σ² + var δ, so that
+      a judge whose level agrees with gold gains weight by it;
+  ``oppose``  the same with −f: ρ = −s/v, κ = −1;
+  ``rescale`` κ = ρ ~ N(0, τ/v), b ~ N(0, σ²), var δ = s σ²: a judge on another
+      scale or weak, of either sign.
 
-σ² is integrated out under the prior 1/σ², so the log evidence is
+σ² is integrated out under the prior 1/σ² (in v it is what s leaves of the
+variance of the gold labels), so the log evidence is
 
-.. math:: -\tfrac{n}{2}\log y'C^{-1}y - \tfrac12 \log|C|,\qquad
-          C = I + sK + W D W',
+.. math:: -\tfrac{n}{2}\log r'C^{-1}r - \tfrac12 \log|C|,\qquad
+          C = I + dK + W D W',
 
-with the columns of W the level and f, and D their prior variances. One
-eigendecomposition for each basis serves the whole grid. Averaging instead of
-picking keeps harm away where 50 labels cannot tell the hypotheses apart.
+with r the gain less what the hypothesis fixes, d = var δ / σ², the columns of W
+the level and f, and D their prior variances. One eigendecomposition for each
+basis serves all hypotheses. Averaging instead of picking keeps harm away where
+50 labels cannot tell the hypotheses apart.
 
 References
 ----------
 Kennedy and O'Hagan (2000), Predicting the output from a complex computer code
 when fast approximations are available, https://doi.org/10.1093/biomet/87.1.1;
 Hoeting, Madigan, Raftery and Volinsky (1999), Bayesian model averaging,
-https://doi.org/10.1214/ss/1009212519.
+https://doi.org/10.1214/ss/1009212519; Fuller (1987), Measurement error models,
+https://doi.org/10.1002/9780470316665, for ρ = s/v.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metarouter.types import FloatArray, IntArray
 
-__all__ = ["USES", "Evidence", "Hypothesis", "Posterior", "Priors", "weigh_hypotheses"]
+__all__ = ["USES", "Evidence", "Posterior", "Priors", "weigh_hypotheses"]
 
-USES = ("ignore", "trust", "rescale")
-_SIGNALS = np.concatenate([[0.0], np.logspace(-3.0, 1.5, 14)])  # s = var δ / σ²
+USES = ("ignore", "inform", "oppose", "rescale")
+_SIGNALS = np.concatenate([[0.0], np.logspace(-3.0, 1.5, 14)])  # s = var ψ / σ²
 _SCALES = np.array([0.01, 0.04, 0.16, 0.64])  # τ = var(ρ f) / σ²
+_CORRELATION = 0.2  # of ψ and β over queries, its prior standard deviation
 _KEEP = 3e-3  # hypotheses below this share of the best weight are dropped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Priors:
-    """Prior weight of each use of the preference model; they are normalised.
+    """What is believed before the gold labels are seen.
 
-    The defaults are cautious on purpose. A preference model learned from
-    thousands of votes has a large amplitude, the gain learned from 50 gold
-    labels a small one, so a judge that is trusted wrongly does several times
-    the harm of one that is ignored wrongly; a few more gold labels outweigh
-    the prior in either case.
+    The first four are the weights of what the preference model may be worth;
+    they are normalised. Half of the weight is on gold alone, because a judge
+    that is used wrongly with 50 gold labels does more harm than one that is
+    left out wrongly.
+
+    Parameters
+    ----------
+    ignore, inform, oppose, rescale : float
+        Weights, at least 0.
+    signal : float, default 0.03
+        Median of the prior of s: a query explains a few per cent of the
+        variance of a gold label, which is what exact-match labels show.
+    spread : float, default 2
+        Standard deviation of log s, wide: s = 1.6 is two of them away. No
+        signal at all counts as much as that.
     """
 
-    ignore: float = 20.0
-    trust: float = 1.0
-    rescale: float = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hypothesis:
-    """One Gaussian model of the gold labels and its posterior weight."""
-
-    basis: int
-    use: str
-    signal: float
-    scale: float
-    weight: float
+    ignore: float = 6.0
+    inform: float = 4.0
+    oppose: float = 1.0
+    rescale: float = 1.0
+    signal: float = 0.03
+    spread: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,63 +103,94 @@ class Posterior:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Hypotheses:
+    """What is assumed on any basis; arrays of shape (g,), variances over σ²."""
+
+    use: tuple[str, ...]
+    log_prior: FloatArray
+    discrepancy: FloatArray  # variance of δ
+    slope: FloatArray  # of f, its prior mean
+    slope_variance: FloatArray
+    level: FloatArray  # κ − ρ, of f̄, fixed
+    level_variance: FloatArray  # of b
+
+    def rows(self, at: IntArray) -> _Hypotheses:
+        return _Hypotheses(
+            use=tuple(self.use[i] for i in at),
+            log_prior=self.log_prior[at],
+            discrepancy=self.discrepancy[at],
+            slope=self.slope[at],
+            slope_variance=self.slope_variance[at],
+            level=self.level[at],
+            level_variance=self.level_variance[at],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Rotated:
     """One basis on the gold rows, rotated so that its kernel is diagonal."""
 
     values: FloatArray  # (k,) eigenvalues of the kernel
     basis: FloatArray  # (p, k) directions in feature space
-    columns: FloatArray  # (k, 3): level, preference model, gain
+    columns: FloatArray  # (k, 4): level, f, level of f, gain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Solution:
-    """Posterior of one hypothesis for a grid of signals; first axis the grid."""
+    """Posterior of each hypothesis on one basis; first axis the hypotheses."""
 
     log_evidence: FloatArray  # (g,)
     noise: FloatArray  # (g,) posterior mean of σ²
-    coef: FloatArray  # (g, 2): level and slope of f
-    covariance: FloatArray  # (g, 2, 2) of them, over σ²
-    loadings: FloatArray  # (g, k, 3): how δ at x takes from level, f and gain
+    coef: FloatArray  # (g, 3): level, slope of f, of the level of f
+    covariance: FloatArray  # (g, 2, 2) of the first two, over σ²
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """The hypotheses of one basis that matter, solved, with posterior weights."""
+
+    rotated: _Rotated
+    hypotheses: _Hypotheses
+    solution: _Solution
+    weight: FloatArray  # (g,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """Hypotheses that matter, with what is needed to predict under each."""
 
-    hypotheses: tuple[Hypothesis, ...]
-    rotated: tuple[_Rotated, ...]
-    gram: FloatArray  # (3, 3) inner products of level, f and gain over gold rows
-    judge_size: float
-    level_variance: float
-    n: int
+    parts: tuple[_Part, ...]  # one for each basis
 
     def share(self, use: str) -> float:
         """Posterior probability of one use of the preference model."""
-        return float(sum(h.weight for h in self.hypotheses if h.use == use))
+        return float(
+            sum(part.weight[np.array(part.hypotheses.use) == use].sum() for part in self.parts)
+        )
 
     def basis_share(self, basis: int) -> float:
         """Posterior probability of one basis."""
-        return float(sum(h.weight for h in self.hypotheses if h.basis == basis))
+        return float(self.parts[basis].weight.sum())
 
     def judge_slope(self) -> float:
         """Posterior mean of ρ."""
-        return float(sum(h.weight * self._solve(h).coef[0, 1] for h in self.hypotheses))
+        return float(sum(part.weight @ part.solution.coef[:, 1] for part in self.parts))
 
     def judge_slope_square(self) -> float:
         """Posterior mean of ρ², by which the variance of f enters that of the gain."""
         total = 0.0
-        for h in self.hypotheses:
-            found = self._solve(h)
-            total += h.weight * float(
-                found.coef[0, 1] ** 2 + found.noise[0] * found.covariance[0, 1, 1]
-            )
+        for part in self.parts:
+            found = part.solution
+            square = found.coef[:, 1] ** 2 + found.noise * found.covariance[:, 1, 1]
+            total += float(part.weight @ square)
         return total
 
     def noise_variance(self) -> float:
         """Posterior mean of σ², the variance of one gold label."""
-        return float(sum(h.weight * self._solve(h).noise[0] for h in self.hypotheses))
+        return float(sum(part.weight @ part.solution.noise for part in self.parts))
 
-    def posterior(self, columns: Sequence[IntArray], judge: FloatArray, level: int) -> Posterior:
+    def posterior(
+        self, columns: Sequence[IntArray], judge: FloatArray, constants: IntArray
+    ) -> Posterior:
         """Posterior of θ in ψ(x) = u(x)'θ, over all hypotheses.
 
         Parameters
@@ -158,50 +199,22 @@ class Evidence:
             Which entries of u each basis occupies.
         judge : array, shape (p,)
             The preference model as f(x) = u(x)'judge.
-        level : int
-            Entry of u that is the level, or −1 when bases hold the levels.
+        constants : int array
+            Entries of u that do not depend on the query. One that no basis
+            holds takes the level b.
         """
-        p = len(judge)
-        fixed = np.zeros((2, p))
-        fixed[1] = judge
-        if level >= 0:
-            fixed[0, level] = 1.0
-        means = np.zeros((len(self.hypotheses), p))
-        rows = np.zeros((len(self.hypotheses), 2, p))  # their squares are the spread of b and ρ
-        for i, h in enumerate(self.hypotheses):
-            rotated, solution = self.rotated[h.basis], self._solve(h)
-            coef, loadings, at = solution.coef[0], solution.loadings[0], columns[h.basis]
-            weight = h.weight * solution.noise[0]
-            means[i] = coef @ fixed
-            means[i, at] += rotated.basis @ (loadings[:, 2] - loadings[:, :2] @ coef)
-            left = fixed.copy()
-            left[:, at] -= loadings[:, :2].T @ rotated.basis.T
-            values, vectors = np.linalg.eigh(solution.covariance[0])
-            rows[i] = (vectors * np.sqrt(weight * np.maximum(values, 0.0))).T @ left
-        stacked = rows.reshape(-1, p)
-        spread = stacked.T @ stacked
-        for index, at in enumerate(columns):
-            spread[np.ix_(at, at)] += self._basis_spread(index)
-        share = np.array([h.weight for h in self.hypotheses])
-        mean = share @ means
-        around = (means - mean) * np.sqrt(share)[:, None]
+        fixed = _fixed_directions(columns, judge, constants)
+        means, spread = [], np.zeros((len(judge), len(judge)))
+        for part, at in zip(self.parts, columns, strict=True):
+            rows, mean = _directions(part, at, fixed)
+            means.append(mean)
+            spread += rows.T @ rows
+            spread[np.ix_(at, at)] += _discrepancy_spread(part)
+        share = np.concatenate([part.weight for part in self.parts])
+        stacked = np.vstack(means)
+        mean = share @ stacked
+        around = (stacked - mean) * np.sqrt(share)[:, None]
         return Posterior(mean=mean, covariance=spread + around.T @ around)
-
-    def _basis_spread(self, index: int) -> FloatArray:
-        """Weighted posterior covariance of δ's coefficients in one basis."""
-        rotated = self.rotated[index]
-        chosen = [h for h in self.hypotheses if h.basis == index]
-        signal = np.array([h.signal for h in chosen])
-        noise = np.array([h.weight * self._solve(h).noise[0] for h in chosen])
-        learned = signal**2 / (1.0 + signal * rotated.values[:, None])
-        drop = rotated.values * (learned @ noise)
-        size = len(rotated.basis)
-        result: FloatArray = float(noise @ signal) * np.eye(size)
-        result -= (rotated.basis * drop) @ rotated.basis.T
-        return result
-
-    def _solve(self, h: Hypothesis) -> _Solution:
-        return _solve(self, h.basis, h.use, h.scale, np.array([h.signal]))
 
 
 def weigh_hypotheses(
@@ -209,6 +222,7 @@ def weigh_hypotheses(
     gain: FloatArray,
     judge: FloatArray | None,
     *,
+    judge_level: FloatArray | None = None,
     weight: FloatArray | None = None,
     level: FloatArray | None = None,
     judge_size: float | None = None,
@@ -227,6 +241,9 @@ def weigh_hypotheses(
     judge : array, shape (n,), or None
         Preference model at the gold rows, from fits that did not see the rows'
         own preference labels; None when there are no preferences.
+    judge_level : array, shape (n,), or None
+        The part of `judge` that does not depend on the query; the mean of
+        `judge` when None.
     weight : array, shape (n,), or None
         Precision of each row, in gold labels.
     level : array, shape (n,), or None
@@ -236,7 +253,7 @@ def weigh_hypotheses(
         Standard deviation of f over all training queries; that over the gold
         rows when None.
     priors, uses
-        Prior weights, and the uses considered.
+        Prior beliefs, and the uses considered.
     average : bool, default True
         False gives the hypothesis of highest evidence all the weight.
 
@@ -249,85 +266,144 @@ def weigh_hypotheses(
     n = len(gain)
     w = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64) / np.mean(weight)
     f = np.zeros(n) if judge is None else np.asarray(judge, dtype=np.float64)
+    f_level = np.full(n, f.mean()) if judge_level is None else np.asarray(judge_level)
     ones = np.ones(n) if level is None else np.asarray(level, dtype=np.float64)
     size = float(np.std(f)) if judge_size is None else judge_size
-    columns = np.stack([ones, f, gain], axis=1) * np.sqrt(w)[:, None]
-    partial = Evidence(
-        hypotheses=(),
-        rotated=tuple(_rotate(each * np.sqrt(w)[:, None], columns) for each in mapped),
-        gram=columns.T @ columns,
-        judge_size=size,
-        level_variance=float(ones.any()),
-        n=n,
-    )
+    columns = np.stack([ones, f, f_level, gain], axis=1) * np.sqrt(w)[:, None]
+    total = float(w @ (gain - w @ gain / n) ** 2) / n  # variance of a gold label
     considered = uses if size > 0 and judge is not None else ("ignore",)
-    return replace(partial, hypotheses=_weigh(partial, priors or Priors(), considered, average))
-
-
-def _weigh(
-    evidence: Evidence, priors: Priors, uses: Sequence[str], average: bool
-) -> tuple[Hypothesis, ...]:
-    found: list[tuple[int, str, float, float, float]] = []
-    for index in range(len(evidence.rotated)):
-        for use in uses:
-            scales = _SCALES if use == "rescale" else np.zeros(1)
-            prior = float(np.log(getattr(priors, use) / len(scales)))
-            for scale in scales:
-                logs = _solve(evidence, index, use, float(scale), _SIGNALS).log_evidence + prior
-                found += [
-                    (index, use, float(signal), float(scale), float(log))
-                    for signal, log in zip(_SIGNALS, logs, strict=True)
-                ]
-    best = max(each[-1] for each in found)
-    floor = best + np.log(_KEEP) if average else best
-    kept = [each for each in found if each[-1] >= floor]
-    total = sum(float(np.exp(each[-1] - best)) for each in kept)
-    return tuple(
-        Hypothesis(
-            basis=index, use=use, signal=s, scale=t, weight=float(np.exp(log - best)) / total
+    hypotheses = _hypotheses(
+        priors or Priors(), considered, judge_size=size, ratio=size**2 / max(total, 1e-300)
+    )
+    if not ones.any():
+        hypotheses.level_variance[:] = 0.0
+    rotated = [_rotate(each * np.sqrt(w)[:, None], columns) for each in mapped]
+    solved = [_solve(each, columns.T @ columns, hypotheses, n) for each in rotated]
+    weights = _posterior_weights(
+        np.stack([each.log_evidence for each in solved]) + hypotheses.log_prior, average
+    )
+    return Evidence(
+        parts=tuple(
+            _kept(*each, hypotheses) for each in zip(rotated, solved, weights, strict=True)
         )
-        for index, use, s, t, log in kept
     )
 
 
-def _solve(
-    evidence: Evidence, index: int, use: str, scale: float, signals: FloatArray
-) -> _Solution:
-    """Posterior of one basis, use and scale at each signal."""
-    rotated = evidence.rotated[index]
-    columns, gram = rotated.columns, evidence.gram
-    offset = 1.0 if use == "trust" else 0.0
-    if offset:
-        shift = np.eye(3)
-        shift[1, 2] = -1.0  # gain − f takes the place of the gain
-        columns, gram = columns @ shift, shift.T @ gram @ shift
-    inner = 1.0 / (1.0 + signals[:, None] * rotated.values)  # (g, k)
-    weighted = columns[None] * (1.0 - inner)[:, :, None]
-    precision = gram - np.einsum("gki,kj->gij", weighted, columns)  # columns' C⁻¹ columns
-    prior = _prior_variances(evidence, use, scale, signals)
-    covariance, log_det = _woodbury(precision[:, :2, :2], prior)
-    coef = np.einsum("gij,gj->gi", covariance, precision[:, :2, 2])
-    quadratic = precision[:, 2, 2] - np.einsum("gi,gi->g", coef, precision[:, :2, 2])
-    quadratic = np.maximum(quadratic, 1e-12 * max(float(evidence.gram[2, 2]), 1e-300))
-    log_det += np.log1p(signals[:, None] * rotated.values).sum(axis=1)
-    root = signals[:, None] * np.sqrt(rotated.values) * inner
+def _hypotheses(
+    priors: Priors, uses: Sequence[str], *, judge_size: float, ratio: float
+) -> _Hypotheses:
+    """All uses × signals (× scales); `ratio` is var f over the variance of gold labels."""
+    blocks = []
+    for use in uses:
+        if use in ("inform", "oppose"):
+            block = _with_error(priors, judge_size, ratio, 1.0 if use == "inform" else -1.0)
+        else:
+            scales = _SCALES if use == "rescale" else np.zeros(1)
+            block = np.hstack(
+                [_alone(priors, scale / max(judge_size**2, 1e-300)) for scale in scales]
+            )
+            block[0] -= np.log(len(scales))
+        block[0] += np.log(max(getattr(priors, use), 1e-300))
+        blocks.append((use, block))
+    fields = np.hstack([block for _, block in blocks])
+    return _Hypotheses(
+        use=tuple(use for use, block in blocks for _ in range(block.shape[1])),
+        log_prior=fields[0],
+        discrepancy=fields[1],
+        slope=fields[2],
+        slope_variance=fields[3],
+        level=fields[4],
+        level_variance=fields[5],
+    )
+
+
+def _alone(priors: Priors, slope_variance: float) -> FloatArray:
+    """Fields of hypotheses in which δ is all of the gain, but for a free slope."""
+    s = _SIGNALS
+    zero, one = np.zeros_like(s), np.ones_like(s)
+    return np.stack([_log_prior(priors, s), s, zero, slope_variance * one, zero, one])
+
+
+def _with_error(priors: Priors, judge_size: float, ratio: float, sign: float) -> FloatArray:
+    """Fields of hypotheses in which f is the gain (or its opposite) and an error."""
+    exact = ratio / (1.0 - ratio) if ratio < 1.0 else np.inf  # the s of a judge without error
+    s = np.append(_SIGNALS[1:], exact) if exact < _SIGNALS[-1] else _SIGNALS[1:]
+    v = ratio * (1.0 + s)
+    slope = np.minimum(s / v, 1.0)
+    left = np.where(s < v, s * (1.0 - slope), s - v)
+    left[np.isclose(s, v, rtol=1e-9)] = 0.0
+    level_variance = np.maximum(v - s, 0.0) + left
+    slope_variance = _CORRELATION**2 * slope * (1.0 - slope) * v / judge_size**2
+    return np.stack(
+        [
+            _log_prior(priors, s),
+            left,
+            sign * slope,
+            slope_variance,
+            sign * (1.0 - slope),
+            level_variance,
+        ]
+    )
+
+
+def _log_prior(priors: Priors, s: FloatArray) -> FloatArray:
+    """Log-normal in s, summing to one; s = 0 as two standard deviations away."""
+    away = (np.log(np.maximum(s, 1e-300)) - np.log(priors.signal)) / priors.spread
+    log = -0.5 * np.where(s > 0, away, 2.0) ** 2
+    result: FloatArray = log - np.log(np.exp(log).sum())
+    return result
+
+
+def _posterior_weights(log: FloatArray, average: bool) -> FloatArray:
+    """Weights that sum to one over all bases and hypotheses, the smallest left out."""
+    relative = np.exp(log - log.max())
+    kept = np.where(relative >= (_KEEP if average else 1.0), relative, 0.0)
+    result: FloatArray = kept / kept.sum()
+    return result
+
+
+def _kept(
+    rotated: _Rotated, solution: _Solution, weight: FloatArray, hypotheses: _Hypotheses
+) -> _Part:
+    at = np.flatnonzero(weight)
+    return _Part(
+        rotated=rotated,
+        hypotheses=hypotheses.rows(at),
+        solution=_Solution(
+            log_evidence=solution.log_evidence[at],
+            noise=solution.noise[at],
+            coef=solution.coef[at],
+            covariance=solution.covariance[at],
+        ),
+        weight=weight[at],
+    )
+
+
+def _solve(rotated: _Rotated, gram: FloatArray, h: _Hypotheses, n: int) -> _Solution:
+    """Posterior of every hypothesis on one basis."""
+    spread = h.discrepancy[:, None] * rotated.values
+    columns = rotated.columns
+    outer = (columns[:, :, None] * columns[:, None, :]).reshape(-1, 16)
+    products = gram - ((spread / (1.0 + spread)) @ outer).reshape(-1, 4, 4)  # columns' C⁻¹ columns
+    shift = np.zeros((len(h.use), 4))  # the gain less what is fixed, in terms of the columns
+    shift[:, 1], shift[:, 2], shift[:, 3] = -h.slope, -h.level, 1.0
+    residual = np.einsum("gij,gj->gi", products, shift)
+    variances = np.stack([h.level_variance, h.slope_variance], axis=1)
+    covariance, log_det = _woodbury(products[:, :2, :2], variances)
+    drawn = np.einsum("gij,gj->gi", covariance, residual[:, :2])
+    quadratic = np.einsum("gi,gi->g", shift, residual)
+    quadratic -= np.einsum("gi,gi->g", drawn, residual[:, :2])
+    quadratic = np.maximum(quadratic, 1e-12 * max(float(gram[3, 3]), 1e-300))
+    log_det += np.log1p(spread).sum(axis=1)
     return _Solution(
-        log_evidence=-0.5 * (evidence.n * np.log(quadratic) + log_det),
-        noise=quadratic / max(evidence.n - 2, 1),
-        coef=coef + np.array([0.0, offset]),
+        log_evidence=-0.5 * (n * np.log(quadratic) + log_det),
+        noise=quadratic / max(n - 2, 1),
+        coef=np.stack([drawn[:, 0], drawn[:, 1] + h.slope, h.level], axis=1),
         covariance=covariance,
-        loadings=root[:, :, None] * rotated.columns,
     )
 
 
-def _prior_variances(evidence: Evidence, use: str, scale: float, signals: FloatArray) -> FloatArray:
-    """Prior variances of level and slope over σ², shape (g, 2)."""
-    level = signals if use == "trust" else np.ones_like(signals)
-    slope = np.full_like(signals, scale / max(evidence.judge_size**2, 1e-300))
-    return np.stack([level * evidence.level_variance, slope], axis=1)
-
-
-def _woodbury(A: NDArray[np.float64], prior: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _woodbury(A: FloatArray, prior: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(D⁻¹ + A)⁻¹ and log|I + D A| for 2 × 2 blocks, also where D has zeros."""
     v, t = prior[:, 0], prior[:, 1]
     a, c, d = A[:, 0, 0], A[:, 0, 1], A[:, 1, 1]
@@ -335,6 +411,45 @@ def _woodbury(A: NDArray[np.float64], prior: FloatArray) -> tuple[FloatArray, Fl
     off = -v * t * c
     inverse = np.stack([v * (1 + t * d), off, off, t * (1 + v * a)], axis=1) / det[:, None]
     return inverse.reshape(-1, 2, 2), np.log(det)
+
+
+def _fixed_directions(
+    columns: Sequence[IntArray], judge: FloatArray, constants: IntArray
+) -> FloatArray:
+    """Level, f and the level of f as directions of θ, shape (3, p)."""
+    fixed = np.zeros((3, len(judge)))
+    own_level = np.setdiff1d(constants, np.concatenate(columns))
+    fixed[0, own_level] = 1.0
+    fixed[1] = judge
+    fixed[2, constants] = judge[constants]
+    return fixed
+
+
+def _directions(part: _Part, at: IntArray, fixed: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Rows whose squares are the spread of b and ρ, and the mean of each hypothesis."""
+    rotated, h, solution = part.rotated, part.hypotheses, part.solution
+    root = np.sqrt(rotated.values)
+    loadings = h.discrepancy[:, None] * root / (1.0 + h.discrepancy[:, None] * rotated.values)
+    residual = rotated.columns[:, 3] - solution.coef @ rotated.columns[:, :3].T
+    means = solution.coef @ fixed
+    means[:, at] += (loadings * residual) @ rotated.basis.T
+    rows = np.zeros((len(h.use), 2, fixed.shape[1]))
+    for i, weight in enumerate(part.weight * solution.noise):
+        left = fixed[:2].copy()
+        left[:, at] -= (rotated.columns[:, :2].T * loadings[i]) @ rotated.basis.T
+        values, vectors = np.linalg.eigh(solution.covariance[i])
+        rows[i] = (vectors * np.sqrt(weight * np.maximum(values, 0.0))).T @ left
+    return rows.reshape(-1, fixed.shape[1]), means
+
+
+def _discrepancy_spread(part: _Part) -> FloatArray:
+    """Weighted posterior covariance of δ's coefficients in one basis."""
+    rotated, d = part.rotated, part.hypotheses.discrepancy
+    noise = part.weight * part.solution.noise
+    learned = d**2 / (1.0 + d * rotated.values[:, None])
+    result: FloatArray = float(noise @ d) * np.eye(len(rotated.basis))
+    result -= (rotated.basis * (rotated.values * (learned @ noise))) @ rotated.basis.T
+    return result
 
 
 def _rotate(rows: FloatArray, columns: FloatArray) -> _Rotated:

@@ -156,19 +156,21 @@ def test_rows_of_pseudo_gold_state_their_precision() -> None:
 
 
 def test_votes_of_gold_queries_do_not_vouch_for_themselves() -> None:
-    """A judge of noise about the same queries as gold is not taken for one that knows."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(120, 60))
-    gold, votes = rng.normal(size=120), rng.normal(size=120)
-    table = make_gain_table(
-        queries=[f"q{i}" for i in range(120)],
-        query=np.tile(np.arange(120), 2),
-        gain=np.concatenate([gold, 0.9 * gold + votes]),  # shared noise, not shared knowledge
-        is_gold=np.arange(240) < 120,
-        features=X,
-    )
-    corrected = make_corrector("auto").fit(table)
-    assert abs(corrected.diagnostics_["preference_slope"]) < 0.2
+    """A judge of noise about the same queries as gold is as often opposed as believed."""
+    slopes = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        gold, votes = rng.normal(size=120), rng.normal(size=120)
+        table = make_gain_table(
+            queries=[f"q{i}" for i in range(120)],
+            query=np.tile(np.arange(120), 2),
+            gain=np.concatenate([gold, 0.9 * gold + votes]),  # shared noise, not shared knowledge
+            is_gold=np.arange(240) < 120,
+            features=rng.normal(size=(120, 60)),
+        )
+        corrected = make_corrector("auto").fit(table)
+        slopes.append(float(corrected.diagnostics_["preference_slope"]))
+    assert abs(np.mean(slopes)) < 0.3  # 0.5 when the votes of gold queries count
 
 
 def test_learn_gain_uses_the_posterior_or_fits_what_is_asked_for() -> None:

@@ -45,7 +45,7 @@ class EvidenceCorrector:
 
     Parameters
     ----------
-    uses : sequence of {"ignore", "trust", "rescale"}
+    uses : sequence of {"ignore", "inform", "oppose", "rescale"}
         What the preference model may be worth.
     bases : sequence of str
         Kernels of the discrepancy.
@@ -103,10 +103,12 @@ class EvidenceCorrector:
         design = _design(query_map, gold)
         columns = [_basis_columns(query_map, basis, n_candidates) for basis in self.bases]
         judge, at_gold = self._preference_model(query_map, columns, gold, preference, design)
+        constants = query_map.dim * np.arange(n_candidates)
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             gold.gain,
             at_gold,
+            judge_level=design[:, constants] @ judge.coef[constants],
             weight=gold.weight,
             level=None if table.is_pair else np.zeros(len(gold)),
             judge_size=judge.spread,
@@ -115,7 +117,7 @@ class EvidenceCorrector:
             average=self.average,
         )
         self.evidence_ = evidence
-        posterior = evidence.posterior(columns, judge.coef, 0 if table.is_pair else -1)
+        posterior = evidence.posterior(columns, judge.coef, constants)
         covariance = posterior.covariance
         # The evidence takes f as known; its own error adds ρ² times its variance.
         covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance

@@ -59,7 +59,7 @@ class TwoFidelityGain(ScoredGain):
         design = query_map.transform(X)
         columns = [query_map.columns(basis) for basis in BASES]
         evidence = weigh_hypotheses([design[:, each] for each in columns], y, None, weight=w)
-        posterior = evidence.posterior(columns, np.zeros(design.shape[1]), 0)
+        posterior = evidence.posterior(columns, np.zeros(design.shape[1]), np.array([0]))
         fitted = GainPosterior(
             query_map=query_map, mean=posterior.mean[None], covariance=posterior.covariance
         ).state()
