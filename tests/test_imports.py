@@ -40,6 +40,8 @@ ALLOWED = {
     "crossfitted": _SERVING,
     "querying": _SERVING,
     "fitting": _TRAINING,
+    "providers": _BASE | {"policy"},
+    "collection": _LABELS | {"providers"},
     "testing": _TRAINING,
 }
 

@@ -11,9 +11,12 @@ from metarouter.cli import (
     bench_decision,
     bench_fit,
     calibrate,
+    collect,
     compare,
     evaluate,
     fit,
+    grade,
+    judge,
     labels_check,
     quickstart,
     route,
@@ -38,6 +41,9 @@ def make_app() -> typer.Typer:
     app.command("compare")(compare.compare)
     app.command("calibrate")(calibrate.calibrate)
     app.command("route")(route.route)
+    app.command("collect")(collect.collect)
+    app.command("judge")(judge.judge)
+    app.command("grade")(grade.grade)
     labels = typer.Typer(help="Look at label files.", no_args_is_help=True)
     labels.command("check")(labels_check.check)
     labels.callback()(_group)

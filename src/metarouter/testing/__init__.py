@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metarouter.testing.fake_provider import FakeProvider, FakeRequest, Fault, Faults
 from metarouter.testing.judges import SIMULATED_JUDGES, semi_synthetic_votes
 from metarouter.testing.nuisances import OracleNuisances
 from metarouter.testing.queries import QuerySet, make_queries
@@ -12,6 +13,10 @@ __all__ = [
     "SIMULATED_BIASES",
     "SIMULATED_JUDGES",
     "WORLDS",
+    "FakeProvider",
+    "FakeRequest",
+    "Fault",
+    "Faults",
     "OracleNuisances",
     "QuerySet",
     "Simulation",

@@ -1,0 +1,192 @@
+"""``metarouter grade``: responses to gold scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metarouter.cli.collection_options import (
+    ApiKeyEnv,
+    AuditFile,
+    BaseUrl,
+    BudgetUsd,
+    Concurrency,
+    LedgerFile,
+    Paid,
+    Prices,
+    Providers,
+    Timeout,
+)
+from metarouter.cli.options import JsonOut
+
+if TYPE_CHECKING:
+    from metarouter.collection.judging import Judge
+    from metarouter.collection.rows import Response
+    from metarouter.collection.runner import RunSummary
+
+__all__ = ["How", "grade"]
+
+
+class How(StrEnum):
+    """What decides whether a response is right."""
+
+    exact = "exact"
+    numeric = "numeric"
+    regex = "regex"
+    tests = "tests"
+    rubric = "rubric"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Graded:
+    """What came of grading: rows, fields of the machine output, lines for people."""
+
+    rows: list[dict[str, Any]]
+    record: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    summary: RunSummary | None = None
+
+
+def grade(
+    responses: Annotated[Path, typer.Option(metavar="F", help="What `collect` wrote.")],
+    answers: Annotated[
+        Path, typer.Option(metavar="F", help="answer, pattern, tests or rubrics of each query.")
+    ],
+    how: Annotated[How, typer.Option(help="What decides; tests runs the responses' code.")],
+    out: Annotated[Path, typer.Option(metavar="F", help="Scores in [0, 1], JSONL.")],
+    extract: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Grade its last match only.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Relative, of --how numeric.")] = 1e-6,
+    test_seconds: Annotated[int, typer.Option(help="Processor time of a test.")] = 10,
+    test_megabytes: Annotated[int, typer.Option(help="Memory of a test.")] = 1024,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="M", help="Decides the criteria of --how rubric.")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option(metavar="F", help="TOML: system, user.")] = None,
+    base_url: BaseUrl = None,
+    api_key_env: ApiKeyEnv = None,
+    providers: Providers = None,
+    prices: Prices = None,
+    budget: BudgetUsd = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a decision.")] = 512,
+    temperature: Annotated[float, typer.Option(help="Of the judge.")] = 0.0,
+    concurrency: Concurrency = 16,
+    timeout: Timeout = 180.0,
+    ledger: LedgerFile = None,
+    audit: AuditFile = None,
+    json_out: JsonOut = None,
+) -> None:
+    """Grade responses by answers, patterns, unit tests or rubrics.
+
+    Example: metarouter grade --responses responses.jsonl --answers answers.jsonl
+    --how numeric --out gold.jsonl
+    """
+    from metarouter.collection.answers import read_answers
+    from metarouter.collection.grades import answer_rows, extracted
+    from metarouter.collection.rows import read_responses
+
+    paid = Paid(
+        out=out,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        providers=providers,
+        prices=prices,
+        budget=budget,
+        concurrency=concurrency,
+        timeout=timeout,
+        ledger=ledger,
+        audit=audit,
+        json_out=json_out,
+    )
+    given = read_responses(responses)
+    pairs, n_without = read_answers(answers, how.value).match(given)
+    pairs = extracted(pairs, extract)
+    if how is How.rubric:
+        asked = _judge(paid, judge_model, prompt, max_tokens, temperature)
+        graded = _by_rubric(pairs, asked, paid)
+    elif how is How.tests:
+        graded = _by_tests(pairs, test_seconds, test_megabytes, paid)
+    else:
+        graded = _Graded(rows=answer_rows(pairs, how.value, tolerance=tolerance))
+    _finish(graded, n_without, how, paid)
+
+
+def _judge(
+    paid: Paid, model: str | None, prompt: Path | None, max_tokens: int, temperature: float
+) -> Judge:
+    from metarouter.cli.judge import make_judge
+
+    if model is None:
+        raise typer.BadParameter("--how rubric needs --judge-model")
+    (target,) = paid.targets([model])
+    return make_judge(
+        target, "criterion", prompt, None, max_tokens=max_tokens, temperature=temperature
+    )
+
+
+def _by_rubric(pairs: Sequence[tuple[Response, Any]], judge: Judge, paid: Paid) -> _Graded:
+    from metarouter.cli.collection_options import money_line, money_record
+    from metarouter.collection.rubric import rubric_grades
+    from metarouter.collection.session import write_audit
+
+    grades = rubric_grades(pairs, judge)
+    settings = {"command": "grade", "how": "rubric", "judge_model": judge.target.name}
+    with paid.opened({**settings, "prompt": judge.prompt.user}) as book:
+        summary = paid.complete("grade", [call for g in grades for call in g.calls()], book)
+        answers, record = book.answers(), money_record(book, summary)
+        write_audit(paid.audit_file, book)
+    rows = [row for item in grades if (row := item.row(answers)) is not None]
+    n_asked = sum(all(call.key in answers for call in item.calls()) for item in grades)
+    record["unreadable"] = n_asked - len(rows)
+    lines = [money_line(record)]
+    if record["unreadable"]:
+        lines.append(
+            f"{record['unreadable']} of {n_asked} could not be read in full and are left out"
+        )
+    return _Graded(rows=rows, record=record, lines=lines, summary=summary)
+
+
+def _by_tests(
+    pairs: Sequence[tuple[Response, Any]], seconds: int, megabytes: int, paid: Paid
+) -> _Graded:
+    import asyncio
+
+    from metarouter.cli.output import progress
+    from metarouter.collection.code_tests import grade_code
+    from metarouter.collection.grades import code_rows
+    from metarouter.collection.sandbox import Limits, find_isolation
+
+    limits, isolation = Limits(seconds=seconds, megabytes=megabytes), find_isolation()
+    settings = {"command": "grade", "how": "tests", "isolation": isolation.to_text()}
+    with paid.opened(settings) as book, progress("running tests") as callback:
+        grades = asyncio.run(
+            grade_code(
+                pairs,
+                ledger=book,
+                limits=limits,
+                isolation=isolation,
+                concurrency=paid.concurrency,
+                on_progress=callback,
+            )
+        )
+    rows = code_rows([response for response, _ in pairs], grades)
+    return _Graded(rows=rows, lines=[f"code was run with {isolation.to_text()}"])
+
+
+def _finish(graded: _Graded, n_without: int, how: How, paid: Paid) -> None:
+    from metarouter.cli.output import print_table
+    from metarouter.collection.grades import mean_scores
+    from metarouter.collection.rows import write_jsonl
+
+    n = write_jsonl(paid.out, graded.rows)
+    record = {"how": how.value, **graded.record, "labels": n, "without_answer": n_without}
+    lines = [*graded.lines, f"{n} scores; {n_without} responses have no row in the answers file"]
+    means = mean_scores(graded.rows)
+    print_table(means, ("model", "n", "mean_score"), paid.json_out)
+    paid.end("grade", graded.summary, [record, *means], lines)

@@ -1,0 +1,272 @@
+"""Files that label making reads and writes: queries, responses, and answers to grade by."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from metarouter.errors import InputError, LabelError
+from metarouter.labels.messages import message_problem, render_messages
+
+__all__ = ["QueryRow", "Response", "read_objects", "read_queries", "read_responses", "write_jsonl"]
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryRow:
+    """One query of a file.
+
+    Parameters
+    ----------
+    text : what is asked, a chat rendered to one text.
+    messages : the chat, as it is sent to a model.
+    query_id : as the file gives it, or None.
+    kept : the fields of the file that identify the query in label files.
+    """
+
+    text: str
+    messages: tuple[Mapping[str, Any], ...]
+    query_id: str | None
+    kept: Mapping[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """What makes two rows the same query: the id, else the text."""
+        return self.text if self.query_id is None else self.query_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Response:
+    """What a model answered to a query."""
+
+    query: QueryRow
+    model: str
+    text: str
+
+
+def read_queries(path: Path) -> list[QueryRow]:
+    """Queries of a file, each once.
+
+    Parameters
+    ----------
+    path : path
+        ``.txt``: each line that is not blank is a query. Otherwise JSONL, a
+        JSON array, CSV, TSV (each plain or gzip) or Parquet with a column
+        `query` or `messages`, and optionally `query_id` and `domain`.
+
+    Raises
+    ------
+    LabelError
+        When a row has no usable query, naming file, row and field.
+    InputError
+        When the file cannot be read or holds no query.
+    """
+    if path.suffix == ".txt":
+        rows: Iterable[tuple[int, Row]] = _lines(path)
+    else:
+        rows = read_objects(path)
+    found: dict[str, QueryRow] = {}
+    for number, row in rows:
+        query = _query(path, number, row)
+        earlier = found.setdefault(query.identity, query)
+        if earlier.text != query.text:
+            raise _bad(path, number, "query_id", query.query_id, "one query for each query_id")
+    if not found:
+        raise InputError(f"{path}: holds no query; allowed: one a line, or a column query")
+    return list(found.values())
+
+
+def read_responses(path: Path) -> list[Response]:
+    """Responses of a file with `query` or `messages`, `model` and `response`.
+
+    Raises
+    ------
+    LabelError
+        When a row lacks one of them, or a model answers a query twice.
+    InputError
+        When the file cannot be read or is empty.
+    """
+    found: dict[tuple[str, str], Response] = {}
+    for number, row in read_objects(path):
+        model = text_field(path, number, row, "model")
+        query = _query(path, number, row)
+        key = (query.identity, model)
+        if key in found:
+            raise _bad(path, number, "model", model, "one response of a model to a query")
+        text = row.get("response")
+        if not isinstance(text, str):
+            raise _bad(path, number, "response", text, "the text that the model answered")
+        found[key] = Response(query=query, model=model, text=text)
+    if not found:
+        raise InputError(f"{path}: holds no response; allowed: what `metarouter collect` writes")
+    return list(found.values())
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, Row]]:
+    """Rows of a JSONL, JSON, CSV, TSV (plain or gzip) or Parquet file, with their numbers.
+
+    Rows are numbered from 1; for JSONL the number is that of the line.
+
+    Raises
+    ------
+    LabelError
+        When a row is no object.
+    InputError
+        When the file cannot be read.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    is_packed = suffixes[-1:] == [".gz"]
+    kind = (suffixes[:-1] if is_packed else suffixes)[-1:]
+    try:
+        if kind == [".parquet"]:
+            yield from enumerate(_parquet(path), 1)
+            return
+        open_text = gzip.open if is_packed else open
+        with open_text(path, "rt", encoding="utf-8-sig", newline="") as opened:
+            if kind in ([".csv"], [".tsv"]):
+                yield from _csv_rows(opened, path, "\t" if kind == [".tsv"] else ",")
+            else:
+                yield from _json_rows(opened, path)
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def text_field(path: Path, number: int, row: Row, name: str) -> str:
+    """A field that must be a text that is not blank."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise _bad(path, number, name, value, "a text that is not blank")
+    return value
+
+
+def write_jsonl(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows to a new file that takes the old one's place when it is whole.
+
+    Returns
+    -------
+    int, the number of rows.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be written; an old one is left as it is.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    n = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                n += 1
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return n
+
+
+def _query(path: Path, number: int, row: Row) -> QueryRow:
+    messages, text = row.get("messages"), row.get("query")
+    if messages is None:
+        text = text_field(path, number, row, "query")
+        sent: Sequence[Mapping[str, Any]] = [{"role": "user", "content": text}]
+    else:
+        problem = message_problem(messages)
+        rendered = "" if problem else render_messages(messages)
+        if not rendered:
+            allowed = f"a chat history with a text ({problem or 'no message holds a text'})"
+            raise _bad(path, number, "messages", messages, allowed)
+        text, sent = rendered, messages
+    given = row.get("query_id")
+    if isinstance(given, bool) or not isinstance(given, str | int | None):
+        raise _bad(path, number, "query_id", given, "a text or an integer")
+    kept = {
+        name: row[name]
+        for name in ("query_id", "query", "messages", "domain")
+        if row.get(name) is not None
+    }
+    return QueryRow(
+        text=text,
+        messages=tuple(sent),
+        query_id=None if given is None or given == "" else str(given),
+        kept=kept,
+    )
+
+
+def _bad(path: Path, number: int, name: str, value: Any, allowed: str) -> LabelError:
+    return LabelError.at(file=str(path), row=number, field=name, value=value, allowed=allowed)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, {"query": line.rstrip("\r")}
+
+
+def _json_rows(file: IO[str], path: Path) -> Iterator[tuple[int, Row]]:
+    text = file.read()
+    if text.lstrip().startswith("["):
+        rows: Iterable[tuple[int, Any]] = enumerate(_decoded(text, path, None), 1)
+    else:
+        # only line feeds end a line of JSON: a text may hold other separators
+        lines = enumerate(text.split("\n"), 1)
+        rows = ((i, _decoded(line, path, i)) for i, line in lines if line.strip())
+    for number, row in rows:
+        if not isinstance(row, dict):
+            allowed = 'one JSON object a row, like {"query": …}'
+            raise LabelError.at(file=str(path), row=number, field=None, value=None, allowed=allowed)
+        yield number, row
+
+
+def _decoded(text: str, path: Path, number: int | None) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        allowed = f"JSON, one object a line ({str(error)[:80]})"
+        raise LabelError.at(
+            file=str(path), row=number, field=None, value=None, allowed=allowed
+        ) from error
+
+
+def _csv_rows(file: IO[str], path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
+    limit = csv.field_size_limit(2**31 - 1)  # prompts can be long
+    try:
+        for number, row in enumerate(csv.DictReader(file, delimiter=delimiter, strict=True), 1):
+            if None in row or None in row.values():
+                allowed = "as many cells as the header"
+                raise LabelError.at(
+                    file=str(path), row=number, field=None, value=None, allowed=allowed
+                )
+            yield number, {name: value for name, value in row.items() if value != ""}
+    except csv.Error as error:
+        raise InputError(f"{path}: not CSV: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    from metarouter.labels.frames import require_arrow
+
+    arrow = require_arrow()
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except arrow.ArrowException as error:
+        raise InputError(f"{path}: not a Parquet file that can be read: {error}") from error
+    return rows
