@@ -17,19 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from metarouter.evaluation.comparison import YARDSTICKS
 from metarouter.evaluation.experiment import compare
-
-YARDSTICKS = (
-    "gold_only",
-    "preference_only",
-    "none",
-    "mean_shift",
-    "r",
-    "dr",
-    "x",
-    "published_r",
-    "published_dr",
-)
 
 
 def main() -> None:

@@ -6,24 +6,19 @@ candidate is better. Identity and storage keys are not part of a value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Completion",
     "Decision",
     "Estimate",
-    "Feedback",
     "GainEstimate",
-    "GoldLabel",
     "Message",
     "ModelOption",
     "ModelSpec",
     "PolicyValue",
-    "PreferenceLabel",
     "Query",
 ]
 
@@ -45,44 +40,12 @@ class Query:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Completion:
-    """What a model answered, with the tokens it took (None when unknown)."""
-
-    model: str
-    text: str
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
     """A model and its price in USD per million tokens (None when unknown)."""
 
     name: str
     input_usd_per_mtok: float | None = None
     output_usd_per_mtok: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GoldLabel:
-    """The quality of one model's answer to one query by the gold standard."""
-
-    query: str
-    model: str
-    score: float
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreferenceLabel:
-    """A vote between two answers: `p_a` in [0, 1], 0.5 a tie."""
-
-    query: str
-    model_a: str
-    model_b: str
-    p_a: float
-    judge: str = ""
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,17 +135,6 @@ class Decision:
     bound: str = "gain"
     logging_propensity: float = 1.0
     options: tuple[ModelOption, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Feedback:
-    """What came back about a decision: a value on a declared metric."""
-
-    decision_id: str
-    metric: str
-    value: float
-    source: Literal["human", "gold", "judge", "implicit"] = "human"
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

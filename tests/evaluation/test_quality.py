@@ -9,8 +9,6 @@ from metarouter.errors import DataError
 from metarouter.evaluation.quality import (
     calibration_of_gain,
     policy_values,
-    quality_and_cost,
-    quality_kept,
     regret_curve,
 )
 from metarouter.types import FloatArray
@@ -23,18 +21,6 @@ def pool(n: int = 60) -> tuple[FloatArray, FloatArray, FloatArray]:
     mean = scores[:, 1:] - scores[:, :1] + 0.3 * rng.normal(size=(n, 2))
     costs = np.array([0.1, 0.5, 2.0]) * rng.uniform(0.5, 1.5, size=(n, 1))
     return mean, scores, costs
-
-
-def test_quality_and_cost_of_a_choice_and_of_a_lottery() -> None:
-    """Means over the chosen entries; a lottery is the mean of its choices."""
-    _, scores, costs = pool()
-    choice = np.arange(60) % 3
-    found = quality_and_cost(choice, scores, costs)
-    chosen = [scores[i, i % 3] for i in range(60)]
-    assert found.quality.value == pytest.approx(np.mean(chosen))
-    assert found.cost_per_1k.value == pytest.approx(1000 * np.mean(costs[range(60), choice]))
-    mixed = quality_and_cost(np.full((60, 3), 1 / 3), scores, costs)
-    assert mixed.quality.value == pytest.approx(scores.mean())
 
 
 def test_policy_values_in_a_pool() -> None:
@@ -75,17 +61,6 @@ def test_shares_of_tied_scores_are_lotteries() -> None:
     values = {v.policy: v for v in policy_values(np.full(40, 0.2), scores, costs, w=0.1)}
     expected = 0.7 * scores[:, 0].mean() + 0.3 * scores[:, 1].mean()
     assert values["router_30"].quality.value == pytest.approx(expected)
-
-
-def test_kept_quality_is_a_paired_ratio() -> None:
-    """Always premium keeps all of it, with no uncertainty."""
-    scores = np.random.default_rng(3).random((80, 2)) + 0.1
-    everything = quality_kept(np.ones(80, dtype=int), scores, np.random.default_rng(4))
-    assert (everything.low, everything.high) == pytest.approx((1.0, 1.0))
-    choice = np.arange(80) % 2
-    part = quality_kept(choice, scores, np.random.default_rng(4))
-    assert part.value == pytest.approx(scores[range(80), choice].sum() / scores[:, 1].sum())
-    assert part.low < part.value < part.high
 
 
 def test_regret_by_a_loop() -> None:
@@ -141,11 +116,14 @@ def test_constant_predictions_have_no_slope() -> None:
 
 
 def test_misfitting_arrays_are_refused() -> None:
-    """Wrong shapes and unknown models are named."""
-    with pytest.raises(DataError, match="models are 0…1"):
-        quality_and_cost([0, 2], np.ones((2, 2)), np.ones((2, 2)))
+    """Shapes that do not belong together are named."""
+    mean, scores, costs = pool()
+    with pytest.raises(DataError, match="gains of 3 models for scores of shape"):
+        policy_values(mean, scores[:, :2], costs, 0.1)
     with pytest.raises(DataError, match="costs of shape"):
-        quality_and_cost([0, 1], np.ones((2, 2)), np.ones((2, 3)))
+        policy_values(mean, scores, costs[:, :2], 0.1)
+    with pytest.raises(DataError, match="scores of shape"):
+        policy_values(mean, np.where(scores > 1, np.nan, scores), costs, 0.1)
 
 
 def test_equally_dear_models_leave_the_last_as_the_premium_one() -> None:

@@ -23,7 +23,7 @@ omitted variable bias in causal machine learning, https://arxiv.org/abs/2112.133
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -43,7 +43,6 @@ __all__ = [
     "Functional",
     "Nuisances",
     "Sensitivity",
-    "benchmark_covariates",
     "compare_strength",
     "estimate_functional",
     "estimate_sensitivity",
@@ -312,66 +311,24 @@ def estimate_sensitivity(
     )
 
 
-def benchmark_covariates(
-    X: NDArray[Any],
-    y: FloatArray,
-    t: BoolArray,
-    columns: Mapping[str, Sequence[int]],
-    folds: IntArray,
-    *,
-    make_model: Callable[[], Regressor] = Ridge,
-    propensity: Propensity | None = None,
-    coef_treated: FloatArray | float = 1.0,
-    coef_control: FloatArray | float = -1.0,
-) -> tuple[CovariateStrength, ...]:
-    """Measure how strong observed groups of columns are as confounders.
-
-    Each group is left out in turn and everything is refitted without it.
+def compare_strength(name: str, long: Functional, short: Functional) -> CovariateStrength:
+    """Strength of a group as a confounder, from the functional with it and without it.
 
     Parameters
     ----------
-    X : array, shape (n, d)
-    y, t, folds : arrays, shape (n,)
-    columns : mapping of group name to column indices of X
-    make_model, propensity : as in :func:`fit_nuisances`
-    coef_treated, coef_control : as in :func:`estimate_functional`
-
-    Returns
-    -------
-    tuple of CovariateStrength, in the order of `columns`.
+    name : of the group.
+    long, short : Functional
+        Estimated from nuisances that use the group, and from ones fitted anew without it.
 
     Notes
     -----
-    With R² the share of var y explained and long and short for with and without
-    the group: ``C_y = (R²_long − R²_short) / (1 − R²_long)``,
+    With R² the share of var y explained: ``C_y = (R²_long − R²_short) / (1 − R²_long)``,
     ``C_d = (ν²_long − ν²_short) / ν²_long``, both cut to [0, 1].
 
     References
     ----------
     Chernozhukov et al. (2022), section on benchmarking,
     https://arxiv.org/abs/2112.13398.
-    """
-
-    def fit(kept: list[int]) -> Functional:
-        nuisances = fit_nuisances(
-            X[:, kept], y, t, folds, make_model=make_model, propensity=propensity
-        )
-        return estimate_functional(
-            y, t, nuisances, coef_treated=coef_treated, coef_control=coef_control
-        )
-
-    every = range(X.shape[1])
-    long = fit(list(every))
-    return tuple(
-        compare_strength(name, long, fit([j for j in every if j not in set(dropped)]))
-        for name, dropped in columns.items()
-    )
-
-
-def compare_strength(name: str, long: Functional, short: Functional) -> CovariateStrength:
-    """Strength of a group as a confounder, from the functional with it and without it.
-
-    Formulas in :func:`benchmark_covariates`, which also does the fitting.
     """
     gain_y, gain_d = short.sigma2 - long.sigma2, long.nu2 - short.nu2
     change = short.value - long.value

@@ -25,12 +25,9 @@ from metarouter.evaluation.metrics import (
 )
 from metarouter.evaluation.quality import (
     GainCalibration,
-    QualityAndCost,
     RegretCurve,
     calibration_of_gain,
     policy_values,
-    quality_and_cost,
-    quality_kept,
     regret_curve,
 )
 
@@ -39,7 +36,6 @@ __all__ = [
     "Curve",
     "GainCalibration",
     "PairedTest",
-    "QualityAndCost",
     "RegretCurve",
     "apgr",
     "apgr_grid",
@@ -54,9 +50,7 @@ __all__ = [
     "mean_interval",
     "pgr_curve",
     "policy_values",
-    "quality_and_cost",
     "quality_curve",
-    "quality_kept",
     "ratio_of_means",
     "regret_curve",
     "simultaneous_band",

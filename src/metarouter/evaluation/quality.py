@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,9 +17,7 @@ from numpy.typing import ArrayLike
 from metarouter.errors import DataError, OptionError
 from metarouter.evaluation.curves import as_column
 from metarouter.evaluation.intervals import (
-    bootstrap_interval,
     mean_interval,
-    mean_ratio_statistic,
     t_estimate,
 )
 from metarouter.policy.baselines import (
@@ -34,29 +31,18 @@ from metarouter.policy.baselines import (
 from metarouter.policy.calibrate import mix_at_share
 from metarouter.policy.rule import best_model, gains_and_costs
 from metarouter.records import Estimate, PolicyValue
-from metarouter.types import FloatArray, IntArray
+from metarouter.types import FloatArray
 
 __all__ = [
     "CalibrationBin",
     "GainCalibration",
-    "QualityAndCost",
     "RegretCurve",
     "calibration_of_gain",
     "policy_values",
-    "quality_and_cost",
-    "quality_kept",
     "regret_curve",
 ]
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QualityAndCost:
-    """Mean gold quality of a policy, and its cost of 1,000 queries."""
-
-    quality: Estimate
-    cost_per_1k: Estimate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,94 +91,6 @@ class GainCalibration:
     slope: Estimate
     intercept: Estimate
     coverage: float
-
-
-def quality_and_cost(
-    choice: ArrayLike, scores: ArrayLike, costs: ArrayLike, level: float = 0.95
-) -> QualityAndCost:
-    """Mean quality and cost of a policy on held-out queries.
-
-    Parameters
-    ----------
-    choice : int array, shape (n,), or array, shape (n, n_models)
-        Chosen model of each query, or the probability of each model.
-    scores : array, shape (n, n_models)
-        Gold quality of each model's answer (or gain over the reference model).
-    costs : array, shape (n, n_models)
-        Cost of each model's answer, in cost units.
-    level : float, default 0.95
-
-    Returns
-    -------
-    QualityAndCost
-        With Student t intervals over queries. The policy is taken as fixed
-        before the test queries were seen.
-
-    Raises
-    ------
-    DataError
-        When shapes do not fit or a value is not finite.
-
-    Examples
-    --------
-    >>> scores, costs = [[0.0, 1.0], [1.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]
-    >>> worth = quality_and_cost([1, 0], scores, costs)
-    >>> worth.quality.value, worth.cost_per_1k.value
-    (1.0, 500.0)
-    """
-    scores, costs = _matrix("scores", scores), _matrix("costs", costs)
-    policy = _as_policy(choice, scores.shape)
-    if costs.shape != scores.shape:
-        raise DataError(f"costs of shape {costs.shape} for scores of shape {scores.shape}")
-    return QualityAndCost(
-        quality=mean_interval((policy * scores).sum(axis=1), level),
-        cost_per_1k=mean_interval(1000 * (policy * costs).sum(axis=1), level),
-    )
-
-
-def quality_kept(
-    choice: ArrayLike,
-    scores: ArrayLike,
-    rng: np.random.Generator,
-    premium: int = -1,
-    n_boot: int = 2000,
-    level: float = 0.95,
-) -> Estimate:
-    """Share of the premium model's quality that a policy keeps.
-
-    Parameters
-    ----------
-    choice : int array, shape (n,), or array, shape (n, n_models)
-    scores : array, shape (n, n_models)
-        Gold scores with a meaningful zero; gains do not do.
-    rng : numpy.random.Generator
-    premium : int, default −1
-        Index of the premium model.
-    n_boot : int, default 2000
-    level : float, default 0.95
-
-    Returns
-    -------
-    Estimate
-        Mean quality of the policy over that of the premium model; above 1 when
-        the policy is better. Paired bootstrap: both means are of the same
-        resample.
-
-    Raises
-    ------
-    DataError
-        When shapes do not fit or a value is not finite.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> quality_kept([0, 1], [[0.5, 1.0], [0.0, 1.0]], rng).value
-    0.75
-    """
-    scores = _matrix("scores", scores)
-    chosen = (_as_policy(choice, scores.shape) * scores).sum(axis=1)
-    statistic = mean_ratio_statistic(chosen, scores[:, premium])
-    return bootstrap_interval(statistic, len(scores), rng, n_boot, level)
 
 
 def policy_values(
@@ -451,15 +349,3 @@ def _matrix(name: str, values: ArrayLike) -> FloatArray:
     if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
         raise DataError(f"{name} of shape {matrix.shape}: finite, a row a query, a column a model")
     return matrix
-
-
-def _as_policy(choice: Any, shape: tuple[int, ...]) -> FloatArray:
-    policy = np.asarray(choice)
-    if policy.shape == shape:
-        return policy.astype(np.float64)
-    if policy.shape != shape[:1] or policy.dtype.kind not in "iu":
-        raise DataError(f"choice of shape {policy.shape}: one model index for each of {shape[0]}")
-    if policy.min() < 0 or policy.max() >= shape[1]:
-        raise DataError(f"choice holds {policy.min()}…{policy.max()}: models are 0…{shape[1] - 1}")
-    indices: IntArray = policy.astype(np.int64)
-    return deterministic(indices, shape[1])

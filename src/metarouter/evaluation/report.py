@@ -366,7 +366,7 @@ def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
             _forest_row(
                 f"{one.dimension}: {one.level}",
                 one.loss,
-                strong=one.loss.low > 0 or one.loss.high < 0,
+                strong=_leaves_out_zero(one.loss),
             )
             for one in slices
         ],
