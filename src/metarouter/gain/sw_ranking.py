@@ -105,7 +105,7 @@ class SWRanking(ScoredTableModel):
         """Rate the models, cut tiers, and store the battles in order of tier pairs."""
         self._check()
         rows = prepare_table(table)
-        ratings = rate_models(rows).strength_
+        ratings = rate_models(table).strength_
         self.tier_ = optimal_tiers(ratings, self.num_tiers)
         candidate, baseline = self.tier_[rows.candidate], self.tier_[rows.baseline]
         across = candidate != baseline

@@ -8,10 +8,13 @@ import numpy as np
 
 from metarouter.errors import DataError, OptionError
 from metarouter.gain.bradley_terry import BradleyTerry
-from metarouter.gain.table_model import TableRows
+from metarouter.gain.pool import check_linked
+from metarouter.gain.table_model import gain_scale
+from metarouter.gain.weights import row_weights
+from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray, IntArray
 
-__all__ = ["optimal_tiers", "rate_models"]
+__all__ = ["model_tiers", "optimal_tiers", "rate_models"]
 
 
 def optimal_tiers(rating: Any, n_tiers: int = 10) -> IntArray:
@@ -66,17 +69,36 @@ def optimal_tiers(rating: Any, n_tiers: int = 10) -> IntArray:
     return tier
 
 
-def rate_models(rows: TableRows, penalty: float = 0.01) -> BradleyTerry:
+def rate_models(table: GainTable, penalty: float = 0.01) -> BradleyTerry:
     """Bradley-Terry strengths of all models of a table, over all its queries.
 
     Parameters
     ----------
-    rows : TableRows, from :func:`metarouter.gain.table_model.prepare_table`.
-    penalty : float, default 0.01
+    table : GainTable, features are not needed.
+    penalty : float, default 0.01; see :class:`BradleyTerry`.
     """
+    weight = row_weights(table)
+    keep = weight > 0
+    kept = table.rows(keep)
+    check_linked(kept, weight[keep])
+    win = 0.5 + 0.5 * kept.gain / gain_scale(table)
     return BradleyTerry(penalty=penalty).fit(
-        rows.candidate, rows.baseline, rows.win, rows.weight, n_models=rows.n_models
+        kept.candidate, kept.baseline, win, weight[keep], n_models=len(table.models)
     )
+
+
+def model_tiers(table: GainTable, n_tiers: int = 10) -> IntArray:
+    """Tier of each model of a table by its Bradley-Terry strength, 0 the best.
+
+    Examples
+    --------
+    >>> from metarouter.labels.table import make_gain_table
+    >>> table = make_gain_table(queries=list("abc"), models=("x", "y", "z"), gain=[1.0, 1.0, 0.0],
+    ...     candidate=[1, 2, 2], baseline=[0, 0, 1], is_gold=[False] * 3)
+    >>> model_tiers(table, n_tiers=2).tolist()
+    [1, 0, 0]
+    """
+    return optimal_tiers(rate_models(table).strength_, n_tiers)
 
 
 def _best_starts(rating: FloatArray, n_tiers: int) -> list[int]:
