@@ -35,7 +35,7 @@ from metarouter.policy.costs import (
 )
 from metarouter.policy.prices import lookup_price, read_prices
 from metarouter.policy.rule import UtilityPolicy
-from metarouter.records import ModelSpec
+from metarouter.records import ModelSpec, json_value
 from metarouter.router import Router, policy_state, prompt_tokens
 from metarouter.types import FloatArray, IntArray, ModelState
 
@@ -257,8 +257,8 @@ def _fit_table(
     parts["seen"] = ModelState(kind="query_hashes", arrays={"hash": hashes})
     found = {
         "calibration": options.target.as_config() | {"reason": reason},
-        "diagnostics": _json_value(diagnostics),
-        "labels": None if report is None else _json_value(report.to_dict()),
+        "diagnostics": json_value(diagnostics),
+        "labels": None if report is None else json_value(report.to_dict()),
         **_audit(table, options, partial(_choices, table, model, cost, w, crossed), crossed),
     }
     artifact = RouterArtifact(
@@ -391,7 +391,7 @@ def _audit(
         return dict.fromkeys(AUDITED, "cannot be told: fitted with folds=0")
     honest = crossed is not None and table.is_pair
     found = audit_labels(table, choose=choose if honest else None, seed=options.seed)
-    plain: dict[str, Any] = _json_value(found)
+    plain: dict[str, Any] = json_value(found)
     return plain
 
 
@@ -466,7 +466,7 @@ def _metrics(crossed: CrossFitted | None, seed: int) -> dict[str, Any]:
         n_boot=500,
     )
     mean_gain = float(np.average(crossed.gain, weights=crossed.weight))
-    metrics: dict[str, Any] = _json_value(
+    metrics: dict[str, Any] = json_value(
         {"efficiency_gain_area": asdict(area), "mean_gold_gain": mean_gain}
     )
     return metrics
@@ -480,13 +480,3 @@ def _library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _json_value(value: Any) -> Any:
-    """Plain JSON: NumPy scalars become Python's, NaN and infinities null."""
-    if isinstance(value, Mapping):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_json_value(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value

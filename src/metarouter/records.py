@@ -6,7 +6,10 @@ candidate is better. Identity and storage keys are not part of a value.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,7 @@ __all__ = [
     "ModelSpec",
     "PolicyValue",
     "Query",
+    "json_value",
 ]
 
 
@@ -151,3 +155,19 @@ class PolicyValue:
     quality: Estimate
     cost_per_1k: float
     saving_share: float
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON has it: NumPy's become Python's, NaN and infinities null.
+
+    Examples
+    --------
+    >>> json_value({"area": np.float64(0.5), "ends": np.array([0.0, np.inf])})
+    {'area': 0.5, 'ends': [0.0, None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [json_value(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,7 +11,6 @@ Machine output is one JSON object::
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import sys
@@ -50,12 +49,14 @@ def emit(
 
 def envelope(command: str, results: Sequence[Mapping[str, Any]], *, seed: int | None) -> str:
     """The JSON text of one command's results."""
+    from metarouter.records import json_value
+
     content = {
         "schema_version": SCHEMA_VERSION,
         "command": command,
         "environment": environment(),
         "seed": seed,
-        "results": [{name: _plain(value) for name, value in row.items()} for row in results],
+        "results": [json_value(row) for row in results],
     }
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
 
@@ -122,12 +123,6 @@ def _shown(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value: NumPy scalars become Python's, NaN and infinities null."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _installed(name: str) -> str | None:

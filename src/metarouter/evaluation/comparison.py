@@ -17,7 +17,7 @@ import numpy as np
 
 from metarouter.errors import OptionError
 from metarouter.evaluation.intervals import corrected_resampled_ttest, ratio_of_means
-from metarouter.records import Estimate
+from metarouter.records import Estimate, json_value
 from metarouter.types import FloatArray
 
 __all__ = [
@@ -94,10 +94,8 @@ class CompareRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(self).items()
-        }
+        plain: dict[str, Any] = json_value(asdict(self))
+        return plain
 
     @classmethod
     def from_dict(cls, values: object) -> CompareRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = ["BoostingGain"]
 _N_EDGES = 31
 
 
+@dataclass(kw_only=True, eq=False)
 class BoostingGain(ScoredGain):
     """Average of boosted tree ensembles, each fitted on half of the queries.
 
@@ -73,20 +75,11 @@ class BoostingGain(ScoredGain):
     [-1.0, 1.0]
     """
 
-    def __init__(
-        self,
-        *,
-        n_members: int = 10,
-        learning_rate: float = 0.05,
-        max_trees: int = 200,
-        max_leaves: int = 8,
-        seed: int = 0,
-    ) -> None:
-        self.n_members = n_members
-        self.learning_rate = learning_rate
-        self.max_trees = max_trees
-        self.max_leaves = max_leaves
-        self.seed = seed
+    n_members: int = 10
+    learning_rate: float = 0.05
+    max_trees: int = 200
+    max_leaves: int = 8
+    seed: int = 0
 
     def fit(
         self, features: NDArray[Any], gain: FloatArray, weight: FloatArray | None = None

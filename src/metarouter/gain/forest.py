@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from metarouter.types import BoolArray, FloatArray
 __all__ = ["ForestGain"]
 
 
+@dataclass(kw_only=True, eq=False)
 class ForestGain(ScoredGain):
     """Random forest of the gain, with a standard deviation from little bags.
 
@@ -71,20 +73,11 @@ class ForestGain(ScoredGain):
     [-1.0, 1.0]
     """
 
-    def __init__(
-        self,
-        *,
-        n_bags: int = 40,
-        bag_size: int = 5,
-        leaf_queries: float = 5.0,
-        largest_bag: int = 20_000,
-        seed: int = 0,
-    ) -> None:
-        self.n_bags = n_bags
-        self.bag_size = bag_size
-        self.leaf_queries = leaf_queries
-        self.largest_bag = largest_bag
-        self.seed = seed
+    n_bags: int = 40
+    bag_size: int = 5
+    leaf_queries: float = 5.0
+    largest_bag: int = 20_000
+    seed: int = 0
 
     def fit(
         self, features: NDArray[Any], gain: FloatArray, weight: FloatArray | None = None

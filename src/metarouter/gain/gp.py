@@ -47,6 +47,7 @@ class KernelVariances:
         return variance
 
 
+@dataclass(kw_only=True, eq=False)
 class GaussianProcessGain(ScoredGain):
     """Gaussian process with a level, a linear trend and a smooth departure.
 
@@ -107,18 +108,10 @@ class GaussianProcessGain(ScoredGain):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        exact_rows: int = 3_000,
-        n_points: int = 1_000,
-        evidence_rows: int = 600,
-        seed: int = 0,
-    ) -> None:
-        self.exact_rows = exact_rows
-        self.n_points = n_points
-        self.evidence_rows = evidence_rows
-        self.seed = seed
+    exact_rows: int = 3_000
+    n_points: int = 1_000
+    evidence_rows: int = 600
+    seed: int = 0
 
     def fit(
         self, features: NDArray[Any], gain: FloatArray, weight: FloatArray | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ __all__ = ["MLPGain"]
 _Layers = list[tuple[FloatArray, FloatArray]]
 
 
+@dataclass(kw_only=True, eq=False)
 class MLPGain(ScoredGain):
     """Average of small rectifier networks, each trained on half of the queries.
 
@@ -72,22 +74,12 @@ class MLPGain(ScoredGain):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        hidden: tuple[int, ...] = (64, 32),
-        n_members: int = 6,
-        max_epochs: int = 60,
-        patience: int = 8,
-        penalty: float = 0.05,
-        seed: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.n_members = n_members
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.penalty = penalty
-        self.seed = seed
+    hidden: tuple[int, ...] = (64, 32)
+    n_members: int = 6
+    max_epochs: int = 60
+    patience: int = 8
+    penalty: float = 0.05
+    seed: int = 0
 
     def fit(
         self, features: NDArray[Any], gain: FloatArray, weight: FloatArray | None = None
