@@ -17,7 +17,9 @@ from metarouter.cli import (
     fit,
     grade,
     judge,
+    labels_battles,
     labels_check,
+    labels_tiers,
     quickstart,
     route,
 )
@@ -44,19 +46,16 @@ def make_app() -> typer.Typer:
     app.command("collect")(collect.collect)
     app.command("judge")(judge.judge)
     app.command("grade")(grade.grade)
-    labels = typer.Typer(help="Look at label files.", no_args_is_help=True)
+    labels = typer.Typer(help="Look at label files, and make them.", no_args_is_help=True)
     labels.command("check")(labels_check.check)
-    labels.callback()(_group)
+    labels.command("battles")(labels_battles.battles)
+    labels.command("tiers")(labels_tiers.tiers)
     app.add_typer(labels, name="labels")
     bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
     bench.command("decision")(bench_decision.bench_decision)
     bench.command("fit")(bench_fit.bench_fit)
     app.add_typer(bench, name="bench")
     return app
-
-
-def _group() -> None:
-    """Keeps `labels check` a command of a group although it is alone in it."""
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from metarouter.gain.weights import row_weights
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray, IntArray
 
-__all__ = ["model_tiers", "optimal_tiers", "rate_models"]
+__all__ = ["model_tiers", "optimal_tiers", "rate_models", "rated_tiers"]
 
 
 def optimal_tiers(rating: Any, n_tiers: int = 10) -> IntArray:
@@ -99,6 +100,31 @@ def model_tiers(table: GainTable, n_tiers: int = 10) -> IntArray:
     [1, 0, 0]
     """
     return optimal_tiers(rate_models(table).strength_, n_tiers)
+
+
+def rated_tiers(table: GainTable, n_tiers: int = 10) -> list[dict[str, Any]]:
+    """Models of a table with their ratings, best first, as flat records.
+
+    Returns
+    -------
+    list of dict
+        `tier`, `model`, `elo` (mean 1000), `elo_std` and `labels`, the number
+        of rows about the model.
+    """
+    ratings = rate_models(table)
+    tier = optimal_tiers(ratings.strength_, n_tiers)
+    std = 400.0 / math.log(10.0) * np.sqrt(np.diag(ratings.covariance_))
+    labels = np.bincount(np.concatenate([table.candidate, table.baseline]))
+    return [
+        {
+            "tier": int(tier[i]),
+            "model": table.models[i],
+            "elo": float(ratings.elo[i]),
+            "elo_std": float(std[i]),
+            "labels": int(labels[i]),
+        }
+        for i in np.argsort(-ratings.strength_, kind="stable")
+    ]
 
 
 def _best_starts(rating: FloatArray, n_tiers: int) -> list[int]:
