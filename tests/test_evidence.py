@@ -68,18 +68,20 @@ def predicted(problem: Problem, evidence: Evidence, has_level: bool) -> tuple[Fl
     return U @ posterior.mean, np.sqrt(variance)
 
 
-def hypotheses(use: str, ratio: float, size: float = SIZE) -> list[tuple[float, ...]]:
+def hypotheses(
+    use: str, ratio: float, size: float = SIZE, level: float = 1.0
+) -> list[tuple[float, ...]]:
     """Prior, var δ, ρ, its variance, κ − ρ and var b; variances over σ²."""
     fallible = use in ("inform", "oppose")
     exact = ratio / (1 - ratio)
     signals = [*SIGNALS[1:], *([exact] if ratio < 0.96 else [])] if fallible else list(SIGNALS)
     prior = [np.exp(-0.5 * (np.log(s / 0.03) / 2.0) ** 2) if s else np.exp(-2.0) for s in signals]
-    found = []
+    found: list[tuple[float, ...]] = []
     for p, s in zip(PRIORS[use] * np.array(prior) / sum(prior), signals, strict=True):
         if use == "ignore":
-            found.append((p, s, 0.0, 0.0, 0.0, 1.0))
+            found.append((p, s, 0.0, 0.0, 0.0, level))
         elif use == "rescale":
-            found += [(p / 4, s, 0.0, t / size**2, 0.0, 1.0) for t in SCALES]
+            found += [(p / 4, s, 0.0, t / size**2, 0.0, level) for t in SCALES]
         else:
             sign, v = 1.0 if use == "inform" else -1.0, ratio * (1 + s)
             slope = min(s / v, 1.0)
@@ -97,11 +99,14 @@ def predicted_densely(
     judge_level = 0.4 * has_level
     f = f + judge_level
     w = problem.weight / problem.weight.mean()
-    ratio = SIZE**2 / np.average((y - np.average(y, weights=w)) ** 2, weights=w)
+    variance = np.average((y - np.average(y, weights=w)) ** 2, weights=w)
+    own_level = max(1.0, np.average(y, weights=w) ** 2 / variance)
     logs, means, squares = [], [], []
     for P in problem.bases:
         for use in uses:
-            for prior, d, slope, slope_variance, kept, b in hypotheses(use, float(ratio)):
+            for prior, d, slope, slope_variance, kept, b in hypotheses(
+                use, SIZE**2 / float(variance), level=own_level
+            ):
                 K = d * P @ P.T + b * has_level + slope_variance * np.outer(f, f)
                 offset = slope * f + kept * judge_level
                 C, target = K[:n, :n] + np.diag(1 / w), y - offset[:n]
@@ -160,6 +165,14 @@ def test_the_unit_of_gains_does_not_matter() -> None:
     assert three.judge_slope() == pytest.approx(one.judge_slope())
 
 
+def test_a_level_far_from_zero_is_not_shrunk() -> None:
+    """Labels around 50 with noise of 1: the level is their mean."""
+    problem = make_problem()
+    evidence = weigh_hypotheses([problem.bases[0][:30]], 50.0 + problem.gain, None)
+    level = evidence.posterior([np.arange(1, 13)], np.zeros(13), LEVEL).mean[0]
+    assert level == pytest.approx(50.0 + problem.gain.mean(), abs=1.0)
+
+
 def test_the_order_of_rows_does_not_matter() -> None:
     problem = make_problem()
     at = np.random.default_rng(1).permutation(30)
@@ -189,6 +202,13 @@ def test_priors_move_the_shares() -> None:
     assert wary.share("ignore") > 0.99 > even.share("ignore")
 
 
+def test_a_basis_with_all_the_prior_gets_all_the_weight() -> None:
+    problem = make_problem()
+    evidence = problem.weigh(problem.judge[:30], basis_priors=[1.0, 1e-12])
+    assert evidence.basis_share(0) == pytest.approx(1.0)
+    assert problem.weigh(problem.judge[:30]).basis_share(0) < 1.0
+
+
 def judged(kind: str, n: int, seed: int) -> Evidence:
     """Gold with noise of the size of the gain, and a judge that knows ψ, −ψ or nothing."""
     rng = np.random.default_rng(seed)
@@ -198,7 +218,9 @@ def judged(kind: str, n: int, seed: int) -> Evidence:
     return weigh_hypotheses([X], psi + 0.5 * rng.normal(size=n), f)
 
 
-@pytest.mark.parametrize(("kind", "use"), [("unbiased", "inform"), ("perverse", "oppose"), ("noise", "ignore")])
+@pytest.mark.parametrize(
+    ("kind", "use"), [("unbiased", "inform"), ("perverse", "oppose"), ("noise", "ignore")]
+)
 def test_the_right_use_wins_with_more_labels(kind: str, use: str) -> None:
     few, many = (
         np.mean([judged(kind, n, seed).share(use) for seed in range(6)]) for n in (20, 400)

@@ -15,7 +15,8 @@ marginal likelihood. The hypotheses differ in
   ratio s = var ψ / σ² of the gain;
 * what f is worth. With v = var f / σ²:
 
-  ``ignore``  ρ = κ = 0, b ~ N(0, σ²), var δ = s σ²: gold alone;
+  ``ignore``  ρ = κ = 0, b ~ N(0, σ²) (wider where the labels are further from 0),
+      var δ = s σ²: gold alone;
   ``inform``  the judge sees the gain through an error of its own, f = ψ + β,
       the two independent. Then ψ given f has slope ρ = s/v, var δ = s(1 − ρ) σ²
       left over, and κ = 1. A judge whose verdicts vary much more over queries
@@ -24,8 +25,8 @@ marginal likelihood. The hypotheses differ in
       the error varies as the error does: var b = (v − s)₊ σ² + var δ, so that
       a judge whose level agrees with gold gains weight by it;
   ``oppose``  the same with −f: ρ = −s/v, κ = −1;
-  ``rescale`` κ = ρ ~ N(0, τ/v), b ~ N(0, σ²), var δ = s σ²: a judge on another
-      scale or weak, of either sign.
+  ``rescale`` κ = ρ ~ N(0, τ/v), b and δ as in ``ignore``: a judge on another scale
+      or weak, of either sign.
 
 σ² is integrated out under the prior 1/σ² (in v it is what s leaves of the
 variance of the gold labels), so the log evidence is
@@ -228,6 +229,7 @@ def weigh_hypotheses(
     judge_size: float | None = None,
     priors: Priors | None = None,
     uses: Sequence[str] = USES,
+    basis_priors: Sequence[float] | None = None,
     average: bool = True,
 ) -> Evidence:
     """Weigh every hypothesis on the gold labels.
@@ -254,6 +256,8 @@ def weigh_hypotheses(
         rows when None.
     priors, uses
         Prior beliefs, and the uses considered.
+    basis_priors : sequence of float, or None
+        Prior weight of each basis; equal when None.
     average : bool, default True
         False gives the hypothesis of highest evidence all the weight.
 
@@ -270,22 +274,22 @@ def weigh_hypotheses(
     ones = np.ones(n) if level is None else np.asarray(level, dtype=np.float64)
     size = float(np.std(f)) if judge_size is None else judge_size
     columns = np.stack([ones, f, f_level, gain], axis=1) * np.sqrt(w)[:, None]
-    total = float(w @ (gain - w @ gain / n) ** 2) / n  # variance of a gold label
+    mean = float(w @ gain) / n
+    total = max(float(w @ (gain - mean) ** 2) / n, 1e-12 * mean**2, 1e-300)  # var of a gold label
     considered = uses if size > 0 and judge is not None else ("ignore",)
-    hypotheses = _hypotheses(
-        priors or Priors(), considered, judge_size=size, ratio=size**2 / max(total, 1e-300)
-    )
+    hypotheses = _hypotheses(priors or Priors(), considered, judge_size=size, ratio=size**2 / total)
+    own_level = np.isin(hypotheses.use, ("ignore", "rescale"))
+    hypotheses.level_variance[own_level] = max(1.0, mean**2 / total)
     if not ones.any():
         hypotheses.level_variance[:] = 0.0
     rotated = [_rotate(each * np.sqrt(w)[:, None], columns) for each in mapped]
     solved = [_solve(each, columns.T @ columns, hypotheses, n) for each in rotated]
-    weights = _posterior_weights(
-        np.stack([each.log_evidence for each in solved]) + hypotheses.log_prior, average
-    )
+    log = np.stack([each.log_evidence for each in solved]) + hypotheses.log_prior
+    if basis_priors is not None:
+        log += np.log(np.asarray(basis_priors, dtype=np.float64))[:, None]
+    weights = _posterior_weights(log, average)
     return Evidence(
-        parts=tuple(
-            _kept(*each, hypotheses) for each in zip(rotated, solved, weights, strict=True)
-        )
+        parts=tuple(_kept(*each, hypotheses) for each in zip(rotated, solved, weights, strict=True))
     )
 
 

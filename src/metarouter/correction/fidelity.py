@@ -17,7 +17,7 @@ import numpy as np
 
 from metarouter.errors import DataError, NotFittedError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
-from metarouter.features.bases import BASES, QueryMap, learn_query_map
+from metarouter.features.bases import BASES, BASIS_PRIORS, QueryMap, learn_query_map
 from metarouter.gain.posterior import GainPosterior, contrast_rows
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
@@ -114,6 +114,7 @@ class EvidenceCorrector:
             judge_size=judge.spread,
             priors=self.priors,
             uses=self.uses,
+            basis_priors=[BASIS_PRIORS[basis] for basis in self.bases],
             average=self.average,
         )
         self.evidence_ = evidence

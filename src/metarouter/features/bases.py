@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from metarouter.errors import DataError
 from metarouter.types import FloatArray, IntArray, ModelState
 
-__all__ = ["BASES", "CURVES", "FoldedMap", "QueryMap", "learn_query_map"]
+__all__ = ["BASES", "BASIS_PRIORS", "CURVES", "FoldedMap", "QueryMap", "learn_query_map"]
 
 BASES = ("linear", "rbf5", "rbf12", "linear+rbf5", "linear+rbf12")
 CURVES = ("rbf5", "rbf12")
+BASIS_PRIORS = {"linear": 3.0, "rbf5": 1.0, "rbf12": 1.0, "linear+rbf5": 1.0, "linear+rbf12": 1.0}
 _SAMPLE = 20_000  # queries that a map is learned on
 _LANDMARKS = 150
 _SHARPNESS = 2.0  # exp(-sharpness · d²/median d²): length-scale is half the median distance

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.evidence import weigh_hypotheses
-from metarouter.features.bases import BASES, learn_query_map
+from metarouter.features.bases import BASES, BASIS_PRIORS, learn_query_map
 from metarouter.gain.posterior import GainPosterior
 from metarouter.gain.rows import ScoredGain, check_rows
 from metarouter.types import FloatArray, ModelState
@@ -58,7 +58,13 @@ class TwoFidelityGain(ScoredGain):
         query_map = learn_query_map(X, BASES, seed=self.seed)
         design = query_map.transform(X)
         columns = [query_map.columns(basis) for basis in BASES]
-        evidence = weigh_hypotheses([design[:, each] for each in columns], y, None, weight=w)
+        evidence = weigh_hypotheses(
+            [design[:, each] for each in columns],
+            y,
+            None,
+            weight=w,
+            basis_priors=[BASIS_PRIORS[basis] for basis in BASES],
+        )
         posterior = evidence.posterior(columns, np.zeros(design.shape[1]), np.array([0]))
         fitted = GainPosterior(
             query_map=query_map, mean=posterior.mean[None], covariance=posterior.covariance
