@@ -9,7 +9,6 @@ from metarouter.errors import DataError
 from metarouter.evaluation.quality import (
     calibration_of_gain,
     policy_values,
-    regret_curve,
 )
 from metarouter.types import FloatArray
 
@@ -61,20 +60,6 @@ def test_shares_of_tied_scores_are_lotteries() -> None:
     values = {v.policy: v for v in policy_values(np.full(40, 0.2), scores, costs, w=0.1)}
     expected = 0.7 * scores[:, 0].mean() + 0.3 * scores[:, 1].mean()
     assert values["router_30"].quality.value == pytest.approx(expected)
-
-
-def test_regret_by_a_loop() -> None:
-    """Oracle utility minus router utility, query by query."""
-    rng = np.random.default_rng(5)
-    predicted, gain = rng.normal(size=30), rng.normal(size=30)
-    found = regret_curve(predicted, gain, [0.0, 0.5])
-    for position, w in enumerate([0.0, 0.5]):
-        lost = [
-            max(g - w, 0.0) - (g - w if p > w else 0.0)
-            for p, g in zip(predicted, gain, strict=True)
-        ]
-        assert found.regret[position] == pytest.approx(np.mean(lost))
-    assert (regret_curve(gain, gain, np.linspace(-1, 1, 9)).regret == 0).all()
 
 
 def test_calibrated_predictions_are_found_calibrated() -> None:

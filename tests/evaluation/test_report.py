@@ -297,6 +297,16 @@ def test_one_split_is_reported_without_interval() -> None:
     assert "1 splits: intervals rest" in text
 
 
+def test_regret_is_drawn_and_listed_at_the_price_in_use(evaluation: Evaluation) -> None:
+    """The table holds the router's own price, and the curve there is its regret."""
+    priced = replace(evaluation, facts={**evaluation.facts, "w": float(evaluation.regret.w[7])})
+    text = render_evaluation_report(priced)
+    assert "Regret at every price of cost" in text
+    assert "price of a premium call in gain units" in text
+    row = f"{evaluation.regret.band.value[7]:.3f}"
+    assert row in text[text.index("Regret in gain units per query") :]
+
+
 def test_splits_without_a_gap_are_counted() -> None:
     """Where no APGR can be given the report says in how many splits, and why."""
     text = render_compare_report(make_result())

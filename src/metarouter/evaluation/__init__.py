@@ -25,11 +25,10 @@ from metarouter.evaluation.metrics import (
 )
 from metarouter.evaluation.quality import (
     GainCalibration,
-    RegretCurve,
     calibration_of_gain,
     policy_values,
-    regret_curve,
 )
+from metarouter.evaluation.regret import RegretCurve, regret_curve
 
 __all__ = [
     "Band",

@@ -35,6 +35,7 @@ from metarouter.evaluation.metrics import (
     efficiency_gain_at_statistic,
 )
 from metarouter.evaluation.quality import GainCalibration, calibration_of_gain, policy_values
+from metarouter.evaluation.regret import RegretCurve, price_grid, regret_curve
 from metarouter.evaluation.verdict import Verdict, judge_router, signed
 from metarouter.policy.baselines import premium_index
 from metarouter.records import Decision, Estimate, GainEstimate, PolicyValue
@@ -134,6 +135,7 @@ class Evaluation:
     curve, efficiency : quality and efficiency gain over the premium share.
     area, area_20_80, apgr, cpt50, cpt80 : see :mod:`metarouter.evaluation.metrics`;
         the last three are NaN where the gain is not clearly above 0.
+    regret : utility lost against an oracle, over the price of cost.
     calibration : of predicted gains, in bins of about equal size.
     slices, examples : see :mod:`metarouter.evaluation.breakdown`.
     verdict : in one sentence, and what it rests on.
@@ -159,6 +161,7 @@ class Evaluation:
     apgr: Estimate
     cpt50: Estimate
     cpt80: Estimate
+    regret: RegretCurve
     calibration: GainCalibration
     slices: tuple[SliceValue, ...]
     examples: tuple[Example, ...]
@@ -228,9 +231,7 @@ def evaluate_router(
     routed = _route(router, held_out)
     no_gap, no_share = _no_gap(routed, level), _no_share(routed, level)
     bootstrap = _Bootstrap(n=len(held_out.queries), seed=seed, n_boot=n_boot, level=level)
-    policies = policy_values(
-        routed.mean, held_out.quality, routed.cost, float(router.facts["w"]), level
-    )
+    policies = policy_values(routed.mean, held_out.quality, routed.cost, routed.w, level)
     return Evaluation(
         models=held_out.models,
         premium=routed.premium_name,
@@ -239,6 +240,7 @@ def evaluate_router(
         quality_unit=_quality_unit(held_out),
         is_absolute=held_out.is_absolute,
         policies=tuple(policies),
+        regret=_regret(routed, bootstrap),
         calibration=calibration_of_gain(
             routed.predicted, routed.std, routed.gain, _n_bins(len(routed.gain)), level
         ),
@@ -274,6 +276,7 @@ class _Routed:
     gain: FloatArray
     cost: FloatArray
     premium: int
+    w: float
     cost_unit: str
 
     @property
@@ -342,6 +345,7 @@ def _route(router: EvaluatedRouter, held_out: HeldOut) -> _Routed:
         gain=_Routed.at(quality, best + 1) - quality[:, 0],
         cost=cost,
         premium=premium_index(cost.mean(axis=0)),
+        w=float(router.facts["w"]),
         cost_unit=str(router.facts["cost_unit"]),
     )
 
@@ -462,6 +466,18 @@ def _gap_shares(
         "cpt50": bootstrap.interval(cpt_statistic(score, cheap, premium, 0.5)),
         "cpt80": bootstrap.interval(cpt_statistic(score, cheap, premium, 0.8)),
     }
+
+
+def _regret(routed: _Routed, bootstrap: _Bootstrap) -> RegretCurve:
+    return regret_curve(
+        routed.mean,
+        routed.held_out.quality,
+        routed.cost,
+        price_grid(routed.mean, routed.cost, routed.w),
+        np.random.default_rng(bootstrap.seed),
+        n_boot=bootstrap.n_boot,
+        level=bootstrap.level,
+    )
 
 
 def _quality_curve(routed: _Routed, band: Band) -> QualityCurve:

@@ -40,6 +40,7 @@ from metarouter.evaluation.identity import callable_identity
 from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
 from metarouter.evaluation.studylog import StudyLog
 from metarouter.gain import GainScorer, make_pool_model
+from metarouter.gain.text import stage_of
 from metarouter.labels.repeats import first_of_text, merge_repeats
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, Corrector, FloatArray, IntArray
@@ -370,6 +371,7 @@ def _run_task(study: _Study, cells: Sequence[Cell], folder: str) -> Iterator[Com
     with _import_train("threadpoolctl").threadpool_limits(limits=1):
         features = _split_features(study, split, Path(folder, f"{seed}.npy"))
         test_features = features[split.test]
+        test_queries = [study.table.queries[i] for i in split.test]
         test_gain = _mean_gold_gain(study.table, split.test)
         tables = [
             _training_table(study.table, split, features, ceiling=ceiling)
@@ -377,7 +379,7 @@ def _run_task(study: _Study, cells: Sequence[Cell], folder: str) -> Iterator[Com
         ]
         for cell in cells:
             table = tables[cell.corrector == CEILING]
-            score, seconds = _fit_score(study, cell, table, test_features)
+            score, seconds = _fit_score(study, cell, table, test_queries, test_features)
             yield _record(cell, score, test_gain, len(split.preference), seconds)
 
 
@@ -427,7 +429,11 @@ def _restrict(table: GainTable, features: NDArray[np.float32]) -> GainTable:
 
 
 def _fit_score(
-    study: _Study, cell: Cell, table: GainTable, test_features: NDArray[np.float32]
+    study: _Study,
+    cell: Cell,
+    table: GainTable,
+    test_queries: Sequence[str],
+    test_features: NDArray[np.float32],
 ) -> tuple[FloatArray, float]:
     """Predicted gain of the test queries, and the seconds it took to fit."""
     start = time.perf_counter()
@@ -438,6 +444,9 @@ def _fit_score(
         corrector = _make_corrector(study, cell.corrector, cell.seed)
         model = learn_gain(table, corrector, gain_model=cell.gain_model, seed=cell.seed)
     seconds = time.perf_counter() - start
+    stage = stage_of(model)
+    if stage is not None:
+        test_features = stage.transform(test_queries)
     return model.predict(test_features).mean.reshape(len(test_features)), seconds
 
 

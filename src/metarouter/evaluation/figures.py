@@ -108,6 +108,7 @@ def draw_curves(
     x_label: str | None = None,
     point: tuple[float, float] | None = None,
     zero: bool = False,
+    legend: str = "lower right",
 ) -> Picture:
     """Lines over the premium share, or over what `x_label` names.
 
@@ -135,7 +136,7 @@ def draw_curves(
         axes.set_xlabel(x_label or "share of queries sent to the premium model")
         axes.set_ylabel(y_label)
         if len(series) > 1:
-            _legend(axes)
+            _legend(axes, place=legend)
 
     return _picture(title, draw, heights=(360, 320))
 

@@ -1,4 +1,4 @@
-"""What a policy is worth on held-out gold: quality, cost, regret, calibration.
+"""What a policy is worth on held-out gold: quality, cost, calibration.
 
 A policy is a choice of one model for each query, shape (n,), or a matrix of
 probabilities, shape (n, n_models); see :mod:`metarouter.policy.baselines`.
@@ -36,30 +36,11 @@ from metarouter.types import FloatArray
 __all__ = [
     "CalibrationBin",
     "GainCalibration",
-    "RegretCurve",
     "calibration_of_gain",
     "policy_values",
-    "regret_curve",
 ]
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RegretCurve:
-    """Utility lost for each price of cost w; all arrays have shape (k,).
-
-    Attributes
-    ----------
-    w : price of cost.
-    regret : utility of the oracle minus the router's, in gain units per query.
-    constant : the same of the better of always premium and always cheap: what
-        a router has to stay below to be of use at that price.
-    """
-
-    w: FloatArray
-    regret: FloatArray
-    constant: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,47 +177,6 @@ def _policy_value(
         cost_per_1k=1000 * cost,
         saving_share=1 - cost / ceiling if ceiling > 0 else 0.0,
     )
-
-
-def regret_curve(predicted: ArrayLike, gain: ArrayLike, w: ArrayLike) -> RegretCurve:
-    """Utility that a router loses against the oracle, at each price of cost.
-
-    Parameters
-    ----------
-    predicted : array, shape (n,)
-        ψ̂, in gain units: its level counts, not only its ranking.
-    gain : array, shape (n,)
-        Gold gain, premium minus cheap.
-    w : array, shape (k,)
-        Prices of a premium call, in gain units.
-
-    Returns
-    -------
-    RegretCurve
-        Not negative. The oracle sees the label noise of each query, so even
-        the best router has regret.
-
-    Raises
-    ------
-    DataError
-        When lengths differ or a value is not finite.
-
-    Notes
-    -----
-    Under unit costs ``regret(w) = mean(max(g − w, 0)) − mean(1{ψ̂ > w}·(g − w))``.
-
-    Examples
-    --------
-    >>> regret_curve([0.4, 0.1], [1.0, 0.0], [0.2, 0.5]).regret.tolist()
-    [0.0, 0.25]
-    """
-    predicted = as_column("predicted", predicted)
-    gain = as_column("gain", gain, len(predicted))
-    prices = as_column("w", np.atleast_1d(w))
-    best = np.array([np.maximum(gain - price, 0).mean() for price in prices])
-    router = np.array([((predicted > price) * (gain - price)).mean() for price in prices])
-    constant = np.maximum(gain.mean() - prices, 0)
-    return RegretCurve(w=prices, regret=best - router, constant=best - constant)
 
 
 def calibration_of_gain(

@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metarouter.errors import InputError
 from metarouter.evaluation.biasmap_view import view_bias_map
 from metarouter.evaluation.breakdown import Example
@@ -137,6 +139,7 @@ def _evaluation_context(evaluation: Evaluation) -> dict[str, Any]:
         "examples": _examples(evaluation.examples),
         "limits": evaluation.limits,
         **_curve_parts(evaluation),
+        **_regret_parts(evaluation),
         **_calibration_parts(evaluation),
         **_slice_parts(evaluation),
     }
@@ -309,6 +312,58 @@ def _curve_table(evaluation: Evaluation) -> Table:
             for i in range(0, len(curve.share), tenth)
         ),
     )
+
+
+def _regret_parts(evaluation: Evaluation) -> dict[str, Any]:
+    regret, unit = evaluation.regret, _cost_unit(evaluation)
+    band = regret.band
+    w = evaluation.facts.get("w")
+    at = None if w is None else int(np.abs(regret.w - w).argmin())
+    return {
+        "regret": draw_curves(
+            "Regret of the router at every price of cost, with a 95 % band",
+            [
+                band_series("router, with 95 % band", regret.w, band),
+                Series(
+                    label="best single model", x=regret.w, y=regret.constant, color=MUTED, dash="--"
+                ),
+            ],
+            x_label=f"price of {unit} in gain units",
+            y_label="gain units per query below the oracle",
+            point=None if at is None else (float(regret.w[at]), float(band.value[at])),
+            legend="best",
+        ),
+        "regret_caption": (
+            "Below the dashed line, routing is worth more than any one model at that price. The "
+            "oracle knows the label of each query, noise included, so that nothing real reaches 0."
+        ),
+        "regret_table": Table(
+            caption="Regret in gain units per query; simultaneous 95 % band.",
+            columns=("price of cost", "router", "low", "high", "best single model"),
+            rows=tuple(
+                (
+                    f"{regret.w[i]:.3g}".replace("-", "−"),
+                    *(
+                        f"{values[i]:.3f}".replace("-", "−")
+                        for values in (band.value, band.low, band.high, regret.constant)
+                    ),
+                )
+                for i in _spread(len(regret.w), at)
+            ),
+            texts=0,
+        ),
+    }
+
+
+def _cost_unit(evaluation: Evaluation) -> str:
+    unit = evaluation.facts["cost_unit"]
+    return "a premium call" if unit == "calls" else f"one {unit}"
+
+
+def _spread(n: int, at: int | None) -> list[int]:
+    """Positions spread over n, `at` among them."""
+    some = {*range(0, n, max(1, (n - 1) // 8)), n - 1}
+    return sorted(some if at is None else some | {at})
 
 
 def _calibration_parts(evaluation: Evaluation) -> dict[str, Any]:
