@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from metarouter.errors import DataError
 from metarouter.features.pipeline import FeaturePipeline
 from metarouter.gain.scoring import GainScorer
+from metarouter.gain.text.rows import row_inputs
 from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray, IntArray
@@ -122,7 +123,7 @@ def cross_fit(
 
 def predicted_contrast(model: GainScorer, table: GainTable) -> FloatArray:
     """Predicted gain of each row's candidate over its baseline, shape (n_rows,)."""
-    over_reference = model.predict(table.row_features()).mean.reshape(len(table), -1)
+    over_reference = model.predict(row_inputs(model, table)).mean.reshape(len(table), -1)
     gains = np.column_stack([np.zeros(len(table)), over_reference])
     rows = np.arange(len(table))
     contrast: FloatArray = gains[rows, table.candidate] - gains[rows, table.baseline]

@@ -21,8 +21,10 @@ from metarouter.correction.audit import AUDITED, audit_labels
 from metarouter.crossfitted import MIN_GOLD, CrossFitted, cross_fit
 from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
+from metarouter.features.stages import FeatureStage
 from metarouter.gain.extras import one_thread
 from metarouter.gain.registry import make_pool_model
+from metarouter.gain.text import stage_of
 from metarouter.labels.queries import hash_queries
 from metarouter.labels.read import Labels, read_gain_table
 from metarouter.labels.report import ReadReport
@@ -240,17 +242,20 @@ def _fit_table(
     progress: Progress | None,
 ) -> Router:
     tick = _Ticks(progress, total=4)
-    pipeline = options.make_features().fit(table.queries)
-    features = pipeline.transform(table.queries)
+    stage: FeatureStage = options.make_features().fit(table.queries)
+    table = table.with_features(stage.transform(table.queries))
     tick()
-    table = table.with_features(features)
     model, diagnostics = options.learn_with_diagnostics(table)
     tick()
     crossed = _cross_fitted(table, options)
     tick()
+    own_stage = stage_of(model)
+    if own_stage is not None:  # what the corrector read is not what is served
+        stage = own_stage
+        table = table.with_features(stage.transform(table.queries))
     cost = make_cost(table, options.cost, options.prices)
     w, reason = _price_of_cost(table, options, model, cost, crossed)
-    parts = {"features": pipeline.state(), "gain": model.state(), "cost": cost.state()}
+    parts = {"features": stage.state(), "gain": model.state(), "cost": cost.state()}
     parts["policy"] = policy_state(parts, w=w, cost_unit=cost.unit)
     # so that an evaluation can leave these queries out
     hashes = np.sort(hash_queries(table.queries))

@@ -13,23 +13,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.artifact import RouterArtifact, save_artifact
 from metarouter.errors import ArtifactError, InputError, OptionError, shorten
-from metarouter.features.pipeline import load_pipeline
+from metarouter.features.stages import FeatureStage, load_stage
 from metarouter.gain.scoring import GainScorer, load_gain_model
 from metarouter.labels.messages import message_problem, render_messages
 from metarouter.policy.costs import CostModel, estimate_tokens, load_cost
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.records import Decision, GainEstimate, Message, Query
 from metarouter.types import FloatArray, ModelState
-
-if TYPE_CHECKING:
-    from metarouter.features.pipeline import FeaturePipeline
 
 __all__ = [
     "AnyQuery",
@@ -53,14 +50,14 @@ class Router:
     Attributes
     ----------
     artifact : RouterArtifact, all that is saved.
-    features : fitted feature pipeline, texts to X.
+    features : fitted feature pipeline, or another stage from texts to X.
     scorer : predicts ψ̂(x) and its standard deviation.
     cost : expected cost of each model for a query.
     policy : the utility rule.
     """
 
     artifact: RouterArtifact
-    features: FeaturePipeline
+    features: FeatureStage
     scorer: GainScorer
     cost: CostModel
     policy: UtilityPolicy
@@ -80,7 +77,7 @@ class Router:
         parts = artifact.parts
         return cls(
             artifact=artifact,
-            features=load_pipeline(parts["features"]),
+            features=load_stage(parts["features"]),
             scorer=load_gain_model(parts["gain"]),
             cost=load_cost(parts["cost"]),
             policy=_load_policy(artifact),

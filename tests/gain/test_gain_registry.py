@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from metarouter.errors import MissingDependencyError, OptionError
-from metarouter.gain import GAIN_MODELS, TABLE_GAIN_MODELS, gain_model_names, make_gain_model
+from metarouter.gain import (
+    GAIN_MODELS,
+    TABLE_GAIN_MODELS,
+    TEXT_GAIN_MODELS,
+    gain_model_names,
+    make_gain_model,
+)
 from metarouter.gain.extras import import_train
 
 
@@ -38,7 +44,7 @@ def test_a_third_party_model_is_found_by_its_entry_point(
     model = make_gain_model("flat", seed=5)
     assert type(model).__name__ == "FlatGain"
     assert vars(model) == {"seed": 5}
-    assert gain_model_names() == (*GAIN_MODELS, "flat", *TABLE_GAIN_MODELS)
+    assert gain_model_names() == (*GAIN_MODELS, "flat", *TABLE_GAIN_MODELS, *TEXT_GAIN_MODELS)
 
 
 def test_a_missing_library_comes_with_its_install_line() -> None:

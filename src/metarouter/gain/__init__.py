@@ -4,6 +4,7 @@ from metarouter.gain.pool import PoolGainModel
 from metarouter.gain.registry import (
     GAIN_MODELS,
     TABLE_GAIN_MODELS,
+    TEXT_GAIN_MODELS,
     gain_model_names,
     make_gain_model,
     make_pool_model,
@@ -16,6 +17,7 @@ from metarouter.labels.noise import label_noise
 __all__ = [
     "GAIN_MODELS",
     "TABLE_GAIN_MODELS",
+    "TEXT_GAIN_MODELS",
     "GainScorer",
     "PoolGainModel",
     "WinScorer",

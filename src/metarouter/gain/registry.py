@@ -15,6 +15,7 @@ __all__ = [
     "GAIN_MODELS",
     "TABLE_ENTRY_POINT_GROUP",
     "TABLE_GAIN_MODELS",
+    "TEXT_GAIN_MODELS",
     "gain_model_names",
     "make_gain_model",
     "make_pool_model",
@@ -65,9 +66,10 @@ def make_table_gain_model(name: str, *, seed: int = 0, **options: Any) -> TableG
     Parameters
     ----------
     name : str
-        One of `TABLE_GAIN_MODELS`, or the name of an entry point in the group
-        ``metarouter.table_gain_models``, whose object is called with
-        ``seed=seed`` and the options.
+        One of `TABLE_GAIN_MODELS`; one of `TEXT_GAIN_MODELS`, alone or with the
+        checkpoint that it starts from (``bert:FOLDER``); or the name of an
+        entry point in the group ``metarouter.table_gain_models``, whose object
+        is called with ``seed=seed`` and the options.
     seed : int, default 0
         Seed of the models that draw.
     **options
@@ -86,6 +88,10 @@ def make_table_gain_model(name: str, *, seed: int = 0, **options: Any) -> TableG
     make = _TABLE_BUILT_IN.get(name)
     if make is not None:
         return make(seed, options)
+    if _reads_text(name):
+        name, _, checkpoint = name.partition(":")
+        given = {"checkpoint": checkpoint} if checkpoint else {}
+        return _TEXT_BUILT_IN[name](seed, options | given)
     for plugin in entry_points(group=TABLE_ENTRY_POINT_GROUP, name=name):
         model: TableGainModel = plugin.load()(seed=seed, **options)
         return model
@@ -110,7 +116,7 @@ def make_pool_model(
     >>> type(make_pool_model("ridge")).__name__, type(make_pool_model("knn")).__name__
     ('PoolGainModel', 'NeighbourGain')
     """
-    if name in _table_names():
+    if name in _table_names() or _reads_text(name):
         return make_table_gain_model(name, seed=seed, **options)
     if options:
         raise OptionError.of(f"options of {name}", sorted(options), "none")
@@ -129,7 +135,11 @@ def _single_names() -> tuple[str, ...]:
 
 
 def _table_names() -> tuple[str, ...]:
-    return _with_plugins(TABLE_GAIN_MODELS, TABLE_ENTRY_POINT_GROUP)
+    return _with_plugins(TABLE_GAIN_MODELS + TEXT_GAIN_MODELS, TABLE_ENTRY_POINT_GROUP)
+
+
+def _reads_text(name: str) -> bool:
+    return name.partition(":")[0] in TEXT_GAIN_MODELS
 
 
 def _with_plugins(built_in: tuple[str, ...], group: str) -> tuple[str, ...]:
@@ -176,13 +186,25 @@ def _two_fidelity(seed: int) -> GainModel:
 def _sw_ranking(seed: int, options: dict[str, Any]) -> TableGainModel:
     from metarouter.gain.sw_ranking import SWRanking
 
-    return SWRanking(**options)
+    return SWRanking(seed=seed, **options)
 
 
 def _mf(seed: int, options: dict[str, Any]) -> TableGainModel:
     from metarouter.gain.mf import MFGain
 
     return MFGain(seed=seed, **options)
+
+
+def _bert(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.text.encoder import EncoderGain
+
+    return EncoderGain(seed=seed, **options)
+
+
+def _causal_lm(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.text.decoder import DecoderGain
+
+    return DecoderGain(seed=seed, **options)
 
 
 def _knn(seed: int, options: dict[str, Any]) -> TableGainModel:
@@ -233,3 +255,10 @@ _TABLE_BUILT_IN: dict[str, Callable[[int, dict[str, Any]], TableGainModel]] = {
     "always_cheap": _always("cheap"),
 }
 TABLE_GAIN_MODELS: tuple[str, ...] = tuple(_TABLE_BUILT_IN)
+
+_TEXT_BUILT_IN: dict[str, Callable[[int, dict[str, Any]], TableGainModel]] = {
+    "bert": _bert,
+    "causal_lm": _causal_lm,
+}
+TEXT_GAIN_MODELS: tuple[str, ...] = tuple(_TEXT_BUILT_IN)
+"""Table gain models that read the texts themselves; see :mod:`metarouter.gain.text`."""
