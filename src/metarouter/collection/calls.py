@@ -47,13 +47,13 @@ class Call:
     reminder: str = ""
     readings: int = 1
 
-    def reminded(self, answer: ChatAnswer) -> ChatRequest:
-        """The request after an answer that cannot be read."""
+    def reminded(self, request: ChatRequest, answer: ChatAnswer) -> ChatRequest:
+        """The request that follows `request` after an answer that cannot be read."""
         turns: tuple[dict[str, Any], ...] = (
             {"role": "assistant", "content": answer.text or "(no answer)"},
             {"role": "user", "content": self.reminder},
         )
-        return replace(self.request, messages=(*self.request.messages, *turns))
+        return replace(request, messages=(*request.messages, *turns))
 
 
 def make_call(label: str, target: Target, request: ChatRequest, **reading: Any) -> Call:

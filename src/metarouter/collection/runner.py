@@ -208,7 +208,7 @@ class _Run:
             answer = await self._retried(call, request, reading)
             if reading == call.readings or call.is_readable(answer):
                 return
-            request = call.reminded(answer)
+            request = call.reminded(request, answer)
 
     async def _retried(self, call: Call, request: ChatRequest, reading: int) -> ChatAnswer:
         async def attempt(tried: int) -> ChatAnswer:

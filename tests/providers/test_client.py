@@ -1,0 +1,227 @@
+"""The client against a real server that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from metarouter.errors import OptionError
+from metarouter.providers import (
+    CallError,
+    ChatAnswer,
+    ChatRequest,
+    Endpoint,
+    ProviderClient,
+    Target,
+)
+from metarouter.providers.chat import read_answer
+from metarouter.records import ModelSpec
+from metarouter.testing import FakeProvider, Fault, Faults
+
+HELLO = ChatRequest(messages=({"role": "user", "content": "Hello?"},), max_tokens=20)
+SECRET = "sk-canary-7f3a"  # noqa: S105 - not a real one
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider(faults=Faults(retry_after=0.25)) as server:
+        yield server
+
+
+def _target(url: str, **options: Any) -> Target:
+    endpoint = Endpoint(name="here", base_url=url, **options)
+    return Target(spec=ModelSpec(name="tiny"), endpoint=endpoint, upstream="tiny-2026")
+
+
+def _ask(target: Target, request: ChatRequest = HELLO, **options: Any) -> ChatAnswer:
+    async def run() -> ChatAnswer:
+        async with ProviderClient() as client:
+            return await client.chat(target, request, **options)
+
+    return asyncio.run(run())
+
+
+def test_a_request_arrives_as_it_was_meant(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model name at the endpoint, limits, options, key and idempotency key."""
+    monkeypatch.setenv("TINY_KEY", SECRET)
+    target = replace(
+        _target(provider.url, api_key_env="TINY_KEY", headers={"X-Team": "labels"}),
+        options={"reasoning_effort": "low"},
+    )
+    answer = _ask(target, replace(HELLO, temperature=0.5), idempotency_key="k1")
+    assert answer.text == "tiny-2026 was asked: Hello?"
+    assert (answer.prompt_tokens, answer.completion_tokens) == (6, 4)
+    (request,) = provider.requests
+    assert request.body == {
+        "model": "tiny-2026",
+        "messages": [{"role": "user", "content": "Hello?"}],
+        "max_tokens": 20,
+        "temperature": 0.5,
+        "reasoning_effort": "low",
+    }
+    assert request.headers["Authorization"] == f"Bearer {SECRET}"
+    assert request.headers["Idempotency-Key"] == "k1"
+    assert request.headers["X-Team"] == "labels"
+
+
+def test_the_limit_can_have_its_other_name(provider: FakeProvider) -> None:
+    _ask(_target(provider.url, max_tokens_field="max_completion_tokens"))
+    assert provider.requests[0].body["max_completion_tokens"] == 20
+    assert "max_tokens" not in provider.requests[0].body
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "status"),
+    [
+        ("rate_limit", "refused", 429),
+        ("error", "broken", 500),
+        ("late_error", "broken", 500),
+        ("cut", "broken", None),
+        ("malformed", "malformed", None),
+    ],
+)
+def test_each_fault_has_its_kind(
+    provider: FakeProvider, fault: Fault, kind: str, status: int | None
+) -> None:
+    """And nothing is tried again by the client itself."""
+    provider.script.append(fault)
+    with pytest.raises(CallError) as caught:
+        _ask(_target(provider.url))
+    assert (caught.value.kind, caught.value.status) == (kind, status)
+    assert caught.value.retry_after == (0.25 if fault == "rate_limit" else None)
+    assert str(caught.value).startswith(f"endpoint here ({provider.url}): ")
+    assert len(provider.requests) == 1
+
+
+def test_a_slow_answer_is_given_up_in_time(provider: FakeProvider) -> None:
+    provider.faults = Faults(slow=1.0, slow_seconds=3.0)
+    start = time.monotonic()
+    with pytest.raises(CallError) as caught:
+        _ask(_target(provider.url, timeout=0.2))
+    assert caught.value.kind == "timeout"
+    assert time.monotonic() - start < 2.0
+
+
+def test_a_closed_port_is_a_request_that_was_not_sent() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(CallError) as caught:
+        _ask(_target(f"http://127.0.0.1:{port}/v1"))
+    assert caught.value.kind == "unsent"
+    assert not caught.value.may_be_charged
+
+
+def test_after_a_wish_to_wait_no_request_starts_before_its_time(provider: FakeProvider) -> None:
+    """The pause holds for every caller of that endpoint."""
+    provider.script.append("rate_limit")
+    target = _target(provider.url)
+
+    async def run() -> None:
+        async with ProviderClient() as client:
+            with pytest.raises(CallError):
+                await client.chat(target, HELLO)
+            await asyncio.gather(*(client.chat(target, HELLO) for _ in range(3)))
+
+    asyncio.run(run())
+    first, *others = [request.arrived for request in provider.requests]
+    assert len(others) == 3
+    assert min(others) - first >= 0.24
+
+
+def test_no_more_requests_are_in_flight_than_allowed(provider: FakeProvider) -> None:
+    """Twelve callers and three places: never more than three at work, and not fewer."""
+    lock, now, peak = threading.Lock(), 0, 0
+
+    def answer(body: dict[str, Any]) -> str:
+        nonlocal now, peak
+        with lock:
+            now += 1
+            peak = max(peak, now)
+        time.sleep(0.03)
+        with lock:
+            now -= 1
+        return "done"
+
+    provider.reply = answer
+    target = _target(provider.url, concurrency=3)
+
+    async def run() -> None:
+        async with ProviderClient() as client:
+            await asyncio.gather(*(client.chat(target, HELLO) for _ in range(12)))
+
+    asyncio.run(run())
+    assert peak == 3
+
+
+def test_a_key_that_an_error_quotes_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does any other message or representation hold it."""
+    monkeypatch.setenv("TINY_KEY", SECRET)
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    class Echo(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = f'{{"error": {{"message": "bad key {self.headers["Authorization"]}"}}}}'
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Silent."""
+
+    server = HTTPServer(("127.0.0.1", 0), Echo)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    target = _target(f"http://127.0.0.1:{server.server_port}/v1", api_key_env="TINY_KEY")
+    try:
+        with pytest.raises(CallError, match=r"status 401.*bad key Bearer \*\*\*") as caught:
+            _ask(target)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert caught.value.is_fatal
+    assert "TINY_KEY" in str(caught.value)
+    assert SECRET not in f"{caught.value!r} {caught.value} {target!r}"
+
+
+def test_a_key_that_is_not_set_names_its_variable(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TINY_KEY", raising=False)
+    with pytest.raises(OptionError, match="TINY_KEY"):
+        _ask(_target(provider.url, api_key_env="TINY_KEY"))
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"error": "x"}', b"\xff\xfe",
+     b'{"choices": [{"message": {"content": 3}}]}', b"[" * 100_000],
+)  # fmt: skip
+def test_what_is_no_completion_is_malformed(body: bytes) -> None:
+    with pytest.raises(CallError) as caught:
+        read_answer(body, 0.0)
+    assert caught.value.kind == "malformed"
+
+
+def test_odd_but_valid_answers_are_read() -> None:
+    """No content, content in parts, unknown fields, negative counts."""
+    parts = b'{"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"x": 1}]}}]}'
+    assert read_answer(parts, 0.0).text == "a"
+    empty = b'{"choices": [{"message": {"content": null, "tool_calls": []}, "index": 0}], "x": {}}'
+    assert read_answer(empty, 0.0).text == ""
+    counts = b'{"choices": [{"message": {"content": ""}}], "usage": {"prompt_tokens": -1}}'
+    assert read_answer(counts, 0.0).prompt_tokens is None
