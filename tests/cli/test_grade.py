@@ -1,0 +1,124 @@
+"""``metarouter grade``: every way of grading, to scores that `fit` reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metarouter.cli import run
+from metarouter.labels import read_gain_table
+from metarouter.testing import FakeProvider
+
+Capture = pytest.CaptureFixture[str]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _grade(
+    folder: Path, how: str, texts: dict[str, str], answer: dict[str, Any], *more: str
+) -> list[dict[str, Any]]:
+    """Rows of the grades of one query's responses."""
+    rows = [{"query_id": 1, "query": "Q?", "model": m, "response": t} for m, t in texts.items()]
+    responses = _write(folder / "r.jsonl", rows)
+    answers = _write(folder / "a.jsonl", [{"query_id": 1, **answer}])
+    out = folder / "gold.jsonl"
+    arguments = ["--responses", str(responses), "--answers", str(answers), "--how", how]
+    assert run(["grade", *arguments, "--out", str(out), *more]) == 0
+    return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("how", "answer", "right", "wrong"),
+    [
+        ("exact", {"answer": ["Paris", "Paris, France"]}, "**paris**.", "London"),
+        ("numeric", {"answer": "#### 1,200"}, "so it is $1200.", "1,201"),
+        ("regex", {"pattern": r"(?i)\bparis\b"}, "In Paris.", "In Parish."),
+        (
+            "tests",
+            {"tests": ["def check(f):", "    assert f(9) == 3"], "entry_point": "root"},
+            "```python\nimport math\ndef root(x):\n    return math.isqrt(x)\n```",
+            "```python\ndef root(x):\n    return x\n```",
+        ),
+    ],
+)
+def test_right_is_one_and_wrong_is_zero(
+    how: str, answer: dict[str, Any], right: str, wrong: str, tmp_path: Path
+) -> None:
+    rows = _grade(tmp_path, how, {"large": right, "small": wrong}, answer)
+    assert [(row["model"], row["score"]) for row in rows] == [("large", 1.0), ("small", 0.0)]
+    table, _ = read_gain_table(tmp_path / "gold.jsonl", premium="large", cheap="small")
+    assert table.gain.tolist() == [1.0]
+
+
+def test_code_that_fails_says_why_and_how_it_was_shut_in(tmp_path: Path, capsys: Capture) -> None:
+    (row,) = _grade(tmp_path, "tests", {"m": "x = 1"}, {"tests": "assert x == 2, 'not two'"})
+    assert "not two" in row["detail"]
+    shown = capsys.readouterr().out
+    assert "code was run with network" in shown
+    assert "mean score" in shown
+
+
+def test_only_what_is_extracted_is_graded(tmp_path: Path) -> None:
+    texts = {"a": "Answer: 4 (of 5)", "b": "Answer: 5 (of 4)"}
+    rows = _grade(tmp_path, "numeric", texts, {"answer": 4}, "--extract", r"Answer: (\d+)")
+    assert [row["score"] for row in rows] == [1.0, 0.0]
+
+
+def test_a_rubric_is_decided_criterion_by_criterion(tmp_path: Path, capsys: Capture) -> None:
+    """Two of three positive points, less one for what should not be there."""
+
+    def reply(body: dict[str, Any]) -> str:
+        text = body["messages"][-1]["content"]
+        return "MET: NO" if "names a doctor" in text else "MET: YES"
+
+    rubric = [
+        {"criterion": "is kind", "points": 2},
+        {"criterion": "names a doctor", "points": 2},
+        {"criterion": "is long", "points": -1},
+    ]
+    with FakeProvider(reply=reply) as provider:
+        options = ("--judge-model", "j", "--base-url", provider.url)
+        (row,) = _grade(tmp_path, "rubric", {"m": "text"}, {"rubrics": rubric}, *options)
+        assert len(provider.requests) == 3
+        assert "3 of 3 answers" in capsys.readouterr().out
+        _grade(tmp_path, "rubric", {"m": "text"}, {"rubrics": rubric}, *options)
+        assert len(provider.requests) == 3
+    assert (row["score"], row["met"], row["judge"]) == (0.25, [True, False, True], "j")
+
+
+def test_responses_without_an_answer_are_counted(tmp_path: Path, capsys: Capture) -> None:
+    rows = [{"query_id": i, "query": "Q?", "model": "m", "response": "4"} for i in (1, 2)]
+    responses = _write(tmp_path / "r.jsonl", rows)
+    answers = _write(tmp_path / "a.jsonl", [{"query_id": 1, "answer": 4}])
+    arguments = ["--responses", str(responses), "--answers", str(answers), "--how", "exact"]
+    assert run(["grade", *arguments, "--out", str(tmp_path / "g.jsonl"), "--json", "-"]) == 0
+    record, mean = json.loads(capsys.readouterr().out)["results"]
+    assert (record["labels"], record["without_answer"]) == (1, 1)
+    assert mean == {"model": "m", "n": 1, "mean_score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("how", "answer", "named"),
+    [
+        ("rubric", {"rubrics": [{"criterion": "x", "points": 1}]}, "--judge-model"),
+        ("exact", {"pattern": "x"}, "row 1: answer = None"),
+        ("guess", {"answer": "x"}, "guess"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    how: str, answer: dict[str, Any], named: str, tmp_path: Path, capsys: Capture
+) -> None:
+    row = {"query_id": 1, "query": "Q?", "model": "m", "response": "4"}
+    responses = _write(tmp_path / "r.jsonl", [row])
+    answers = _write(tmp_path / "a.jsonl", [{"query_id": 1, **answer}])
+    arguments = ["--responses", str(responses), "--answers", str(answers), "--how", how]
+    assert run(["grade", *arguments, "--out", str(tmp_path / "g.jsonl")]) == 2
+    line = capsys.readouterr().err
+    assert named in line
+    assert line.count("\n") == 1
