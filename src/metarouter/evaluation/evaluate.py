@@ -124,7 +124,8 @@ class Evaluation:
     premium : the model with the largest mean cost, the last of several.
     n : held-out gold queries.
     seed : of the bootstrap.
-    quality_unit : "gold score" or "gold gain over <reference>".
+    quality_unit : "gold score", divided by the length of its range where one was given, or
+        "gold gain over <reference>".
     policies : the router, and what it should be compared with.
     kept : share of the premium model's quality that the router keeps (of its
         gain over the reference model, where scores are unknown); NaN where
@@ -237,7 +238,7 @@ def evaluate_router(
         premium=routed.premium_name,
         n=len(held_out.queries),
         seed=seed,
-        quality_unit=_quality_unit(held_out),
+        quality_unit=_quality_unit(held_out, router.facts.get("score_range")),
         is_absolute=held_out.is_absolute,
         policies=tuple(policies),
         regret=_regret(routed, bootstrap),
@@ -504,8 +505,10 @@ def _share(choice: IntArray) -> float:
     return float((choice != 0).mean())
 
 
-def _quality_unit(held_out: HeldOut) -> str:
-    return "gold score" if held_out.is_absolute else f"gold gain over {held_out.models[0]}"
+def _quality_unit(held_out: HeldOut, score_range: Sequence[float] | None) -> str:
+    if not held_out.is_absolute:
+        return f"gold gain over {held_out.models[0]}"
+    return "gold score" if score_range is None else f"gold score / {np.ptp(score_range):g}"
 
 
 def _warnings(held_out: HeldOut) -> tuple[str, ...]:
