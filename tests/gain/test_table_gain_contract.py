@@ -24,7 +24,7 @@ from metarouter.types import FloatArray, ModelState, TableGainModel
 
 # Models that read the text of a query, or need torch to be fitted, have a battery of their own.
 NAMES = [name for name in TABLE_GAIN_MODELS if name not in ("mf", "bert", "causal_lm")]
-LEARNERS = [name for name in NAMES if name in ("sw_ranking", "knn", "cluster")]
+LEARNERS = [name for name in NAMES if name in ("sw_ranking", "knn", "cluster", "logistic")]
 MODELS = ("small", "medium", "large")
 
 

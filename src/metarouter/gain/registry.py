@@ -213,6 +213,12 @@ def _knn(seed: int, options: dict[str, Any]) -> TableGainModel:
     return NeighbourGain(seed=seed, **options)
 
 
+def _logistic(seed: int, options: dict[str, Any]) -> TableGainModel:
+    from metarouter.gain.logistic import LogisticGain
+
+    return LogisticGain(seed=seed, **options)
+
+
 def _cluster(seed: int, options: dict[str, Any]) -> TableGainModel:
     from metarouter.gain.cluster import ClusterGain
 
@@ -250,6 +256,7 @@ _TABLE_BUILT_IN: dict[str, Callable[[int, dict[str, Any]], TableGainModel]] = {
     "mf": _mf,
     "knn": _knn,
     "cluster": _cluster,
+    "logistic": _logistic,
     "random": _random,
     "always_premium": _always("premium"),
     "always_cheap": _always("cheap"),

@@ -21,6 +21,8 @@ random ``direction`` (d, candidates), ``phase`` (candidates,)
 always ``win`` (candidates,)
 mf     ``columns`` (d, members · candidates), ``level`` (members, candidates),
        ``centre`` (candidates,)
+logistic ``weight`` (regressions,), ``coef`` (regressions, 1 + d, columns),
+       ``factor`` (1 + d, r) as in ``linear``
 ========== ===============================================================
 """
 
@@ -399,4 +401,5 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "random": _of("reference", "RandomScorer"),
     "always": _of("reference", "AlwaysScorer"),
     "mf": _of("mf_scorer", "MFScorer"),
+    "logistic": _of("logistic_scorer", "LogisticScorer"),
 }
