@@ -236,7 +236,7 @@ class FeaturePipeline:
         self._curves, self._curved = curves, None
         if curves is not None:
             size = np.sqrt(self.curvature * len(self._offset))
-            self._curved = curves.fold(size * np.eye(curves.dim)[:, 1:])
+            self._curved = curves.fold(size * np.eye(curves.dim)[:, 1:], np.float32)
 
     def _linear(self, texts: Sequence[str]) -> NDArray[np.float32]:
         out = np.tile(self._offset, (len(texts), 1))
