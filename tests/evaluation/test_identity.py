@@ -33,6 +33,24 @@ def power(seed: int, exponent: int = 2) -> int:
     return int(seed**exponent)
 
 
+def local_class(factor: float, *, shifted: bool = False) -> type:
+    class Local:
+        FACTOR = factor
+
+        def __call__(self, seed: int) -> float:
+            return self.FACTOR * seed + 1 if shifted else self.FACTOR * seed
+
+        @property
+        def size(self) -> float:
+            return factor
+
+        @staticmethod
+        def name() -> str:
+            return "local"
+
+    return Local
+
+
 LARGE = np.zeros(5000)
 OTHER = np.where(np.arange(5000) == 2500, 1.0, 0.0)
 
@@ -52,6 +70,9 @@ DIFFERENT: list[Callable[..., Any]] = [
     partial(power, exponent=2),
     partial(power, exponent=3),
     partial(pow, 2),
+    local_class(1.0),
+    local_class(2.0),
+    local_class(1.0, shifted=True),
     Scaled,
     Scaled(1.0),
     Scaled(2.0),

@@ -17,7 +17,8 @@ def callable_identity(make: Callable[..., Any]) -> str:
     """A name that two callables share only if they do the same, as far as can be seen.
 
     A function is its module, name, byte code, defaults and what it closes over;
-    a class its module, name and methods; any other object its pickled state.
+    a class its module, name, methods and plain attributes; any other object its
+    pickled state.
     What cannot be told gets a name of its own at every call, so that nothing
     is taken for the same by mistake. What the callable calls in turn is not
     looked at.
@@ -48,15 +49,23 @@ def _parts(thing: Any) -> Iterator[bytes]:
             yield from _parts(value)
     elif isinstance(thing, type):
         yield _place(thing)
-        for function in vars(thing).values():
-            if isinstance(function, FunctionType):
-                yield from _code(function.__code__)
+        for name, value in vars(thing).items():
+            yield from _attribute(name, value)
     elif isinstance(thing, tuple | list):
         yield f"{type(thing).__name__} of {len(thing)}".encode()
         for value in thing:
             yield from _parts(value)
     else:
         yield _state(thing)
+
+
+def _attribute(name: str, value: Any) -> Iterator[bytes]:
+    """Methods and plain values of a class, without what Python adds to it."""
+    value = getattr(value, "__func__", getattr(value, "fget", value))
+    is_plain = isinstance(value, int | float | str | tuple) and not name.startswith("__")
+    if isinstance(value, FunctionType) or is_plain:
+        yield name.encode()
+        yield from _parts(value)
 
 
 def _place(thing: Any) -> bytes:
