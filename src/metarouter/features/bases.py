@@ -184,7 +184,7 @@ class FoldedMap:
                 f"features of shape {X.shape}; allowed: (n, {len(self.linear)}), as in training"
             )
         dtype = self.linear.dtype
-        scores = X.astype(dtype, copy=False) @ self.linear + self.constant
+        scores: FloatArray = X.astype(dtype, copy=False) @ self.linear + self.constant
         for curve in self.curves:
             components = X @ curve.near
             exponent = components @ curve.cross
