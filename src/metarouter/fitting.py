@@ -49,6 +49,7 @@ Prices = str | Path | Mapping[str, ModelSpec]
 Progress = Callable[[int, int], None]
 
 _LIBRARIES = ("metarouter", "numpy", "scikit-learn", "scipy", "safetensors", "tokenizers")
+_PRICED = 200_000  # queries on which a share or a budget is calibrated, at most
 
 
 def fit(
@@ -370,9 +371,11 @@ def _price_of_cost(
     if target.w is not None:
         return target.w, "as given"
     features = _table_features(table)
-    costs = cost.costs(features, prompt_tokens(table.queries, cost))
     if target.max_loss is None:
-        found = target.from_queries(model.predict(features).mean, costs)
+        drawn = _sample(table.n_queries, options.seed)
+        texts = [table.queries[i] for i in drawn]
+        costs = cost.costs(features[drawn], prompt_tokens(texts, cost))
+        found = target.from_queries(model.predict(features[drawn]).mean, costs)
         return found.w, found.reason
     if crossed is None or not table.is_pair:
         raise OptionError(
@@ -381,8 +384,17 @@ def _price_of_cost(
         )
     rng = np.random.default_rng(options.seed)
     gold = crossed.by_query()
-    found = target.from_gold(gold.score, gold.gain, costs[gold.query], rng)
+    texts = [table.queries[i] for i in gold.query]
+    costs = cost.costs(features[gold.query], prompt_tokens(texts, cost))
+    found = target.from_gold(gold.score, gold.gain, costs, rng)
     return found.w, found.reason
+
+
+def _sample(n: int, seed: int) -> IntArray:
+    """All queries, or enough of them that a share is known to a fifth of a per cent."""
+    if n <= _PRICED:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, _PRICED, replace=False))
 
 
 def _audit(
