@@ -17,7 +17,7 @@ from metarouter.cli import run
 from metarouter.testing import FakeProvider, Faults
 
 Capture = pytest.CaptureFixture[str]
-SECRET = "sk-canary-41cd"  # noqa: S105 - not a real one
+SECRET = "sk-canary-41cd"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from metarouter.cli import run
+from metarouter.collection.sandbox import find_isolation
 from metarouter.labels import read_gain_table
 from metarouter.testing import FakeProvider
 
@@ -29,6 +30,7 @@ def _grade(
     answers = _write(folder / "a.jsonl", [{"query_id": 1, **answer}])
     out = folder / "gold.jsonl"
     arguments = ["--responses", str(responses), "--answers", str(answers), "--how", how]
+    arguments += [] if find_isolation().is_complete else ["--unprotected"]
     assert run(["grade", *arguments, "--out", str(out), *more]) == 0
     return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
 
@@ -62,6 +64,22 @@ def test_code_that_fails_says_why_and_how_it_was_shut_in(tmp_path: Path, capsys:
     shown = capsys.readouterr().out
     assert "code was run with network" in shown
     assert "mean score" in shown
+
+
+def test_code_is_not_run_where_it_cannot_be_shut_in(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the user says that nothing of value is here."""
+    monkeypatch.setenv("PATH", "/nowhere")  # so that unshare is not found
+    row = {"query_id": 1, "query": "Q?", "model": "m", "response": "x = 1"}
+    responses = _write(tmp_path / "r.jsonl", [row])
+    answers = _write(tmp_path / "a.jsonl", [{"query_id": 1, "tests": "assert x == 1"}])
+    arguments = ["grade", "--responses", str(responses), "--answers", str(answers)]
+    arguments += ["--how", "tests", "--out", str(tmp_path / "g.jsonl")]
+    assert run(arguments) == 1
+    assert "network OPEN" in capsys.readouterr().err
+    assert run([*arguments, "--unprotected"]) == 0
+    assert json.loads((tmp_path / "g.jsonl").read_text())["score"] == 1.0
 
 
 def test_only_what_is_extracted_is_graded(tmp_path: Path) -> None:

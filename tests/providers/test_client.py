@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from metarouter.errors import OptionError
+from metarouter.errors import MissingDependencyError, OptionError
 from metarouter.providers import (
     CallError,
     ChatAnswer,
@@ -26,7 +27,7 @@ from metarouter.records import ModelSpec
 from metarouter.testing import FakeProvider, Fault, Faults
 
 HELLO = ChatRequest(messages=({"role": "user", "content": "Hello?"},), max_tokens=20)
-SECRET = "sk-canary-7f3a"  # noqa: S105 - not a real one
+SECRET = "sk-canary-7f3a"
 
 
 @pytest.fixture
@@ -225,3 +226,9 @@ def test_odd_but_valid_answers_are_read() -> None:
     assert read_answer(empty, 0.0).text == ""
     counts = b'{"choices": [{"message": {"content": ""}}], "usage": {"prompt_tokens": -1}}'
     assert read_answer(counts, 0.0).prompt_tokens is None
+
+
+def test_without_aiohttp_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(MissingDependencyError, match=r"metarouter\[collect\]"):
+        _ask(_target("http://127.0.0.1:9/v1"))

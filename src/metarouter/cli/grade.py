@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from metarouter.collection.judging import Judge
     from metarouter.collection.rows import Response
     from metarouter.collection.runner import RunSummary
+    from metarouter.collection.sandbox import Limits
 
 __all__ = ["How", "grade"]
 
@@ -65,6 +66,9 @@ def grade(
     tolerance: Annotated[float, typer.Option(help="Relative, of --how numeric.")] = 1e-6,
     test_seconds: Annotated[int, typer.Option(help="Processor time of a test.")] = 10,
     test_megabytes: Annotated[int, typer.Option(help="Memory of a test.")] = 1024,
+    unprotected: Annotated[
+        bool, typer.Option("--unprotected", help="Run code even where it cannot be shut in.")
+    ] = False,
     judge_model: Annotated[
         str | None, typer.Option(metavar="M", help="Decides the criteria of --how rubric.")
     ] = None,
@@ -90,6 +94,7 @@ def grade(
     from metarouter.collection.answers import read_answers
     from metarouter.collection.grades import answer_rows, extracted
     from metarouter.collection.rows import read_responses
+    from metarouter.collection.sandbox import Limits
 
     paid = Paid(
         out=out,
@@ -111,7 +116,8 @@ def grade(
         asked = _judge(paid, judge_model, prompt, max_tokens, temperature)
         graded = _by_rubric(pairs, asked, paid)
     elif how is How.tests:
-        graded = _by_tests(pairs, test_seconds, test_megabytes, paid)
+        limits = Limits(seconds=test_seconds, megabytes=test_megabytes)
+        graded = _by_tests(pairs, limits, paid, unprotected=unprotected)
     else:
         graded = _Graded(rows=answer_rows(pairs, how.value, tolerance=tolerance))
     _finish(graded, n_without, how, paid)
@@ -153,16 +159,22 @@ def _by_rubric(pairs: Sequence[tuple[Response, Any]], judge: Judge, paid: Paid) 
 
 
 def _by_tests(
-    pairs: Sequence[tuple[Response, Any]], seconds: int, megabytes: int, paid: Paid
+    pairs: Sequence[tuple[Response, Any]], limits: Limits, paid: Paid, *, unprotected: bool
 ) -> _Graded:
     import asyncio
 
     from metarouter.cli.output import progress
     from metarouter.collection.code_tests import grade_code
     from metarouter.collection.grades import code_rows
-    from metarouter.collection.sandbox import Limits, find_isolation
+    from metarouter.collection.sandbox import find_isolation
+    from metarouter.errors import DataError
 
-    limits, isolation = Limits(seconds=seconds, megabytes=megabytes), find_isolation()
+    isolation = find_isolation()
+    if not isolation.is_complete and not unprotected:
+        raise DataError(
+            f"code of a model cannot be shut in on this machine ({isolation.to_text()}); run it "
+            "in a container or virtual machine that holds nothing of value, with --unprotected"
+        )
     settings = {"command": "grade", "how": "tests", "isolation": isolation.to_text()}
     with paid.opened(settings) as book, progress("running tests") as callback:
         grades = asyncio.run(

@@ -62,6 +62,11 @@ class Isolation:
     network: bool
     files: bool
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether code of a model can be run without danger to what is here."""
+        return self.network and self.files
+
     def to_text(self) -> str:
         """One sentence for summaries."""
         parts = [
