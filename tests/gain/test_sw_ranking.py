@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from metarouter.errors import DataError, OptionError
-from metarouter.gain.sw_ranking import Normaliser, SWRanking
+from metarouter.gain.sw_ranking import GAMMAS, Normaliser, SWRanking
 from metarouter.gain.tiers import optimal_tiers
 from metarouter.labels import GainTable, make_gain_table
-from metarouter.types import FloatArray
+from metarouter.types import BoolArray, FloatArray
 
 
 def make_arena(n: int = 400, n_models: int = 5, seed: int = 0) -> GainTable:
@@ -94,7 +94,7 @@ def test_a_query_equals_a_logistic_regression_on_all_battles(
 def test_strengths_over_all_queries_are_those_of_equal_weights() -> None:
     """Without regard to prompts it is Bradley-Terry with a prior of 0.01 battles."""
     table = make_arena()
-    model = SWRanking().fit(table)
+    model = SWRanking(gamma=10.0).fit(table)
     x = np.eye(5)[model.tier_[table.candidate]] - np.eye(5)[model.tier_[table.baseline]]
     beta, _ = logistic(x, 0.5 + 0.5 * table.gain, table.weight, np.zeros(5), 0.01)
     np.testing.assert_allclose(model.strength_, beta, atol=1e-8)
@@ -104,7 +104,7 @@ def test_the_factor_of_the_weights_does_not_matter_without_a_pull() -> None:
     """RouteLLM's 10 · 10^(sim / max) gives the same win probability as ours."""
     table = make_arena(300)
     query = np.random.default_rng(2).normal(size=(1, 8)) + 0.6
-    model = SWRanking(penalty=1e-9).fit(table)
+    model = SWRanking(gamma=10.0, penalty=1e-9).fit(table)
     w = 100.0 * battle_weights(table, query[0].astype(np.float32).astype(float), 10.0, "query")
     x = np.eye(5)[model.tier_[table.candidate]] - np.eye(5)[model.tier_[table.baseline]]
     beta, _ = logistic(x, 0.5 + 0.5 * table.gain, w, np.zeros(5), 1e-9)
@@ -137,7 +137,9 @@ def test_follows_the_kind_of_prompt() -> None:
 def test_models_share_tiers_when_there_are_more_of_them() -> None:
     """Tiers are cut from the overall ratings, and a model keeps its place within its tier."""
     table = make_arena(3_000, n_models=8)
-    tiered, flat = SWRanking(num_tiers=3), SWRanking(num_tiers=3, within_tiers=False)
+    tiered, flat = (
+        SWRanking(gamma=10.0, num_tiers=3, within_tiers=within) for within in (True, False)
+    )
     query = np.full((1, 8), 0.6)
     mean = tiered.fit(table).predict(query).mean[0]
     assert tiered.strength_.shape == (3,)
@@ -155,11 +157,11 @@ def test_models_share_tiers_when_there_are_more_of_them() -> None:
 def test_battles_within_a_tier_say_nothing_of_tiers() -> None:
     """Other outcomes inside a tier leave the strengths of the tiers as they are."""
     table = make_arena(3_000, n_models=8)
-    model = SWRanking(num_tiers=3, within_tiers=False).fit(table)
+    model = SWRanking(gamma=10.0, num_tiers=3, within_tiers=False).fit(table)
     inside = model.tier_[table.candidate] == model.tier_[table.baseline]
     assert 0 < inside.sum() < len(table)
     turned = replace(table, gain=np.where(inside, table.gain * 0.98, table.gain))
-    again = SWRanking(num_tiers=3, within_tiers=False).fit(turned)
+    again = SWRanking(gamma=10.0, num_tiers=3, within_tiers=False).fit(turned)
     np.testing.assert_array_equal(again.tier_, model.tier_)
     np.testing.assert_allclose(again.strength_, model.strength_, atol=1e-12)
 
@@ -168,7 +170,7 @@ def test_a_query_like_no_prompt_gets_the_overall_ranking() -> None:
     """Where all similarities are 0 all battles weigh the same."""
     table = make_arena(500)
     features = np.hstack([np.asarray(table.features), np.zeros((500, 1))])
-    model = SWRanking(penalty=1e6).fit(table.with_features(features.astype(np.float32)))
+    model = SWRanking(gamma=10.0, penalty=1e6).fit(table.with_features(features.astype(np.float32)))
     far = np.zeros((1, 9))
     far[0, 8] = 1.0
     p = 1.0 / (1.0 + np.exp(-(model.strength_[model.tier_[1:]] - model.strength_[model.tier_[0]])))
@@ -180,7 +182,7 @@ def test_the_order_of_the_battles_does_not_matter() -> None:
     table = make_arena()
     query = np.random.default_rng(0).normal(size=(5, 8))
     order = np.random.default_rng(1).permutation(len(table))
-    one, other = (SWRanking().fit(t).predict(query) for t in (table, table.rows(order)))
+    one, other = (SWRanking(gamma=10.0).fit(t).predict(query) for t in (table, table.rows(order)))
     np.testing.assert_allclose(other.mean, one.mean, atol=1e-9)
     np.testing.assert_allclose(other.std, one.std, rtol=1e-9)
 
@@ -188,7 +190,9 @@ def test_the_order_of_the_battles_does_not_matter() -> None:
 def test_the_standard_deviation_is_that_over_repeated_samples() -> None:
     """Over 150 samples of battles the stated variance is the observed one."""
     query = np.full((1, 8), 0.6)
-    estimates = [SWRanking().fit(make_arena(400, seed=s)).predict(query) for s in range(150)]
+    estimates = [
+        SWRanking(gamma=10.0).fit(make_arena(400, seed=s)).predict(query) for s in range(150)
+    ]
     observed = np.var([e.mean[0, 3] for e in estimates], ddof=1)
     stated = np.mean([e.std[0, 3] ** 2 for e in estimates])
     # the variance of 150 draws has a relative standard error of 12 %
@@ -197,7 +201,14 @@ def test_the_standard_deviation_is_that_over_repeated_samples() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"gamma": 1.0}, {"gamma": math.nan}, {"normaliser": "prompt"}, {"penalty": 0.0}],
+    [
+        {"gamma": 1.0},
+        {"gamma": math.nan},
+        {"normaliser": "prompt"},
+        {"penalty": 0.0},
+        {"cells": -1},
+        {"cells": 4, "normaliser": "battle"},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_options_outside_their_range_are_refused(options: dict[str, float]) -> None:
@@ -216,3 +227,76 @@ def test_ten_tiers_of_ten_models_or_fewer_are_the_models() -> None:
     """Then tiers change nothing but the numbering."""
     rating = np.array([3.0, 1.0, 2.0])
     assert optimal_tiers(rating, 10).tolist() == [0, 2, 1]
+
+
+def left_out_error(table: GainTable, model: SWRanking, gamma: float) -> float:
+    """Weighted squared error on each prompt's battle, fitted without that prompt."""
+    eye, error = np.eye(5), 0.0
+    x = eye[model.tier_[table.candidate]] - eye[model.tier_[table.baseline]]
+    y, features = 0.5 + 0.5 * table.gain, np.asarray(table.features, dtype=np.float64)
+    for i in range(len(table)):
+        rest = np.arange(len(table)) != i
+        w = battle_weights(replace_rows(table, rest), features[i], gamma, "query")
+        beta, _ = logistic(x[rest], y[rest], w, model.strength_, 1.0)
+        error += table.weight[i] * (y[i] - 1.0 / (1.0 + math.exp(-x[i] @ beta))) ** 2
+    return error
+
+
+def replace_rows(table: GainTable, keep: BoolArray) -> GainTable:
+    """Some rows of a table that has one row for each query, with their features."""
+    return replace(table.rows(keep), features=np.asarray(table.features)[keep])
+
+
+def test_gamma_is_the_best_by_leaving_prompts_out() -> None:
+    """The γ chosen has the least error on battles of prompts that were left out."""
+    table = make_arena(80)
+    model = SWRanking().fit(table)
+    errors = {gamma: left_out_error(table, model, gamma) for gamma in GAMMAS}
+    assert model.gamma_ == min(errors, key=errors.__getitem__)
+
+
+def test_more_battles_allow_a_more_local_ranking() -> None:
+    """Where rankings differ by kind of prompt, γ grows with what there is to see it by."""
+    kinds = np.repeat(np.eye(8), 250, axis=0) + 0.1 * np.random.default_rng(0).normal(
+        size=(2000, 8)
+    )
+    table = make_gain_table(
+        queries=[f"query {i}" for i in range(2000)],
+        gain=np.repeat([1.0, -1.0] * 4, 250),
+        is_gold=[False] * 2000,
+        features=kinds,
+    )
+    assert SWRanking().fit(table).gamma_ >= 1_000.0
+    noise = replace(table, gain=np.random.default_rng(1).choice([-1.0, 1.0], 2000))
+    assert SWRanking().fit(noise).gamma_ == 10.0
+
+
+def test_cells_that_are_all_near_equal_a_scan() -> None:
+    """With so few cells that each is looked into, nothing is approximated."""
+    table = make_arena(500)
+    query = np.random.default_rng(4).normal(size=(20, 8)) + 0.6
+    scan = SWRanking(gamma=50.0, cells=0).fit(table).predict(query)
+    cells = SWRanking(gamma=50.0, cells=8).fit(table).predict(query)
+    np.testing.assert_allclose(cells.mean, scan.mean, atol=1e-6)
+    np.testing.assert_allclose(cells.std, scan.std, rtol=1e-5)
+
+
+def test_far_cells_stand_for_their_battles() -> None:
+    """With one cell in ten looked into, what is lost is less than the sampling error.
+
+    Prompts without any clusters, as here, are the hardest case.
+    """
+    table = make_arena(6_000)
+    query = np.random.default_rng(4).normal(size=(100, 8)) + 0.6
+    scan = SWRanking(gamma=10.0, cells=0).fit(table).predict(query)
+    cells = SWRanking(gamma=10.0, cells=80).fit(table).predict(query)
+    assert np.sqrt(((cells.mean - scan.mean) ** 2).mean()) < 0.75 * scan.std.mean()
+    assert np.corrcoef(cells.mean[:, 3], scan.mean[:, 3])[0, 1] > 0.98
+    np.testing.assert_allclose(cells.std, scan.std, rtol=0.2)
+
+
+def test_large_sets_of_battles_are_put_into_cells() -> None:
+    """From 20,000 prompts on a query is not compared with each of them."""
+    table = make_arena(20_000, n_models=2)
+    assert len(SWRanking(gamma=10.0).fit(table).state().arrays["cell_size"]) == 141
+    assert "cell_size" not in SWRanking(gamma=10.0, cells=0).fit(table).state().arrays

@@ -16,7 +16,7 @@ from metarouter.gain.local import (
     gains_of_all,
     held_out_queries,
 )
-from metarouter.gain.similarity import unit_rows
+from metarouter.gain.similarity import SAME_PROMPT, unit_rows
 from metarouter.gain.table_model import ScoredTableModel, prepare_table
 from metarouter.labels.table import GainTable
 from metarouter.records import GainEstimate
@@ -28,7 +28,6 @@ SIZES = (5, 10, 20, 40, 80, 160, 320)
 """Numbers of neighbours that are tried."""
 
 _CHUNK_CELLS = 4_000_000
-_SAME = 1.0 - 1e-6  # a cosine above this is the same prompt, whatever its id
 
 
 @dataclass
@@ -187,7 +186,7 @@ def _nested_sums(
     step = max(1, _CHUNK_CELLS // len(points))
     for start in range(0, len(held), step):
         similarity = points[held[start : start + step]] @ points.T
-        similarity[similarity > _SAME] = -2.0  # so is the query itself
+        similarity[similarity > SAME_PROMPT] = -2.0  # so is the query itself
         chosen = _nearest(similarity, most)
         by_rank = np.argsort(-np.take_along_axis(similarity, chosen, axis=1), axis=1)
         near[start : start + step] = np.take_along_axis(chosen, by_rank, axis=1)

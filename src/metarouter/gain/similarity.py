@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from metarouter.types import FloatArray
 
-__all__ = ["largest_similarities", "unit_rows"]
+__all__ = ["SAME_PROMPT", "largest_similarities", "unit_rows"]
+
+SAME_PROMPT = 1.0 - 1e-6
+"""A cosine above this is that of the same prompt, whatever its id."""
 
 _BLOCK = 2_048
 

@@ -3,34 +3,42 @@
 For every query the battles are weighed by how similar their prompts are, and
 strengths are fitted to the weighted battles. A weighted fit needs the battles
 only through the wins between tiers, so a query costs one product with the
-prompts, one sum over the battles and a few Newton steps on a matrix of tiers,
-from the strengths that hold over all queries.
+prompts (or with cells of them, :mod:`metarouter.gain.battle_sums`), one sum over
+the battles and a few Newton steps on a matrix of tiers, from the strengths that
+hold over all queries.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import DataError, OptionError
+from metarouter.gain.battle_sums import BattleCells, BattleScan, BattleSums, TierBattles
 from metarouter.gain.bradley_terry import contrast_variance, laplacian, sigmoid, solve_strengths
 from metarouter.gain.similarity import largest_similarities, unit_rows
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.gain.tiers import optimal_tiers, rate_models
 from metarouter.labels.table import GainTable
 from metarouter.records import GainEstimate
-from metarouter.types import BoolArray, FloatArray, IntArray, ModelState
+from metarouter.types import FloatArray, IntArray, ModelState
 
 __all__ = ["SWRanking", "SWRankingScorer"]
 
 Normaliser = Literal["query", "battle"]
 
-# 2 million float64 are 16 MB: weights of a batch of queries stay in the cache of one core.
-_CHUNK_CELLS = 2_000_000
+GAMMAS = (10.0, 100.0, 1_000.0, 10_000.0)
+"""Values of γ that are tried."""
+
+_MIN_INDEXED = 20_000
+"""Prompts from which on a query is compared with cells of them."""
+
+_MAX_HELD_OUT = 500
+_HELD_OUT_CELLS = 10_000_000  # similarities computed for each γ that is tried
 
 
 @dataclass
@@ -43,9 +51,11 @@ class SWRanking(ScoredTableModel):
 
     Parameters
     ----------
-    gamma : float > 1, default 10
+    gamma : float > 1, optional
         How much more the most similar battle counts than one of similarity 0.
-        Near 1 every query gets the overall ranking.
+        Near 1 every query gets the overall ranking; RouteLLM has 10. By default
+        the value among 10, 100, 1,000 and 10,000 that predicts left-out
+        training queries best.
     normaliser : "query" or "battle", default "query"
         What a similarity is divided by: the largest similarity of the query to
         any prompt (RouteLLM's code), or the largest similarity of the battle's
@@ -58,9 +68,16 @@ class SWRanking(ScoredTableModel):
     penalty : float > 0, default 1
         Pull of a query's strengths to the overall ones, in battles as near as
         the nearest; RouteLLM has none.
+    cells : int >= 0, optional
+        Cells of similar prompts, of which far ones act as wholes; 0 compares a
+        query with every prompt. By default √n from 20,000 prompts on, and 0
+        for fewer or with ``normaliser="battle"``, which needs 0.
+    seed : int, default 0
+        Of the cells, and of the left-out queries where there are many.
 
     Attributes
     ----------
+    gamma_ : float, the γ used.
     tier_ : int array, shape (n_models,); tier 0 is the best.
     strength_ : array, shape (n_tiers,); overall log-odds of the tiers.
 
@@ -95,69 +112,92 @@ class SWRanking(ScoredTableModel):
     True
     """
 
-    gamma: float = 10.0
+    gamma: float | None = None
     normaliser: Normaliser = "query"
     num_tiers: int = 10
     within_tiers: bool = True
     penalty: float = 1.0
+    cells: int | None = None
+    seed: int = 0
+    gamma_: float = field(init=False, repr=False)
+    tier_: IntArray = field(init=False, repr=False)
+    strength_: FloatArray = field(init=False, repr=False)
 
     def fit(self, table: GainTable) -> Self:
-        """Rate the models, cut tiers, and store the battles in order of tier pairs."""
+        """Rate the models, cut tiers, choose γ where it is open, and keep the battles."""
         self._check()
         rows = prepare_table(table)
         ratings = rate_models(table).strength_
         self.tier_ = optimal_tiers(ratings, self.num_tiers)
-        candidate, baseline = self.tier_[rows.candidate], self.tier_[rows.baseline]
-        across = candidate != baseline
-        if not across.any():
-            raise DataError(
-                f"all battles are within one of {self.num_tiers} tiers; allowed: num_tiers >= 2 "
-                "and battles between models of different tiers"
-            )
-        n_tiers = int(self.tier_.max()) + 1
-        wins = _total_wins(rows, candidate, baseline, across, n_tiers)
-        self.strength_, _ = solve_strengths(wins, penalty=0.01, centre=np.zeros(n_tiers))
-        state = self._state(rows, ratings, candidate, baseline, across)
+        battles = _between_tiers(rows, self.tier_)
+        n_tiers = battles.n_tiers
+        self.strength_, _ = solve_strengths(
+            battles.total_wins(), penalty=0.01, centre=np.zeros(n_tiers)
+        )
+        rng = np.random.default_rng(self.seed)
+        by_battle = self.normaliser == "battle"
+        largest = largest_similarities(battles.points) if by_battle else None
+        self.gamma_ = self.gamma or self._best_gamma(battles, largest, rng)
+        arrays: dict[str, NDArray[Any]] = {} if largest is None else {"largest": largest}
+        n_cells = self._n_cells(len(battles.points))
+        if n_cells:
+            battles, arrays["cell_size"] = battles.in_cells(n_cells, rng)
+        config = {
+            "gamma": self.gamma_,
+            "penalty": self.penalty,
+            "scale": rows.scale,
+            "shared_variance": rows.shared_variance,
+        }
+        arrays |= {
+            "points": battles.points,
+            "query": battles.query.astype(np.int32),
+            "pair": battles.pair.astype(np.int32),
+            "win": battles.win,
+            "weight": battles.weight,
+            "strength": self.strength_,
+            "tier": self.tier_,
+            "offset": _offsets(ratings, self.tier_, self.within_tiers),
+        }
+        state = ModelState(kind="sw_ranking", config=config, arrays=arrays)
         return self._keep(state, SWRankingScorer(state))
 
     def _check(self) -> None:
-        if not self.gamma > 1:
+        if self.gamma is not None and not self.gamma > 1:
             raise OptionError.of("gamma", self.gamma, "a number above 1")
         if self.normaliser not in ("query", "battle"):
             raise OptionError.of("normaliser", self.normaliser, "query or battle")
         if not self.penalty > 0:
             raise OptionError.of("penalty", self.penalty, "a number above 0")
+        if self.cells is not None and (
+            self.cells < 0 or (self.cells > 0 and self.normaliser == "battle")
+        ):
+            raise OptionError.of("cells", self.cells, '0 or more; 0 with normaliser="battle"')
 
-    def _state(
-        self,
-        rows: TableRows,
-        ratings: FloatArray,
-        candidate: IntArray,
-        baseline: IntArray,
-        across: BoolArray,
-    ) -> ModelState:
-        points = unit_rows(rows.features)
-        cell = candidate * len(self.strength_) + baseline
-        order = np.flatnonzero(across)[np.argsort(cell[across], kind="stable")]
-        arrays: dict[str, NDArray[Any]] = {
-            "points": points,
-            "query": rows.query[order].astype(np.int32),
-            "cell": cell[order].astype(np.int32),
-            "win": rows.win[order],
-            "weight": rows.weight[order],
-            "strength": self.strength_,
-            "tier": self.tier_.astype(np.int32),
-            "offset": _offsets(ratings, self.tier_, self.within_tiers),
-        }
-        if self.normaliser == "battle":
-            arrays["largest"] = largest_similarities(points)
-        config = {
-            "gamma": self.gamma,
-            "penalty": self.penalty,
-            "scale": rows.scale,
-            "shared_variance": rows.shared_variance,
-        }
-        return ModelState(kind="sw_ranking", config=config, arrays=arrays)
+    def _best_gamma(
+        self, battles: TierBattles, largest: FloatArray | None, rng: np.random.Generator
+    ) -> float:
+        """The γ with the least squared error on battles of prompts left out in turn."""
+        most = max(50, min(_MAX_HELD_OUT, _HELD_OUT_CELLS // len(battles.points)))
+        held = np.sort(rng.permutation(len(battles.points))[:most])
+        place = np.full(len(battles.points), -1)
+        place[held] = np.arange(len(held))
+        rows = np.flatnonzero(place[battles.query] >= 0)
+        owner, pair = place[battles.query[rows]], battles.pair[rows]
+        errors = []
+        for gamma in GAMMAS:
+            scan = BattleScan(battles, math.log(gamma), largest, leave_out_same=True)
+            wins, _ = scan(battles.points[held])
+            strength, _ = solve_strengths(wins, penalty=self.penalty, centre=self.strength_)
+            ahead = strength[owner, pair // battles.n_tiers]
+            p = sigmoid(ahead - strength[owner, pair % battles.n_tiers])
+            errors.append(float(battles.weight[rows] @ (battles.win[rows] - p) ** 2))
+        return GAMMAS[int(np.argmin(errors))]
+
+    def _n_cells(self, n_points: int) -> int:
+        if self.cells is not None:
+            return min(self.cells, n_points)
+        scans = self.normaliser == "battle" or n_points < _MIN_INDEXED
+        return 0 if scans else math.isqrt(n_points)
 
 
 class SWRankingScorer:
@@ -165,23 +205,16 @@ class SWRankingScorer:
 
     def __init__(self, state: ModelState) -> None:
         arrays, config = state.arrays, state.config
-        self._points = np.asarray(arrays["points"], dtype=np.float32)
-        self._query = np.asarray(arrays["query"], dtype=np.int64)
-        self._win = np.asarray(arrays["win"], dtype=np.float64)
-        self._weight = np.asarray(arrays["weight"], dtype=np.float64)
         self._strength = np.asarray(arrays["strength"], dtype=np.float64)
-        # Battles are in order of cells, so that a sum over a cell is over neighbours in memory.
-        self._cells, self._starts = np.unique(arrays["cell"], return_index=True)
-        largest = arrays.get("largest")
-        self._largest = None if largest is None else np.asarray(largest, dtype=np.float64)
         tier = np.asarray(arrays["tier"], dtype=np.int64)
         eye = np.eye(len(self._strength))
         self._contrasts: FloatArray = eye[tier[1:]] - eye[tier[0]]
         offset = np.asarray(arrays["offset"], dtype=np.float64)
         self._offset = offset[1:] - offset[0]
-        self._log_gamma = math.log(float(config["gamma"]))
         self._penalty, self._scale = float(config["penalty"]), float(config["scale"])
         self._shared_variance = float(config["shared_variance"])
+        self._width = arrays["points"].shape[1]
+        self._sums = _make_sums(state, len(self._strength))
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """Gains over the reference model, shape (n, n_models − 1)."""
@@ -197,59 +230,54 @@ class SWRankingScorer:
 
     def _log_odds(self, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
         """Log-odds of a win and their variance, each (n, n_models − 1)."""
-        if features.ndim != 2 or features.shape[1] != self._points.shape[1]:
+        if features.ndim != 2 or features.shape[1] != self._width:
             raise DataError(
-                f"features of shape {features.shape}; allowed: (n, {self._points.shape[1]}), "
-                "as in training"
+                f"features of shape {features.shape}; allowed: (n, {self._width}), as in training"
             )
-        shape = (len(features), len(self._contrasts))
-        log_odds, variance = np.empty(shape), np.empty(shape)
-        step = max(1, _CHUNK_CELLS // max(len(self._points), len(self._query)))
-        for start in range(0, len(features), step):
-            at = slice(start, start + step)
-            log_odds[at], variance[at] = self._near(unit_rows(features[at]))
-        return log_odds, variance
-
-    def _near(self, unit: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
-        weight = self._weights(unit)
-        wins, second = self._sums(weight)
+        wins, second = self._sums(unit_rows(features))
         strength, hessian = solve_strengths(wins, penalty=self._penalty, centre=self._strength)
         middle = laplacian(_residual_squares(second, strength))
         middle += self._penalty * np.eye(len(self._strength))
         variance = contrast_variance(hessian, middle, self._contrasts)
         return strength @ self._contrasts.T + self._offset, variance
 
-    def _weights(self, unit: NDArray[np.float32]) -> FloatArray:
-        """Weight of each battle for each query, shape (n, n_battles)."""
-        similarity = (unit @ self._points.T).astype(np.float64)
-        if self._largest is None:
-            norm = np.maximum(similarity.max(axis=1, keepdims=True), 1e-6)
-        else:
-            norm = self._largest
-        weight = np.exp(self._log_gamma * (similarity / norm - 1.0))
-        battle: FloatArray = weight[:, self._query] * self._weight
-        return battle
 
-    def _sums(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Wins (n, t, t), and Σ w², Σ w² y, Σ w² y² of each ordered pair (3, n, t, t)."""
-        y, squared = self._win, weight * weight
-        parts = (weight * y, weight * (1.0 - y), squared, squared * y, squared * (y * y))
-        size = len(self._strength)
-        sums = np.zeros((5, len(weight), size * size))
-        for total, part in zip(sums, parts, strict=True):
-            total[:, self._cells] = np.add.reduceat(part, self._starts, axis=1)
-        pairs = sums.reshape(5, len(weight), size, size)
-        return pairs[0] + np.swapaxes(pairs[1], -1, -2), pairs[2:]
+def _make_sums(state: ModelState, n_tiers: int) -> BattleSums:
+    arrays = state.arrays
+    battles = TierBattles(
+        points=np.ascontiguousarray(arrays["points"], dtype=np.float32),
+        query=np.asarray(arrays["query"], dtype=np.int64),
+        pair=np.asarray(arrays["pair"], dtype=np.int64),
+        win=np.asarray(arrays["win"], dtype=np.float64),
+        weight=np.asarray(arrays["weight"], dtype=np.float64),
+        n_tiers=n_tiers,
+    )
+    log_gamma = math.log(float(state.config["gamma"]))
+    if "cell_size" in arrays:
+        return BattleCells(battles, np.asarray(arrays["cell_size"], dtype=np.int64), log_gamma)
+    largest = arrays.get("largest")
+    norm = None if largest is None else np.asarray(largest, dtype=np.float64)
+    return BattleScan(battles, log_gamma, norm)
 
 
-def _total_wins(
-    rows: TableRows, candidate: IntArray, baseline: IntArray, across: BoolArray, n_tiers: int
-) -> FloatArray:
-    wins = np.zeros((n_tiers, n_tiers))
-    weight, win = rows.weight[across], rows.win[across]
-    np.add.at(wins, (candidate[across], baseline[across]), weight * win)
-    np.add.at(wins, (baseline[across], candidate[across]), weight * (1.0 - win))
-    return wins
+def _between_tiers(rows: TableRows, tier: IntArray) -> TierBattles:
+    """The battles whose models are of different tiers."""
+    n_tiers = int(tier.max()) + 1
+    candidate, baseline = tier[rows.candidate], tier[rows.baseline]
+    across = candidate != baseline
+    if not across.any():
+        raise DataError(
+            f"all battles are within one of {n_tiers} tiers; allowed: num_tiers >= 2 and battles "
+            "between models of different tiers"
+        )
+    return TierBattles(
+        points=unit_rows(rows.features),
+        query=rows.query[across],
+        pair=(candidate * n_tiers + baseline)[across],
+        win=rows.win[across],
+        weight=rows.weight[across],
+        n_tiers=n_tiers,
+    )
 
 
 def _residual_squares(second: FloatArray, strength: FloatArray) -> FloatArray:
