@@ -164,6 +164,15 @@ def test_bad_input_is_one_line_and_nothing_is_sent(
     assert provider.requests == []
 
 
+def test_the_queries_are_not_written_over(
+    provider: FakeProvider, files: Path, capsys: Capture
+) -> None:
+    before = (files / "q.jsonl").read_bytes()
+    assert run(_arguments(files, provider.url, "--out", str(files / "." / "q.jsonl"))) == 2
+    assert "a file that is not read" in capsys.readouterr().err
+    assert (files / "q.jsonl").read_bytes() == before
+
+
 def test_an_interrupt_finishes_what_is_in_flight_and_writes_what_is_there(files: Path) -> None:
     """Nothing that was paid is lost, and the same command goes on."""
     with FakeProvider(faults=Faults(slow=1.0, slow_seconds=0.3)) as provider:

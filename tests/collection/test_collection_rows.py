@@ -98,6 +98,7 @@ def test_bad_queries_are_named_by_file_row_and_field(
     [
         ("q.jsonl", b'{"query": "a"}\n{"query": \n', "row 2"),
         ("q.jsonl", b"\xff\xfe{}", "not UTF-8"),
+        ("q.jsonl", b'{"query": "a"}\n{"query": "\\ud800"}', "row 2; allowed: valid Unicode"),
         ("q.json", b"[1, 2", "allowed: JSON"),
         ("q.csv", b"query,domain\na\n", "row 1; allowed: as many cells as the header"),
         ("q.csv", b'query\n"a\n', "not CSV"),

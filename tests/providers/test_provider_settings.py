@@ -65,6 +65,8 @@ def test_prices_given_go_before_the_bundled_ones() -> None:
         ("[providers.a]", "base_url"),
         ('[models.small]\nprovider = "b"', r"models.small.provider = 'b'"),
         ('[providers.a]\nbase_url = "ftp://x"', "base_url of a"),
+        ('[providers.a]\nbase_url = "http://x:99999"', "base_url of a"),
+        ('[providers.a]\nbase_url = "http://x"\nheaders = { A = "b\\r\\nC: d" }', "header 'A'"),
         ('[providers.a]\nbase_url = "http://x"\nconcurrency = 0', "concurrency"),
         (FILE.replace("output_usd_per_mtok = 0.5", ""), "models.small: one price of two"),
         (FILE.replace("0.5", "-0.5"), "models.small: price -0.5"),

@@ -70,6 +70,7 @@ def collect(
         audit=audit,
         json_out=json_out,
     )
+    paid.keep(queries)
     targets = paid.targets(names(models))
     asked = read_queries(queries)
     request: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}

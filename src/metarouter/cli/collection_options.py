@@ -81,6 +81,20 @@ class Paid:
     audit: Path | None
     json_out: str | None
 
+    def keep(self, *inputs: Path | None) -> None:
+        """Refuse to write over a file that is read.
+
+        Raises
+        ------
+        OptionError
+            When the labels would take the place of an input.
+        """
+        from metarouter.errors import OptionError
+
+        for path in inputs:
+            if path is not None and path.resolve() == self.out.resolve():
+                raise OptionError.of("out", str(self.out), "a file that is not read")
+
     def targets(self, models: list[str]) -> list[Target]:
         """The endpoint and price of each model, from flags and files."""
         from metarouter.policy.prices import read_prices

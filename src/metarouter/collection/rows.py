@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from metarouter.errors import InputError, LabelError
+from metarouter.labels.fields import is_encodable
 from metarouter.labels.messages import message_problem, render_messages
 
 __all__ = ["QueryRow", "Response", "read_objects", "read_queries", "read_responses", "write_jsonl"]
@@ -220,6 +221,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _json_rows(file: IO[str], path: Path) -> Iterator[tuple[int, Row]]:
     text = file.read()
+    has_surrogates = "\\ud" in text or "\\uD" in text
     if text.lstrip().startswith("["):
         rows: Iterable[tuple[int, Any]] = enumerate(_decoded(text, path, None), 1)
     else:
@@ -229,6 +231,9 @@ def _json_rows(file: IO[str], path: Path) -> Iterator[tuple[int, Row]]:
     for number, row in rows:
         if not isinstance(row, dict):
             allowed = 'one JSON object a row, like {"query": …}'
+            raise LabelError.at(file=str(path), row=number, field=None, value=None, allowed=allowed)
+        if has_surrogates and not is_encodable(json.dumps(row, ensure_ascii=False)):
+            allowed = "valid Unicode, without half of a surrogate pair"
             raise LabelError.at(file=str(path), row=number, field=None, value=None, allowed=allowed)
         yield number, row
 

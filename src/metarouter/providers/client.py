@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from metarouter.errors import MissingDependencyError
+from metarouter.errors import MissingDependencyError, shorten
 from metarouter.providers.chat import (
     ChatAnswer,
     ChatRequest,
@@ -66,7 +66,7 @@ class ProviderClient:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._gates: dict[str, _Gate] = {}
+        self._gates: dict[tuple[str, str], _Gate] = {}
 
     async def __aenter__(self) -> Self:
         aiohttp = _aiohttp()
@@ -132,7 +132,8 @@ class ProviderClient:
         sent = {"Content-Type": "application/json", **endpoint.headers, **(headers or {})}
         if key is not None:
             sent["Authorization"] = f"Bearer {key}"
-        gate = self._gates.setdefault(endpoint.name, _Gate(endpoint.concurrency))
+        place = (endpoint.name, endpoint.base_url)
+        gate = self._gates.setdefault(place, _Gate(endpoint.concurrency))
         async with gate.entered():
             try:
                 return await self._send(endpoint, path, body, sent)
@@ -161,7 +162,7 @@ class ProviderClient:
             ) as response:
                 content = await _read_limited(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise CallError(f"no connection ({type(error).__name__})", kind="unsent") from None
+            raise CallError(f"no connection: {shorten(str(error), 160)}", kind="unsent") from None
         except TimeoutError:
             message = f"no complete answer within {endpoint.timeout:g} s"
             raise CallError(message, kind="timeout") from None

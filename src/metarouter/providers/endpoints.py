@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from metarouter.errors import OptionError
 from metarouter.providers.retries import RetryPolicy
@@ -61,7 +61,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         """Refuse addresses that hold a secret, and sizes out of range."""
         parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
             allowed = "an http or https URL, such as http://127.0.0.1:8000/v1"
             raise OptionError.of(f"base_url of {self.name}", self.base_url, allowed)
         if parts.username or parts.password or parts.query or parts.fragment:
@@ -75,6 +75,13 @@ class Endpoint:
         for name in ("connect_timeout", "timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise OptionError.of(name, getattr(self, name), "seconds above 0")
+
+        for name, value in self.headers.items():
+            if not (name + value).isascii() or not (name + value).isprintable():
+                raise OptionError(
+                    f"header {name!r} of {self.name} holds what no header can carry; allowed: "
+                    "printable ASCII"
+                )
 
     def url(self, path: str) -> str:
         """Address of a path below the base."""
@@ -97,6 +104,14 @@ class Endpoint:
                 "unset or no plain text; allowed: a variable that holds the key"
             )
         return key
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port of an address, if there is one, is a number in range."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
