@@ -162,6 +162,7 @@ class BattleCells:
 
     def __init__(self, battles: TierBattles, size: IntArray, log_gamma: float) -> None:
         self._battles = battles.take(np.argsort(battles.query, kind="stable"))
+        self._every = np.arange(len(battles))
         self._log_gamma = log_gamma
         self._edges = np.concatenate([[0], np.cumsum(size)])
         self._row_edges = np.searchsorted(self._battles.query, self._edges)
@@ -183,22 +184,31 @@ class BattleCells:
     ) -> FloatArray:
         """The five sums of one query, shape (5, t²)."""
         near = np.argpartition(-similarity, self._probed - 1)[: self._probed]
-        own = [self._battles.points[self._edges[c] : self._edges[c + 1]] @ unit for c in near]
-        norm = max(max((float(s.max()) for s in own if len(s)), default=0.0), _SMALLEST_NORM)
+        starts, ends = self._edges[near], self._edges[near + 1]
+        points = self._battles.points
+        own = np.concatenate([points[a:b] @ unit for a, b in zip(starts, ends, strict=True)])
+        norm = max(float(own.max(initial=-1.0)), _SMALLEST_NORM)
         rate = self._log_gamma / norm
-        far = np.exp(rate * (similarity - norm) + 0.5 * rate * rate * variance)
-        far_squared = np.exp(2.0 * rate * (similarity - norm) + 2.0 * rate * rate * variance)
+        ahead = rate * (similarity - norm)
+        far = np.exp(ahead + 0.5 * rate * rate * variance)
+        far_squared = np.exp(2.0 * ahead + 2.0 * rate * rate * variance)
         far[near] = far_squared[near] = 0.0
         first, second = self._cell_sums
-        sums = np.concatenate([np.tensordot(first, far, 1), np.tensordot(second, far_squared, 1)])
-        for cell, near_similarity in zip(near, own, strict=True):
-            rows = slice(self._row_edges[cell], self._row_edges[cell + 1])
-            kernel = np.exp(rate * (near_similarity.astype(np.float64) - norm))
-            local = kernel[self._battles.query[rows] - self._edges[cell]]
-            terms = self._battles.terms(local * self._battles.weight[rows], rows)
-            for total, term in enumerate(terms):
-                sums[total] += np.bincount(self._battles.pair[rows], term, sums.shape[1])
+        sums = np.concatenate([first @ far, second @ far_squared])
+        kernel = np.exp(rate * (own.astype(np.float64) - norm))
+        battles, kernel = self._near_battles(near, kernel)
+        for total, term in enumerate(battles.terms(kernel * battles.weight, slice(None))):
+            sums[total] += np.bincount(battles.pair, term, sums.shape[1])
         return sums
+
+    def _near_battles(self, near: IntArray, kernel: FloatArray) -> tuple[TierBattles, FloatArray]:
+        """Battles of some cells, and the kernel of each, given it for their prompts in turn."""
+        first, last = self._row_edges[near], self._row_edges[near + 1]
+        rows = np.concatenate([self._every[a:b] for a, b in zip(first, last, strict=True)])
+        size = self._edges[near + 1] - self._edges[near]
+        shift = np.cumsum(size) - size - self._edges[near]
+        battles = self._battles.take(rows)
+        return battles, kernel[battles.query + np.repeat(shift, last - first)]
 
     def _sums_of_cells(self, n_cells: int) -> tuple[FloatArray, FloatArray]:
         """Sums over the battles of each cell, all similarities alike: (2 and 3, t², n_cells)."""
