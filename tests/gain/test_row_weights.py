@@ -24,7 +24,7 @@ def test_weight_is_the_precision_relative_to_a_gold_label() -> None:
         weight=[1.0, 1.0, 1.0, 1.0, 2.0],
     )
     assert label_noise(table) == pytest.approx(1.0)  # variance of 0, 1, 2
-    np.testing.assert_allclose(row_weights(table), [1, 1, 1, 0.25, 2 / 1.5])
+    np.testing.assert_allclose(row_weights(table), [1, 1, 1, 0.25, 1 / (1 / 2 + 0.5)])
 
 
 def test_infinite_variance_leaves_a_row_out() -> None:

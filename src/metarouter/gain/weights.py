@@ -25,8 +25,10 @@ def row_weights(table: GainTable) -> FloatArray:
     Returns
     -------
     array, shape (n_rows,)
-        ``weight · σ² / (σ² + variance)`` with σ² from :func:`label_noise`. A
-        row of infinite variance gets 0, which leaves it out.
+        ``σ² / (σ²/weight + variance)`` with σ² from :func:`label_noise`: repeats
+        average out a label's noise, not the error of its correction. An
+        estimate of ψ (negative variance) counts ``weight · σ² / (σ² +
+        variance)``. A row of infinite variance gets 0, which leaves it out.
 
     Raises
     ------
@@ -35,7 +37,7 @@ def row_weights(table: GainTable) -> FloatArray:
 
     Notes
     -----
-    A gold label has variance σ² around ψ and a pseudo-gold label σ² +
+    A gold label has variance σ² around ψ and a pseudo-gold label σ²/weight +
     variance, so this is inverse-variance weighting in units of a gold label.
 
     Examples
@@ -52,7 +54,8 @@ def row_weights(table: GainTable) -> FloatArray:
             f"weight is negative or NaN, or variance is below −{noise:.3g}, the variance of a "
             "gold label; allowed: weight in [0, inf), variance above that"
         )
-    weights: FloatArray = table.weight * noise / (noise + table.variance)
+    repeats = np.where(table.variance > 0, np.maximum(table.weight, 1e-300), 1.0)
+    weights: FloatArray = table.weight * noise / (noise + repeats * table.variance)
     return weights
 
 
