@@ -19,9 +19,11 @@ from metarouter.evaluation.intervals import (
 from metarouter.evaluation.metrics import (
     apgr,
     apgr_grid,
+    apgr_random_std,
     cost_saving_ratio,
     cpt,
     efficiency_gain_area,
+    gap_statistic,
 )
 from metarouter.evaluation.quality import (
     GainCalibration,
@@ -38,6 +40,7 @@ __all__ = [
     "RegretCurve",
     "apgr",
     "apgr_grid",
+    "apgr_random_std",
     "bootstrap_interval",
     "calibration_of_gain",
     "collected_gain_curve",
@@ -46,6 +49,7 @@ __all__ = [
     "cpt",
     "efficiency_gain_area",
     "efficiency_gain_curve",
+    "gap_statistic",
     "mean_interval",
     "pgr_curve",
     "policy_values",

@@ -21,6 +21,7 @@ __all__ = [
     "WeightedStatistic",
     "apgr",
     "apgr_grid",
+    "apgr_random_std",
     "apgr_statistic",
     "collected_at_statistic",
     "cost_saving_ratio",
@@ -29,6 +30,7 @@ __all__ = [
     "efficiency_gain_area",
     "efficiency_gain_area_statistic",
     "efficiency_gain_at_statistic",
+    "gap_statistic",
 ]
 
 WeightedStatistic = Callable[[FloatArray], FloatArray]
@@ -130,6 +132,79 @@ def apgr_statistic(score: ArrayLike, cheap: ArrayLike, premium: ArrayLike) -> We
     def statistic(weights: FloatArray) -> FloatArray:
         share, collected = ranking.cumulate(gain, weights)
         return np.asarray(area_between(share, recovered(collected), 0.0, 1.0))
+
+    return statistic
+
+
+def apgr_random_std(cheap: ArrayLike, premium: ArrayLike) -> float:
+    """Standard deviation of the APGR of one random order of the queries.
+
+    A random router's APGR is 0.5 on average; this is by how much one of them
+    misses that on these queries.
+
+    Parameters
+    ----------
+    cheap, premium : arrays, shape (n,)
+        Gold quality of both models' answers, in score units.
+
+    Returns
+    -------
+    float
+        NaN when the premium model is not better on average, or n is 1.
+
+    Notes
+    -----
+    The APGR is a linear statistic of a random permutation, ``Σ g_i b_r(i)`` over
+    the total gain, where the query of rank r is counted with
+    ``b_r = 1 − (r − ½) / n``. Its variance is
+    ``Σ (g_i − ḡ)² Σ (b_r − b̄)² / (n − 1)``, exactly, over the squared total.
+
+    References
+    ----------
+    Hoeffding (1951), A combinatorial central limit theorem,
+    https://doi.org/10.1214/aoms/1177729545.
+
+    Examples
+    --------
+    >>> apgr_random_std([0, 0], [1, 0])
+    0.25
+    """
+    cheap = as_column("cheap", cheap)
+    gain = _gain(cheap, premium, len(cheap))
+    n, total = len(gain), float(gain.sum())
+    if n < 2 or total <= 0:
+        return float("nan")
+    counted = (np.arange(n) + 0.5) / n
+    variance = n**2 * gain.var() * counted.var() / (n - 1)
+    return float(np.sqrt(variance) / total)
+
+
+def gap_statistic(
+    score: ArrayLike, cheap: ArrayLike, premium: ArrayLike, shares: ArrayLike
+) -> WeightedStatistic:
+    """APGR, then the CPT of each share of the gap, as a function of query weights.
+
+    One pass gives what :func:`apgr_statistic` and :func:`cpt_statistic` give.
+
+    Parameters
+    ----------
+    score, cheap, premium : arrays, shape (n,)
+    shares : array, shape (k,), for instance 0.2, 0.5 and 0.8.
+
+    Returns
+    -------
+    callable
+        Weights of shape (r, n) to values of shape (r, 1 + k).
+    """
+    ranking = rank_queries(score)
+    gain = _gain(cheap, premium, len(ranking.order))
+    wanted = as_column("shares", np.atleast_1d(shares))
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        share, collected = ranking.cumulate(gain, weights)
+        curve = recovered(collected)
+        area = area_between(share, curve, 0.0, 1.0)
+        return np.column_stack([area, *(_first_crossing(share, curve, x) for x in wanted)])
 
     return statistic
 
