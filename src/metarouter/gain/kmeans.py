@@ -10,7 +10,7 @@ from metarouter.types import FloatArray, IntArray
 __all__ = ["assign", "k_means"]
 
 _MAX_ROWS = 20_000  # rows that centres are learned on
-_MAX_ROUNDS = 30
+_MAX_ROUNDS = 20
 _BLOCK_CELLS = 4_000_000
 
 
@@ -42,11 +42,8 @@ def k_means(points: NDArray[np.float32], k: int, rng: np.random.Generator) -> ND
     label = assign(part, centres)
     for _ in range(_MAX_ROUNDS):
         size = np.bincount(label, minlength=k)
-        order = np.argsort(label, kind="stable")
-        filled = np.flatnonzero(size)
-        starts = (np.cumsum(size) - size)[filled]
-        sums = np.add.reduceat(part[order].astype(np.float64), starts, axis=0)
-        centres[filled] = sums / size[filled, None]  # an empty cluster keeps its centre
+        filled = size > 0  # an empty cluster keeps its centre
+        centres[filled] = (_sums(part, label, k)[filled].T / size[filled]).T
         moved = assign(part, centres)
         if (moved != label).mean() < 1e-3:
             break
@@ -63,6 +60,18 @@ def assign(points: NDArray[np.float32], centres: NDArray[np.float32]) -> IntArra
         at = slice(start, start + step)
         label[at] = (points[at] @ centres.T - half).argmax(axis=1)
     return label
+
+
+def _sums(points: NDArray[np.float32], label: IntArray, k: int) -> NDArray[np.float32]:
+    """Sum of the points of each cluster, by products with blocks of an indicator matrix."""
+    sums = np.zeros((k, points.shape[1]), dtype=np.float32)
+    step = max(1, _BLOCK_CELLS // k)
+    for start in range(0, len(points), step):
+        part = label[start : start + step]
+        member = np.zeros((len(part), k), dtype=np.float32)
+        member[np.arange(len(part)), part] = 1.0
+        sums += member.T @ points[start : start + step]
+    return sums
 
 
 def _spread_out(
