@@ -20,7 +20,7 @@ posterior  ``mean`` (candidates, q), ``factor.m`` (q, r) of each candidate, and
 random ``direction`` (d, candidates), ``phase`` (candidates,)
 always ``win`` (candidates,)
 mf     ``columns`` (d, members · candidates), ``level`` (members, candidates),
-       ``centre`` (candidates,)
+       ``centre``, ``slope`` and ``slope_std`` (candidates,)
 logistic ``weight`` (regressions,), ``coef`` (regressions, 1 + d, columns),
        ``factor`` (1 + d, r) as in ``linear``
 ========== ===============================================================
@@ -398,6 +398,7 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "sw_ranking": _of("sw_ranking", "SWRankingScorer"),
     "knn": _of("neighbours", "NeighbourScorer"),
     "cluster": _of("cluster", "ClusterScorer"),
+    "pair_view": _of("pair_view", "PairViewScorer"),
     "random": _of("reference", "RandomScorer"),
     "always": _of("reference", "AlwaysScorer"),
     "mf": _of("mf_scorer", "MFScorer"),
