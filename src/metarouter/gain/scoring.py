@@ -17,6 +17,13 @@ mlp    ``weight_k`` (members, in, out) and ``bias_k`` (members, 1, out)
 pool   the arrays of each candidate's model, prefixed ``i.``
 posterior  ``mean`` (candidates, q), ``factor.m`` (q, r) of each candidate, and
        the arrays of the map x ↦ v(x), prefixed ``map.``
+sw_ranking  ``points`` (n_prompts, d); ``query``, ``pair``, ``win``, ``weight`` of
+       each battle; ``strength`` (tiers,), ``tier`` and ``offset`` (models,);
+       ``cell_size`` (cells,) or ``largest`` (n_prompts,) where used
+knn    ``points`` (n_prompts, d); ``query``, ``candidate``, ``baseline``,
+       ``gain``, ``weight`` of each row; ``centre`` (candidates,)
+cluster  ``centres`` (clusters, d), ``mean`` and ``std`` (clusters, candidates)
+pair_view  the arrays of the pool's model, prefixed ``pool.``
 random ``direction`` (d, candidates), ``phase`` (candidates,)
 always ``win`` (candidates,)
 mf     ``columns`` (d, members · candidates), ``level`` (members, candidates),
