@@ -177,13 +177,13 @@ def _judge(folder: Path, n_queries: int, n_kills: int, seed: int) -> dict[str, i
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_collect_killed_five_times_loses_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
-    _collect(tmp_path, n_queries=60, n_kills=5, seed=seed)
+def test_collect_killed_three_times_loses_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
+    _collect(tmp_path, n_queries=40, n_kills=3, seed=seed)
 
 
 @pytest.mark.parametrize("seed", [2])
-def test_judge_killed_five_times_loses_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
-    _judge(tmp_path, n_queries=60, n_kills=5, seed=seed)
+def test_judge_killed_three_times_loses_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
+    _judge(tmp_path, n_queries=40, n_kills=3, seed=seed)
 
 
 @pytest.mark.slow

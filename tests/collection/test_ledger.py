@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from collection_makers import make_answer, make_asked, make_target
 
 from metarouter.collection import Ledger
+from metarouter.collection.ledger import SharedCommits
 from metarouter.errors import DataError, InputError
 
 CALL = make_asked("What?", make_target())
@@ -52,6 +55,49 @@ def test_one_answer_a_key(tmp_path: Path) -> None:
             ledger.finish(second, CALL, make_answer("two"), 5)
         assert ledger.answers()[CALL.key][0].text == "one"
         assert ledger.spending().at_risk == 9
+
+
+def test_writes_of_many_tasks_share_commits_and_each_waits_for_its_own(tmp_path: Path) -> None:
+    """When `begin` returns, the row is in the file that another process would find."""
+    n_commits = 0
+
+    class Counted(Ledger):
+        def write(self, statements: Sequence[Callable[[], int]]) -> list[int]:
+            nonlocal n_commits
+            n_commits += 1
+            return super().write(statements)
+
+    async def task(commits: SharedCommits, i: int) -> None:
+        call = make_asked(f"q{i}", make_target())
+        attempt = await commits.begin(call, 10)
+        await commits.finish(attempt, call, make_answer(f"a{i}"), i, kind="answered")
+
+    async def run(ledger: Ledger) -> None:
+        commits = SharedCommits(ledger)
+        await asyncio.gather(*(task(commits, i) for i in range(50)))
+
+    with Counted(tmp_path / "l", {}) as ledger:
+        asyncio.run(run(ledger))
+        texts = {answer.text: charged for answer, charged in ledger.answers().values()}
+    assert texts == {f"a{i}": i for i in range(50)}
+    assert n_commits < 30
+
+
+def test_a_write_that_fails_reaches_every_task_that_waits(tmp_path: Path) -> None:
+    """None hangs, whatever the failure is."""
+
+    class Broken(Ledger):
+        def write(self, statements: Sequence[Callable[[], int]]) -> list[int]:
+            raise failure
+
+    async def run(ledger: Ledger) -> list[object]:
+        commits = SharedCommits(ledger)
+        begun = (commits.begin(CALL, 1) for _ in range(3))
+        return await asyncio.wait_for(asyncio.gather(*begun, return_exceptions=True), 10)
+
+    for failure in (DataError("disk full"), MemoryError("none")):
+        with Broken(tmp_path / "l", {}) as ledger:
+            assert asyncio.run(run(ledger)) == [failure] * 3
 
 
 def test_two_processes_cannot_use_one_ledger(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ charged is not known, and so it counts at the most that it could have cost.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +26,7 @@ from metarouter.collection.money import to_usd
 from metarouter.errors import DataError, InputError
 from metarouter.providers.chat import ChatAnswer
 
-__all__ = ["Ledger", "Spending"]
+__all__ = ["Ledger", "SharedCommits", "Spending"]
 
 _VERSION = 1
 _SCHEMA = """
@@ -101,32 +103,22 @@ class Ledger:
 
     def begin(self, call: Call, held: int) -> int:
         """Write down that a request is about to be sent; returns the attempt's number."""
-        target = call.target
-        row = (self._run, call.key, call.label, target.name, target.endpoint.name, held, _now())
-        with self._written():
-            cursor = self._db.execute(
-                "INSERT INTO attempts (run, key, label, model, endpoint, held, sent)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                row,
-            )
-        return int(cursor.lastrowid or 0)
+        return self.write([partial(self._begin, call, held)])[0]
 
     def fail(self, attempt: int, *, kind: str, charged: int, detail: str) -> None:
         """Write down a request that gave no answer to keep."""
-        with self._written():
-            self._outcome(attempt, kind, charged, detail)
+        self.write([partial(self._end, attempt, kind, charged, detail)])
 
     def finish(
         self, attempt: int, call: Call, answer: ChatAnswer, charged: int, *, kind: str = "answered"
     ) -> None:
         """Write down an answer to keep, with what it cost."""
-        text = msgspec.json.encode(answer).decode()
+        self.write([partial(self._finish, attempt, call.key, answer, charged, kind)])
+
+    def write(self, statements: Sequence[Callable[[], int]]) -> list[int]:
+        """Run statements in one transaction, which is on disk when this returns."""
         with self._written():
-            self._outcome(attempt, kind, charged, "")
-            self._db.execute(
-                "INSERT INTO answers (key, attempt, answer) VALUES (?, ?, ?)",
-                (call.key, attempt, text),
-            )
+            return [statement() for statement in statements]
 
     def keep_grade(self, key: str, *, passed: bool, detail: str) -> None:
         """Write down how a program ended, which costs time but no money."""
@@ -188,11 +180,29 @@ class Ledger:
                 "is in it is lost"
             ) from error
 
-    def _outcome(self, attempt: int, kind: str, charged: int, detail: str) -> None:
+    def _begin(self, call: Call, held: int) -> int:
+        target = call.target
+        row = (self._run, call.key, call.label, target.name, target.endpoint.name, held, _now())
+        cursor = self._db.execute(
+            "INSERT INTO attempts (run, key, label, model, endpoint, held, sent)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        return int(cursor.lastrowid or 0)
+
+    def _end(self, attempt: int, kind: str, charged: int, detail: str) -> int:
         self._db.execute(
             "INSERT INTO outcomes (attempt, kind, charged, detail, ended) VALUES (?, ?, ?, ?, ?)",
             (attempt, kind, charged, detail, _now()),
         )
+        return attempt
+
+    def _finish(self, attempt: int, key: str, answer: ChatAnswer, charged: int, kind: str) -> int:
+        self._db.execute(
+            "INSERT INTO answers (key, attempt, answer) VALUES (?, ?, ?)",
+            (key, attempt, msgspec.json.encode(answer).decode()),
+        )
+        return self._end(attempt, kind, charged, "")
 
     def _insert_run(self, settings: Mapping[str, Any]) -> int:
         text = msgspec.json.encode(settings).decode()
@@ -203,9 +213,71 @@ class Ledger:
         return int(cursor.lastrowid or 0)
 
 
+class SharedCommits:
+    """Writes of many tasks in few commits, off the event loop.
+
+    A commit waits for the disk; what comes meanwhile goes into the next one. So
+    each task still waits until its own rows are on disk, and no more.
+
+    Parameters
+    ----------
+    ledger : Ledger, used by nothing else while there are writes.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: list[tuple[Callable[[], int], asyncio.Future[int]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def begin(self, call: Call, held: int) -> int:
+        """See :meth:`Ledger.begin`."""
+        return await self._written(partial(self._ledger._begin, call, held))
+
+    async def fail(self, attempt: int, *, kind: str, charged: int, detail: str) -> None:
+        """See :meth:`Ledger.fail`."""
+        await self._written(partial(self._ledger._end, attempt, kind, charged, detail))
+
+    async def finish(
+        self, attempt: int, call: Call, answer: ChatAnswer, charged: int, *, kind: str
+    ) -> None:
+        """See :meth:`Ledger.finish`."""
+        statement = partial(self._ledger._finish, attempt, call.key, answer, charged, kind)
+        await self._written(statement)
+
+    async def _written(self, statement: Callable[[], int]) -> int:
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((statement, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        return await done
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                results = await asyncio.to_thread(self._ledger.write, [s for s, _ in batch])
+            except Exception as error:  # noqa: BLE001 - handed to every task that waits
+                outcomes: list[int | Exception] = [error] * len(batch)
+            else:
+                outcomes = [*results]
+            for (_, done), outcome in zip(batch, outcomes, strict=True):
+                _settle(done, outcome)
+
+
+def _settle(done: asyncio.Future[int], outcome: int | Exception) -> None:
+    """Hand an outcome to a task, unless it was cancelled meanwhile."""
+    if done.done():
+        return
+    if isinstance(outcome, Exception):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, timeout=1.0)
+    # one thread at a time: SharedCommits writes in another than the one that reads
+    db = sqlite3.connect(path, timeout=0.5, check_same_thread=False)
     # held until the process ends, however it ends; journal and commits reach the disk
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA journal_mode = WAL")

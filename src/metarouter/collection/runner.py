@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from metarouter.collection.budget import Budget, BudgetReachedError
 from metarouter.collection.calls import Call
-from metarouter.collection.ledger import Ledger
+from metarouter.collection.ledger import Ledger, SharedCommits
 from metarouter.collection.money import cost_of, worst_cost
 from metarouter.errors import OptionError
 from metarouter.providers.chat import ChatAnswer, ChatRequest
@@ -155,7 +155,7 @@ class _Run:
         seed: int | None,
     ) -> None:
         self.client = client
-        self.ledger = ledger
+        self.commits = SharedCommits(ledger)
         self.budget = budget
         self.stop = stop
         self.failures: list[tuple[str, str]] = []
@@ -225,30 +225,32 @@ class _Run:
         await self.budget.hold(held)
         charged = held  # unless it is known to be less
         try:
-            attempt = self.ledger.begin(call, held)
+            attempt = await self.commits.begin(call, held)
             try:
                 answer = await self.client.chat(
                     call.target, request, idempotency_key=f"metarouter-{call.key[:40]}-{reading}"
                 )
             except CallError as error:
                 charged = held if error.may_be_charged else 0
-                self.ledger.fail(attempt, kind=error.kind, charged=charged, detail=str(error))
+                await self.commits.fail(
+                    attempt, kind=error.kind, charged=charged, detail=str(error)
+                )
                 raise
             charged = _charge(call, answer, held)
-            self._keep(attempt, call, answer, charged, reading)
+            await self._keep(attempt, call, answer, charged, reading)
         finally:
             self.budget.settle(held, charged)
         return answer
 
-    def _keep(
+    async def _keep(
         self, attempt: int, call: Call, answer: ChatAnswer, charged: int, reading: int
     ) -> None:
         kind = "answered" if call.is_readable(answer) else "unreadable"
         if kind == "answered" or reading == call.readings:
-            self.ledger.finish(attempt, call, answer, charged, kind=kind)
+            await self.commits.finish(attempt, call, answer, charged, kind=kind)
         else:
             detail = "asked again, as it cannot be read"
-            self.ledger.fail(attempt, kind=kind, charged=charged, detail=detail)
+            await self.commits.fail(attempt, kind=kind, charged=charged, detail=detail)
 
 
 class _Stopped(Exception):  # noqa: N818 - a signal between our own functions, not an error
