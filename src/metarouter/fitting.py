@@ -250,12 +250,9 @@ def _fit_table(
     tick()
     crossed = _cross_fitted(table, options)
     tick()
-    own_stage = stage_of(model)
-    if own_stage is not None:  # what the corrector read is not what is served
-        stage = own_stage
-        table = table.with_features(stage.transform(table.queries))
-    cost = make_cost(table, options.cost, options.prices)
-    w, reason = _price_of_cost(table, options, model, cost, crossed)
+    stage, served = _served(model, stage, table)
+    cost = make_cost(served, options.cost, options.prices)
+    w, reason = _price_of_cost(served, options, model, cost, crossed)
     parts = {"features": stage.state(), "gain": model.state(), "cost": cost.state()}
     parts["policy"] = policy_state(parts, w=w, cost_unit=cost.unit)
     # so that an evaluation can leave these queries out
@@ -265,7 +262,7 @@ def _fit_table(
         "calibration": options.target.as_config() | {"reason": reason},
         "diagnostics": json_value(diagnostics),
         "labels": None if report is None else json_value(report.to_dict()),
-        **_audit(table, options, partial(_choices, table, model, cost, w, crossed), crossed),
+        **_audit(table, options, partial(_choices, served, model, cost, w, crossed), crossed),
     }
     artifact = RouterArtifact(
         models=table.models,
@@ -278,6 +275,19 @@ def _fit_table(
     )
     tick()
     return Router.from_artifact(artifact)
+
+
+def _served(
+    model: FittedGain, stage: FeatureStage, table: GainTable
+) -> tuple[FeatureStage, GainTable]:
+    """The stage that a router serves from, and the table with what it makes of the queries.
+
+    A model that reads texts itself leaves the stage that the corrector used behind.
+    """
+    own = stage_of(model)
+    if own is None:
+        return stage, table
+    return own, table.with_features(own.transform(table.queries))
 
 
 def make_cost(table: GainTable, kind: str, prices: Prices | None = None) -> CostModel:

@@ -32,8 +32,6 @@ def _state(members: list[MFMember], **config: float) -> ModelState:
     settings = {
         "scale": 1.0,
         "tie_rate": 0.0,
-        "slope": 1.0,
-        "slope_std": 0.0,
         "std_floor": 0.0,
         "shared_variance": 0.0,
     }
@@ -44,6 +42,8 @@ def _state(members: list[MFMember], **config: float) -> ModelState:
             "columns": np.hstack(columns),
             "level": np.stack(levels),
             "centre": np.zeros(levels[0].shape),
+            "slope": np.ones(levels[0].shape),
+            "slope_std": np.zeros(levels[0].shape),
         },
     )
 
@@ -109,6 +109,22 @@ def test_shared_error_of_corrected_rows_is_added() -> None:
     floor = float(np.median(plain))
     std = MFScorer(_state(members, std_floor=floor, shared_variance=0.25)).predict(X).std
     np.testing.assert_allclose(std, np.sqrt(np.maximum(plain, floor) ** 2 + 0.25))
+
+
+def test_the_slope_stretches_departures_from_the_centre() -> None:
+    """Mean c + b (p − c), variance b² v + (s.d. of b · (p − c))²."""
+    rng = np.random.default_rng(3)
+    members = [_member(rng, 2, 5, 4) for _ in range(4)]
+    X = rng.normal(size=(20, 5))
+    plain = MFScorer(_state(members)).predict(X)
+    state = _state(members)
+    state.arrays["centre"] += 0.1
+    state.arrays["slope"] *= 0.5
+    state.arrays["slope_std"] += 0.2
+    set_right = MFScorer(state).predict(X)
+    np.testing.assert_allclose(set_right.mean, 0.1 + 0.5 * (plain.mean - 0.1))
+    variance = 0.25 * plain.std**2 + (0.2 * (plain.mean - 0.1)) ** 2
+    np.testing.assert_allclose(set_right.std**2, variance)
 
 
 def test_a_large_batch_is_scored_as_its_rows() -> None:

@@ -10,16 +10,14 @@ from typing import Literal, Self
 import numpy as np
 
 from metarouter.errors import OptionError
+from metarouter.gain.candidate_slopes import candidate_slopes
 from metarouter.gain.mf_scorer import MFScorer
 from metarouter.gain.mf_training import MFBattles, MFMember, MFSettings, train_members
-from metarouter.gain.slope import held_out_slope
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, ModelState
 
 __all__ = ["MFGain"]
-
-_FEWEST = 20  # queries below which a slope says nothing
 
 
 @dataclass
@@ -93,9 +91,9 @@ class MFGain(ScoredTableModel):
     is taken as the same for all queries.
 
     The variance is that between members, plus that of the slope
-    (:func:`~metarouter.gain.slope.held_out_slope`) that sets departures from
-    a candidate's mean prediction right by the labels that members did not
-    see, at least that of the mean gain.
+    (:func:`~metarouter.gain.candidate_slopes.candidate_slopes`) that sets
+    departures from a candidate's mean prediction right by the labels that
+    members did not see, at least that of the mean gain.
 
     References
     ----------
@@ -193,8 +191,6 @@ def _state(rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelSt
         config={
             "scale": rows.scale,
             "tie_rate": tie_rate,
-            "slope": 1.0,
-            "slope_std": 0.0,
             "std_floor": _std_floor(rows),
             "shared_variance": rows.shared_variance,
         },
@@ -202,6 +198,8 @@ def _state(rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelSt
             "columns": np.hstack(columns).astype(np.float32),
             "level": np.stack(levels).astype(np.float32),
             "centre": np.zeros(rows.n_models - 1),
+            "slope": np.ones(rows.n_models - 1),
+            "slope_std": np.zeros(rows.n_models - 1),
         },
     )
 
@@ -210,26 +208,13 @@ def _with_slope(scorer: MFScorer, rows: TableRows, seen: BoolArray) -> ModelStat
     """The state with its predictions set right by the labels that members did not see."""
     gains = scorer.member_gains(rows.features)  # (queries, members, candidates)
     centre = gains[rows.query].mean(axis=(0, 1))
-    unseen = ~seen.T  # (queries, members)
-    told = unseen[rows.query].any(axis=1)
-    state = replace(scorer.state, arrays=scorer.state.arrays | {"centre": centre})
-    if len(np.unique(rows.query[told])) < _FEWEST:
-        return state
-    out_of_sample = (
-        np.einsum("qm,qmc->qc", unseen, gains) / np.maximum(unseen.sum(axis=1), 1)[:, None]
-    )
-    over_reference = np.column_stack([np.zeros(len(unseen)), out_of_sample])
-    level = np.concatenate([[0.0], centre])
-    first, second = rows.candidate[told], rows.baseline[told]
-    predicted = over_reference[rows.query[told], first] - over_reference[rows.query[told], second]
-    slope = held_out_slope(
-        predicted - (level[first] - level[second]),
-        rows.gain[told] - (level[first] - level[second]),
-        rows.weight[told],
-        rows.query[told],
-    )
-    config = state.config | {"slope": slope.value, "slope_std": slope.std_error}
-    return replace(state, config=config)
+    unseen = np.logical_not(seen.T)  # (queries, members)
+    share = unseen / np.maximum(unseen.sum(axis=1), 1)[:, None]
+    departure = np.einsum("qm,qmc->qc", share, gains) - centre
+    held_out = np.asarray(unseen.any(axis=1))[rows.query]
+    slope, slope_std = candidate_slopes(departure[rows.query], centre, rows, held_out)
+    arrays = {"centre": centre, "slope": slope, "slope_std": slope_std}
+    return replace(scorer.state, arrays=scorer.state.arrays | arrays)
 
 
 def _std_floor(rows: TableRows) -> float:

@@ -34,11 +34,11 @@ class MFScorer:
         self._columns = np.asarray(state.arrays["columns"], dtype=np.float32)
         self._level = np.asarray(state.arrays["level"], dtype=np.float32)  # (members, candidates)
         self._centre = np.asarray(state.arrays["centre"], dtype=np.float64)
+        self._slope = np.asarray(state.arrays["slope"], dtype=np.float64)
+        self._slope_std = np.asarray(state.arrays["slope_std"], dtype=np.float64)
         config = state.config
         self._scale = float(config["scale"])
         self._tie_rate = float(config["tie_rate"])
-        self._slope = float(config["slope"])
-        self._slope_std = float(config["slope_std"])
         self._floor = float(config["std_floor"])
         self._shared_variance = float(config["shared_variance"])
 

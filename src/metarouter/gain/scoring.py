@@ -410,4 +410,5 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "always": _of("reference", "AlwaysScorer"),
     "mf": _of("mf_scorer", "MFScorer"),
     "logistic": _of("logistic_scorer", "LogisticScorer"),
+    "onboarded": _of("onboarded", "OnboardedScorer"),
 }

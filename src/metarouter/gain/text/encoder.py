@@ -48,6 +48,7 @@ class EncoderGain(StagedModel):
     precision : "int8" or "fp32", default "int8"
         Weights of the exported graph; int8 is quantised by channel.
     max_tokens : int, default 256
+        Of a text; less where the checkpoint takes less.
     learning_rate : float, default 5e-5
     weight_decay : float, default 0.01
     batch_size : int, default 16
@@ -130,13 +131,14 @@ class EncoderGain(StagedModel):
             torch.manual_seed(self.seed)  # the head starts at random
             network, tokenizer = load_encoder(self.checkpoint, data.rows.n_models + 1)
         content = tokenizer_json(tokenizer, self.checkpoint)
-        training = _Training(network, data, load_tokenizer(content, self.max_tokens))
+        max_tokens = min(self.max_tokens, _longest(network, tokenizer))
+        training = _Training(network, data, load_tokenizer(content, max_tokens))
         self.losses_ = training.run(settings)
         self.network_ = network
         stage = EncoderClassifier(
             ModelState(
                 kind="encoder_classifier",
-                config={"n_models": data.rows.n_models, "max_tokens": self.max_tokens},
+                config={"n_models": data.rows.n_models, "max_tokens": max_tokens},
                 arrays={
                     "onnx": _bytes(export_graph(network, precision=self.precision)),
                     "tokenizer": _bytes(content),
@@ -178,6 +180,12 @@ def battle_targets(rows: TableRows) -> NDArray[np.float32]:
     gain = rows.gain / rows.scale
     shares = [np.maximum(gain, 0.0), np.maximum(1.0 - np.abs(gain), 0.0), np.maximum(-gain, 0.0)]
     return np.column_stack(shares).astype(np.float32)
+
+
+def _longest(network: Any, tokenizer: Any) -> int:
+    """Tokens that the checkpoint can take."""
+    positions = getattr(network.config, "max_position_embeddings", tokenizer.model_max_length)
+    return int(min(positions, tokenizer.model_max_length))
 
 
 def _each_candidate(rows: TableRows, direction: list[float]) -> FloatArray:

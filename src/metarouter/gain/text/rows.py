@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from metarouter.errors import NotFittedError, OptionError
 from metarouter.features.stages import FeatureStage
+from metarouter.gain.candidate_slopes import candidate_slopes
 from metarouter.gain.scoring import GainScorer, load_gain_model
-from metarouter.gain.slope import held_out_slope
 from metarouter.gain.table_model import TableRows, prepare_table
 from metarouter.gain.weights import row_weights
 from metarouter.labels.table import GainTable
@@ -28,8 +28,6 @@ __all__ = [
     "row_inputs",
     "stage_of",
 ]
-
-_FEWEST = 20  # validation queries below which a slope says nothing
 
 
 def stage_of(model: object) -> FeatureStage | None:
@@ -126,27 +124,24 @@ class Readout:
 
         Notes
         -----
-        ``ψ̂_m = level_m + b (score_m − mean score_m)`` with b the slope of the
-        held-out labels on the scores. The standard deviation is that of b and
-        of the level; what the network gets wrong beyond those is not in it.
+        ``ψ̂_m = level_m + b_m (score_m − mean score_m)`` with b_m the slope of the
+        held-out labels against the reference on the scores. The standard
+        deviation is that of b_m and of the level; what the network gets wrong
+        beyond those is not in it.
         """
         scores = probabilities.astype(np.float64) @ self.direction.T
         centre = scores.mean(axis=0)
-        slope, slope_std = 1.0, 0.0
-        if len(np.unique(rows.query)) >= _FEWEST:
-            padded = np.column_stack([np.zeros(len(scores)), scores - centre])
-            at = np.arange(len(scores))
-            found = held_out_slope(
-                padded[at, rows.candidate] - padded[at, rows.baseline],
-                rows.gain,
-                rows.weight,
-                rows.query,
-            )
-            slope, slope_std = found.value, found.std_error
+        slope, slope_std = candidate_slopes(
+            scores - centre, self.level, rows, np.ones(len(scores), dtype=np.bool_)
+        )
         floor = _standard_error(rows)
         members = [
-            _linear(slope * row, level - slope * mean, _factor(row, mean, slope_std, floor))
-            for row, level, mean in zip(self.direction, self.level, centre, strict=True)
+            _linear(
+                slope[m] * self.direction[m],
+                self.level[m] - slope[m] * centre[m],
+                _factor(self.direction[m], centre[m], slope_std[m], floor),
+            )
+            for m in range(len(slope))
         ]
         return ModelState(
             kind="pool",
@@ -154,7 +149,7 @@ class Readout:
                 "members": [{"kind": "linear", "config": {}} for _ in members],
                 "std_factor": [1.0] * len(members),
                 "shared_variance": rows.shared_variance,
-                "slope": slope,
+                "slope": slope.tolist(),
             },
             arrays={f"{i}.{name}": a for i, m in enumerate(members) for name, a in m.items()},
         )
