@@ -33,6 +33,7 @@ ALLOWED = {
     "gain": _LABELS | {"features"},
     "policy": _LABELS | {"features", "gain"},
     "evaluation": _LABELS | {"causal", "correction", "features", "gain", "policy"},
+    "benchmark": _LABELS | {"features", "gain", "policy", "evaluation"},
     "artifact": _BASE,
     "router": _SERVING,
     "loading": _SERVING,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from metarouter.benchmark.costs import CHARS_PER_TOKEN, call_cost, read_price_rows
 from metarouter.errors import InputError, MissingDependencyError, OptionError
 from metarouter.labels import GainTable, make_gain_table
 from metarouter.types import FloatArray, IntArray
@@ -168,18 +169,33 @@ def codes(values: Sequence[Any]) -> tuple[IntArray, tuple[str, ...]]:
     return found.astype(np.int64), tuple(names.tolist())
 
 
-def _routellm(name: str, columns: dict[str, Any], subject: Sequence[Any]) -> list[Benchmark]:
+def _routellm(
+    name: str,
+    folder: Path,
+    columns: dict[str, Any],
+    subject: Sequence[Any],
+    answer_chars: FloatArray,
+) -> list[Benchmark]:
+    """A benchmark of RouteLLM's pair; `answer_chars` has shape (n, 2), cheap first."""
     keep = ~columns["contaminated"].astype(np.bool_)
     quality = np.column_stack([columns[model][keep] for model in (CHEAP, PREMIUM)])
     number, subjects = codes(np.asarray(subject)[keep])
+    prompts = tuple(columns["prompt"][keep])
+    prices, chars = read_price_rows(folder), [len(prompt) for prompt in prompts]
+    answers = answer_chars[keep].T
+    cost = [
+        call_cost(prices, model, chars, answer)
+        for model, answer in zip((CHEAP, PREMIUM), answers, strict=True)
+    ]
     return [
         Benchmark(
             name=name,
-            prompts=tuple(columns["prompt"][keep]),
+            prompts=prompts,
             models=(CHEAP, PREMIUM),
             quality=quality.astype(np.float64),
             subject=number,
             subjects=subjects,
+            cost=np.column_stack(cost),
             n_contaminated=int((~keep).sum()),
         )
     ]
@@ -188,22 +204,44 @@ def _routellm(name: str, columns: dict[str, Any], subject: Sequence[Any]) -> lis
 def _mmlu(folder: Path) -> list[Benchmark]:
     names = ("prompt", "subject", CHEAP, PREMIUM, "contaminated")
     columns = read_columns(folder / "mmlu" / "mmlu.parquet", names)
-    return _routellm("mmlu", columns, columns["subject"])
+    one_letter = np.full((len(columns["prompt"]), 2), CHARS_PER_TOKEN)
+    return _routellm("mmlu", folder, columns, columns["subject"], one_letter)
 
 
 def _gsm8k(folder: Path) -> list[Benchmark]:
-    names = ("prompt", CHEAP, PREMIUM, "contaminated")
+    responses = ("mixtral_8x7b_response", "gpt4_1106_response")
+    names = ("prompt", CHEAP, PREMIUM, "contaminated", *responses)
     columns = read_columns(folder / "gsm8k" / "gsm8k.parquet", names)
-    return _routellm("gsm8k", columns, ["grade school mathematics"] * len(columns["prompt"]))
+    subject = ["grade school mathematics"] * len(columns["prompt"])
+    lengths = np.column_stack([_lengths(columns[name]) for name in responses])
+    return _routellm("gsm8k", folder, columns, subject, lengths)
 
 
 def _mt_bench(folder: Path) -> list[Benchmark]:
     """Questions routed on their first turn; quality is the mean score of both turns."""
     turns = {model: [f"{model}_{turn}" for turn in (1, 2)] for model in (CHEAP, PREMIUM)}
-    names = ["prompt_turn1", "category", "contaminated", *turns[CHEAP], *turns[PREMIUM]]
-    columns = read_columns(folder / "mt-bench" / "scores.parquet", names)
+    names = ["question_id", "prompt_turn1", "category", "contaminated"]
+    path = folder / "mt-bench" / "scores.parquet"
+    columns = read_columns(path, [*names, *turns[CHEAP], *turns[PREMIUM]])
     columns |= {model: np.mean([columns[t] for t in turns[model]], axis=0) for model in turns}
-    return _routellm("mt-bench", columns | {"prompt": columns["prompt_turn1"]}, columns["category"])
+    columns["prompt"] = columns["prompt_turn1"]
+    lengths = _mt_bench_lengths(folder, columns["question_id"])
+    return _routellm("mt-bench", folder, columns, columns["category"], lengths)
+
+
+def _mt_bench_lengths(folder: Path, question_id: Any) -> FloatArray:
+    """Characters of both answers of each model, (n, 2), cheap first."""
+    path = folder / "mt-bench" / "judgements.parquet"
+    judged = read_columns(path, ("question_id", "model", "response"))
+    ids = np.asarray(question_id)
+    total = np.zeros((len(ids), 2))
+    for row, model, text in zip(*judged.values(), strict=True):
+        total[np.flatnonzero(ids == row), (CHEAP, PREMIUM).index(model)] += len(text or "")
+    return total
+
+
+def _lengths(texts: Any) -> FloatArray:
+    return np.array([len(text or "") for text in texts], dtype=np.float64)
 
 
 def _pairs(folder: Path) -> list[Benchmark]:
@@ -216,9 +254,7 @@ def _pairs(folder: Path) -> list[Benchmark]:
 
 def _pair(folder: Path) -> Benchmark:
     premium, cheap = folder.name.split("_vs_")
-    gold = read_columns(
-        folder / "gold.parquet", ("query_id", "query", "model", "score", "domain")
-    )
+    gold = read_columns(folder / "gold.parquet", ("query_id", "query", "model", "score", "domain"))
     ids, first = np.unique(gold["query_id"].astype(str), return_index=True)
     number, subjects = codes(gold["domain"][first])
     quality = [_by_id(gold, ids, gold["model"] == model) for model in (cheap, premium)]
@@ -261,4 +297,3 @@ _READERS: dict[str, Callable[[Path], list[Benchmark]]] = {
     "pairs": _pairs,
 }
 BENCHMARKS: tuple[str, ...] = tuple(_READERS)
-

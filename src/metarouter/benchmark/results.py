@@ -25,8 +25,9 @@ __all__ = [
     "Difference",
     "RouterResult",
     "Scores",
-    "compare_routers",
     "collected_band",
+    "compare_routers",
+    "interval_of",
     "measure_router",
     "oracle_scores",
     "random_scores",
@@ -144,12 +145,10 @@ def measure_router(
     value = statistic(np.ones((1, n)))[0]
     per_run = _per_run(benchmark, runs)
     estimates = {
-        name: _estimate(float(value[i]), replicates[:, i], per_run[:, i], n, level)
+        name: interval_of(float(value[i]), replicates[:, i], per_run[:, i], n, level)
         for i, name in enumerate(_METRICS)
     }
-    return RouterResult(
-        router=router, replicates=replicates, per_run=per_run[:, 0], **estimates
-    )
+    return RouterResult(router=router, replicates=replicates, per_run=per_run[:, 0], **estimates)
 
 
 def compare_routers(
@@ -180,10 +179,7 @@ def collected_band(
     for quality, its extra cost for dollars.
     """
     statistic = _mean_over_runs(
-        [
-            (run.rows, collected_at_statistic(run.score, values[run.rows], grid))
-            for run in runs
-        ]
+        [(run.rows, collected_at_statistic(run.score, values[run.rows], grid)) for run in runs]
     )
     return simultaneous_band(statistic, len(benchmark), np.random.default_rng(seed), n_boot)
 
@@ -211,9 +207,24 @@ def _per_run(benchmark: Benchmark, runs: Sequence[Scores]) -> FloatArray:
     return np.concatenate(rows)
 
 
-def _estimate(
-    value: float, replicates: FloatArray, per_run: FloatArray, n: int, level: float
+def interval_of(
+    value: float, replicates: FloatArray, per_run: FloatArray, n: int, level: float = 0.95
 ) -> Estimate:
+    """An estimate from its value on all questions, on resamples, and in each repetition.
+
+    Parameters
+    ----------
+    value : float
+    replicates : array, shape (n_boot,); undefined ones are NaN.
+    per_run : array, shape (n_runs,); spread beyond one repetition widens the interval.
+    n : int, questions.
+    level : float, default 0.95
+
+    Examples
+    --------
+    >>> interval_of(0.5, np.linspace(0.4, 0.6, 101), np.array([0.5]), 10).low
+    0.405
+    """
     defined = replicates[np.isfinite(replicates)]
     if math.isnan(value) or len(defined) < 2:
         return Estimate(
@@ -241,9 +252,7 @@ def _training_error(per_run: FloatArray) -> float:
 def _difference(result: RouterResult, base: RouterResult, level: float) -> Difference:
     value = result.apgr.value - base.apgr.value
     replicates = result.replicates[:, 0] - base.replicates[:, 0]
-    estimate = _estimate(
-        value, replicates, result.per_run - base.per_run, result.apgr.n, level
-    )
+    estimate = interval_of(value, replicates, result.per_run - base.per_run, result.apgr.n, level)
     z = abs(value) / estimate.std_error if estimate.std_error > 0 else math.inf
     p_value = 2.0 * NormalDist().cdf(-z) if value else 1.0
     return Difference(router=result.router, versus=base.router, apgr=estimate, p_value=p_value)

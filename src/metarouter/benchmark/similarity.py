@@ -60,9 +60,7 @@ def similarity_embedder(cache: Path | str | None = None) -> Embedder:
     return embedder if cache is None else CachedEmbedder(embedder, cache)
 
 
-def measure_similarity(
-    test: Sequence[str], train: Sequence[str], embedder: Embedder
-) -> Similarity:
+def measure_similarity(test: Sequence[str], train: Sequence[str], embedder: Embedder) -> Similarity:
     """Compare every test prompt with every training prompt.
 
     Parameters

@@ -10,6 +10,7 @@ import typer
 from metarouter.cli import (
     bench_decision,
     bench_fit,
+    benchmark,
     calibrate,
     collect,
     compare,
@@ -41,6 +42,7 @@ def make_app() -> typer.Typer:
     app.command("fit")(fit.fit)
     app.command("evaluate")(evaluate.evaluate)
     app.command("compare")(compare.compare)
+    app.command("benchmark")(benchmark.benchmark)
     app.command("calibrate")(calibrate.calibrate)
     app.command("route")(route.route)
     app.command("collect")(collect.collect)

@@ -40,6 +40,7 @@ __all__ = [
     "render_evaluation_report",
     "write_compare_report",
     "write_evaluation_report",
+    "write_page",
 ]
 
 MARKS = {"better": "✓", "unclear": "?", "worse": "✗", "fixed": "–"}
@@ -91,6 +92,23 @@ def render_compare_report(
 ) -> str:
     """The report of a comparison as HTML."""
     return _render("compare.html", compare_context(result) | {"bias": _bias(bias_map)})
+
+
+def write_page(template: str, context: Mapping[str, Any], path: str | Path) -> None:
+    """Write a page of another kind: a template of this package, filled in.
+
+    Parameters
+    ----------
+    template : str, file name; it extends ``base.html``.
+    context : mapping with at least a `verdict`.
+    path : path of the HTML file; an existing one is replaced.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be written.
+    """
+    _write(_render(template, context), path)
 
 
 def _write(text: str, path: str | Path) -> None:
