@@ -37,6 +37,7 @@ def row(**fields: Any) -> dict[str, Any]:
         ({"winner": "model_b"}, "model_b"),
         ({"winner": "tie"}, "tie"),
         ({"winner": "tie (bothbad)"}, "tie"),
+        ({"winner": "tie (inconsistent)"}, "tie"),
         ({"winner": "both_bad"}, "tie"),
         ({"winner": "y"}, "model_b"),
         ({"winner": None, "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}, "model_a"),

@@ -20,6 +20,7 @@ from metarouter.cli import (
     judge,
     labels_battles,
     labels_check,
+    labels_hub,
     labels_tiers,
     quickstart,
     route,
@@ -52,6 +53,7 @@ def make_app() -> typer.Typer:
     labels.command("check")(labels_check.check)
     labels.command("battles")(labels_battles.battles)
     labels.command("tiers")(labels_tiers.tiers)
+    labels.command("hub")(labels_hub.hub)
     app.add_typer(labels, name="labels")
     bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
     bench.command("decision")(bench_decision.bench_decision)

@@ -32,7 +32,7 @@ __all__ = [
 MIN_CHARACTERS = 16
 """Shorter prompts are left out, as in RouteLLM: they are greetings and tests."""
 
-_TIES = frozenset({"tie", "tie (bothbad)", "both_bad", "bothbad"})
+_TIES = ("tie", "both_bad", "bothbad")  # and "tie (bothbad)", "tie (inconsistent)"
 _FLAGS = {"winner_model_a": "model_a", "winner_model_b": "model_b"}
 _WHAT = "model_a, model_b, a prompt or conversation, and winner or winner_model_a and _b"
 
@@ -445,7 +445,7 @@ def _winner(row: Mapping[str, Any], source: str, number: int) -> str:
     if isinstance(winner, str):
         if winner in ("model_a", "model_b"):
             return winner
-        if winner.lower() in _TIES:
+        if winner.lower().startswith(_TIES):
             return "tie"
         if winner in (row.get("model_a"), row.get("model_b")):
             return "model_a" if winner == row.get("model_a") else "model_b"
