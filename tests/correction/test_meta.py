@@ -11,6 +11,7 @@ from metarouter.causal import DRLearner, Propensity, RLearner, SLearner, TLearne
 from metarouter.correction import make_corrector
 from metarouter.correction.meta import MetaCorrector
 from metarouter.errors import OptionError
+from metarouter.labels.table import make_gain_table
 from metarouter.testing import make_simulation
 
 TABLE = make_simulation(310, 5, n_gold=80, n_test=10, bias="linear", seed=1).table
@@ -100,3 +101,27 @@ def test_rows_of_seen_queries_are_corrected_out_of_fold_in_any_order() -> None:
 
     np.testing.assert_array_equal(permuted.gain, whole.gain[order])
     np.testing.assert_array_equal(part.gain, whole.gain[~whole.is_gold])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_in_a_pool_each_model_has_a_bias_of_its_own(name: str) -> None:
+    """The judge errs by x for one candidate and by −x for the other: rows turn the sign with it."""
+    rng = np.random.default_rng(0)
+    n, x = 600, rng.normal(size=(600, 2))
+    candidate = rng.integers(1, 3, n)
+    baseline = np.where(candidate == 2, rng.integers(0, 2, n), 0)
+    bias = np.column_stack([np.zeros(n), x[:, 0], -x[:, 0]])
+    error = bias[np.arange(n), candidate] - bias[np.arange(n), baseline]
+    is_gold = rng.random(n) < 0.4
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(n)],
+        gain=np.where(is_gold, 0.0, error) + 0.1 * rng.normal(size=n),
+        is_gold=is_gold,
+        models=("m0", "m1", "m2"),
+        candidate=candidate,
+        baseline=baseline,
+        features=x,
+    )
+    corrected = make_corrector(name, seed=0).fit(table).transform(table)
+    left = corrected.gain[~is_gold]
+    assert np.std(left) < 0.3 * np.std(table.gain[~is_gold])

@@ -7,7 +7,9 @@ import numpy as np
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray
 
-__all__ = ["level_rows", "row_inputs"]
+__all__ = ["contrast_inputs", "level_rows", "row_inputs"]
+
+_POOL_DIM = 1_500  # bounds the inputs of a pool
 
 
 def level_rows(table: GainTable) -> FloatArray:
@@ -32,3 +34,26 @@ def row_inputs(table: GainTable) -> FloatArray:
         return features
     size = np.sqrt(max(float((features**2).sum(axis=1).mean()), 1e-12))
     return np.hstack([features, size * level_rows(table)])
+
+
+def contrast_inputs(table: GainTable) -> FloatArray:
+    """Inputs in which a function that is linear for each model is linear for each row.
+
+    With g_m(x) = a_m + x'b_m for each candidate m and g = 0 for the reference, a
+    row about models a and b has g_a(x) − g_b(x), which is linear in the outer
+    product of its +1 and −1 (:func:`level_rows`) and (1, x). Of a pool with many
+    models only the leading features enter, so that rows stay below some 1,500
+    numbers. For a pair these are the features, to which learners add a level.
+
+    Shape (n_rows, d) for a pair, (n_rows, (n_models − 1) · (1 + k)), k ≤ d, for a
+    pool.
+    """
+    features = table.row_features().astype(np.float64)
+    if table.is_pair:
+        return features
+    levels = level_rows(table)
+    kept = features[:, : max(_POOL_DIM // levels.shape[1] - 1, 2)]
+    size = np.sqrt(max(float((kept**2).sum(axis=1).mean()), 1e-12))
+    own = np.hstack([np.full((len(table), 1), size), kept])
+    rows: FloatArray = (levels[:, :, None] * own[:, None, :]).reshape(len(table), -1)
+    return rows

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metarouter.causal import DRLearner, Propensity, RLearner, SLearner, TLearner, XLearner
 from metarouter.correction.alignment import estimate_scale
-from metarouter.correction.contrasts import row_inputs
+from metarouter.correction.contrasts import contrast_inputs
 from metarouter.correction.simple import align
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.labels.table import GainTable
@@ -92,7 +92,7 @@ class MetaCorrector:
         table = align(table, self.scale_)
         learner = self._make(table.is_gold)
         self.learner_ = learner.fit(
-            row_inputs(table),
+            contrast_inputs(table),
             table.gain,
             table.is_gold,
             sample_weight=table.weight,
@@ -116,7 +116,7 @@ class MetaCorrector:
         shift, variance, known = self._seen.find(table)
         new = ~known & ~table.is_gold
         if new.any():
-            inputs = row_inputs(table)[new]
+            inputs = contrast_inputs(table)[new]
             shift[new] = self.learner_.predict(inputs)
             variance[new] = self.learner_.predict_variance(inputs)
         return table.with_gains(
