@@ -82,7 +82,7 @@ class LogisticGain(ScoredTableModel):
     """
 
     views: Sequence[int] | None = None
-    penalties: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+    penalties: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     n_folds: int = 5
     by_domain: bool | None = None
     seed: int = 0
@@ -299,7 +299,7 @@ def _held_out(
         left_out = ~inside[problem.query]
         psi = [np.zeros((len(inside), problem.n_candidates)) for _ in penalties]
         for head in heads:
-            fits = fit_logistic(head.z[inside], rows, np.asarray(penalties))
+            fits = fit_logistic(head.z[inside], rows, np.asarray(penalties), rough=True)
             for each, fit in zip(psi, fits, strict=True):
                 logits = fit.logits(head.z[~inside])
                 each[~inside] += head.weight * gains_of(logits, problem.scale, problem.is_scored)

@@ -8,8 +8,10 @@ two products with the features instead of a Newton matrix of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarouter.types import BoolArray, FloatArray, IntArray
 
@@ -17,6 +19,7 @@ __all__ = ["LogisticFit", "LogisticRows", "fit_logistic", "sigmoid"]
 
 _MAX_STEPS = 200
 _TOLERANCE = 1e-3  # of a logit: far below what labels can tell
+_ROUGH_TOLERANCE = 1e-2
 _HALF = 0.5  # success and failure that a level starts with (Krichevsky and Trofimov 1981)
 
 
@@ -95,7 +98,9 @@ class LogisticFit:
         return result
 
 
-def fit_logistic(z: FloatArray, rows: LogisticRows, penalties: FloatArray) -> list[LogisticFit]:
+def fit_logistic(
+    z: FloatArray, rows: LogisticRows, penalties: FloatArray, *, rough: bool = False
+) -> list[LogisticFit]:
     """Fit at each penalty; a fit starts from that of the next larger penalty.
 
     Parameters
@@ -103,6 +108,9 @@ def fit_logistic(z: FloatArray, rows: LogisticRows, penalties: FloatArray) -> li
     z : array, shape (n_queries, q)
     rows : LogisticRows
     penalties : array, shape (k,), positive.
+    rough : bool, default False
+        Single precision and a coarser stop: a third of the time, enough to
+        compare penalties.
 
     Returns
     -------
@@ -131,13 +139,14 @@ def fit_logistic(z: FloatArray, rows: LogisticRows, penalties: FloatArray) -> li
     """
     load = rows.query_weights(len(z)) * (2.0 if rows.is_comparison else 1.0)
     values, basis = np.linalg.eigh((z * load[:, None]).T @ z)
-    turned = z @ basis
+    turned: NDArray[Any] = (z @ basis).astype(np.float32 if rough else np.float64)
+    tolerance = _ROUGH_TOLERANCE if rough else _TOLERANCE
     curvature = 0.25 * np.maximum(values, 0.0)
     of_level = 0.25 * float(load.sum())
     fit = LogisticFit(level=np.zeros(rows.n_columns), slope=np.zeros((z.shape[1], rows.n_columns)))
     found: dict[float, LogisticFit] = {}
     for penalty in sorted({float(each) for each in penalties}, reverse=True):
-        fit = _descend(turned, rows, fit, penalty, curvature, of_level)
+        fit = _descend(turned, rows, fit, penalty, (curvature, of_level), tolerance)
         found[penalty] = LogisticFit(level=fit.level, slope=basis @ fit.slope)
     return [found[float(penalty)] for penalty in penalties]
 
@@ -155,22 +164,23 @@ def sigmoid(logit: FloatArray) -> FloatArray:
 
 
 def _descend(
-    z: FloatArray,
+    z: NDArray[Any],
     rows: LogisticRows,
     start: LogisticFit,
     penalty: float,
-    curvature: FloatArray,
-    of_level: float,
+    curvatures: tuple[FloatArray, float],
+    tolerance: float,
 ) -> LogisticFit:
     level, slope = start.level, start.slope
+    bound, of_level = (curvatures[0] + penalty)[:, None], curvatures[1] + _HALF / 2
     for _ in range(_MAX_STEPS):
-        f = rows.difference(level + z @ slope)
+        f = rows.difference(level + z @ slope.astype(z.dtype))
         residual = rows.scatter(rows.weight * (rows.outcome - sigmoid(f)), len(z))
-        prior = _HALF - 2.0 * _HALF * sigmoid(level)
-        step = (residual.sum(axis=0) + prior) / (of_level + _HALF / 2)
-        turn = (z.T @ residual - penalty * slope) / (curvature + penalty)[:, None]
+        step = (residual.sum(axis=0) + _HALF - 2.0 * _HALF * sigmoid(level)) / of_level
+        turn = (z.T @ residual.astype(z.dtype) - penalty * slope) / bound
         level, slope = level + step, slope + turn
         # A row is about as long as 1, so no logit moves by much more than this.
-        if max(float(np.abs(step).max()), float(np.sqrt((turn**2).sum(axis=0).max()))) < _TOLERANCE:
+        moved = max(np.abs(step).max(), np.sqrt((turn**2).sum(axis=0).max()))
+        if moved < tolerance:
             break
     return LogisticFit(level=level, slope=slope)
