@@ -91,7 +91,7 @@ def told(data: Simulation) -> FloatArray:
     kernel = gold @ gold.T / size + LEVEL_VARIANCE + NOISE**2 * np.eye(len(gold))
     weights = np.linalg.solve(kernel, error)
     shift = (test @ gold.T / size + LEVEL_VARIANCE) @ weights
-    eta = make_gain_model("ridge").fit(train, data.eta).predict(data.test.features).mean
+    eta = make_gain_model("ridge").fit(train, data.eta).predict(test).mean
     result: FloatArray = eta + shift
     return result
 
