@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from metarouter.errors import OptionError
 from metarouter.features import make_pipeline
 from metarouter.gain import gain_model_names, make_pool_model
+from metarouter.gain.text import stage_of
 from metarouter.labels import GainTable
 from metarouter.types import FloatArray
 
@@ -46,7 +47,11 @@ class RouterSpec:
         if len(widths) > 1 and self.gain_model == "logistic":
             options["views"] = widths
         model = make_pool_model(self.gain_model, seed=seed, **options)
-        mean = model.fit(table.with_features(train)).predict(test).mean
+        model.fit(table.with_features(train))
+        stage = stage_of(model)
+        if stage is not None:  # it reads the texts themselves
+            test = stage.transform(features.test_texts)
+        mean = model.predict(test).mean
         return mean if mean.ndim == 2 else mean[:, None]
 
 
@@ -72,7 +77,7 @@ def parse_router(text: str, embedder: str = "default") -> RouterSpec:
     name, at, own = text.partition("@")
     if name == "ensemble":
         return RouterSpec(name=text, gain_model="logistic", embedder=own or ENSEMBLE)
-    if name not in gain_model_names():
+    if name.partition(":")[0] not in gain_model_names():
         allowed = ", ".join(["ensemble", *gain_model_names()])
         raise OptionError.of("router", text, f"{allowed}; each alone or as name@embedder")
     return RouterSpec(name=text, gain_model=name, embedder=own if at else embedder)
@@ -92,6 +97,11 @@ class FoldFeatures:
     ) -> None:
         self._train, self._test, self._cache = list(train), list(test), cache
         self._found: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+
+    @property
+    def test_texts(self) -> list[str]:
+        """The test prompts."""
+        return self._test
 
     def of(self, embedder: str) -> tuple[NDArray[np.float32], NDArray[np.float32], list[int]]:
         """Training and test features, and the widths of their views."""

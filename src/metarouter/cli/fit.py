@@ -43,6 +43,9 @@ def fit(
     prices: Annotated[
         Path | None, typer.Option(metavar="F", help="Prices that go before the bundled ones.")
     ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Folds of the metrics and the audit; 0 leaves them out.")
+    ] = 5,
     on_bad_row: BadRows = OnBadRow.error,
     score_range: ScoreRange = None,
     json_out: JsonOut = None,
@@ -72,6 +75,7 @@ def fit(
             w=w,
             cost=cost.value,
             prices=prices,
+            folds=folds,
             on_bad_row=on_bad_row.value,
             score_range=parsed_range(score_range),
             seed=seed,
