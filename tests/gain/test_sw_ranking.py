@@ -114,6 +114,17 @@ def test_the_factor_of_the_weights_does_not_matter_without_a_pull() -> None:
     assert model.win_probability(query)[0, 3] == pytest.approx(published, abs=1e-6)
 
 
+def test_battles_of_one_prompt_and_pair_are_one_draw() -> None:
+    """Two votes on a prompt weigh as two, and are no more certain than one vote twice as heavy."""
+    table = make_arena(300)
+    query = np.random.default_rng(2).normal(size=(5, 8)) + 0.6
+    doubled = table.rows(np.concatenate([np.arange(300), np.arange(300)]))
+    heavy = replace(table, weight=2.0 * table.weight)
+    one, other = (SWRanking(gamma=10.0).fit(t).predict(query) for t in (doubled, heavy))
+    np.testing.assert_allclose(one.mean, other.mean, atol=1e-9)
+    np.testing.assert_allclose(one.std, other.std, rtol=1e-9)
+
+
 def test_gamma_decides_how_local_the_ranking_is() -> None:
     """A large γ follows the prompts, γ near 1 gives all queries one ranking."""
     table = make_arena(2_000)

@@ -38,7 +38,7 @@ _MIN_INDEXED = 20_000
 """Prompts from which on a query is compared with cells of them."""
 
 _MAX_HELD_OUT = 500
-_HELD_OUT_CELLS = 10_000_000  # similarities computed for each γ that is tried
+_HELD_OUT_CELLS = 10_000_000  # weights computed for each γ that is tried
 
 
 @dataclass
@@ -177,7 +177,8 @@ class SWRanking(ScoredTableModel):
         self, battles: TierBattles, largest: FloatArray | None, rng: np.random.Generator
     ) -> float:
         """The γ with the least squared error on battles of prompts left out in turn."""
-        most = max(50, min(_MAX_HELD_OUT, _HELD_OUT_CELLS // len(battles.points)))
+        cells = max(len(battles.points), len(battles))
+        most = max(50, min(_MAX_HELD_OUT, _HELD_OUT_CELLS // cells))
         held = np.sort(rng.permutation(len(battles.points))[:most])
         place = np.full(len(battles.points), -1)
         place[held] = np.arange(len(held))
@@ -261,7 +262,10 @@ def _make_sums(state: ModelState, n_tiers: int) -> BattleSums:
 
 
 def _between_tiers(rows: TableRows, tier: IntArray) -> TierBattles:
-    """The battles whose models are of different tiers."""
+    """The battles whose models are of different tiers, those of a prompt and pair as one.
+
+    They share the prompt's noise, so the variance takes them as one draw.
+    """
     n_tiers = int(tier.max()) + 1
     candidate, baseline = tier[rows.candidate], tier[rows.baseline]
     across = candidate != baseline
@@ -270,12 +274,16 @@ def _between_tiers(rows: TableRows, tier: IntArray) -> TierBattles:
             f"all battles are within one of {n_tiers} tiers; allowed: num_tiers >= 2 and battles "
             "between models of different tiers"
         )
+    key = rows.query[across] * n_tiers**2 + (candidate * n_tiers + baseline)[across]
+    cell, group = np.unique(key, return_inverse=True)
+    weight = rows.weight[across]
+    total = np.bincount(group, weight).astype(np.float64)
     return TierBattles(
         points=unit_rows(rows.features),
-        query=rows.query[across],
-        pair=(candidate * n_tiers + baseline)[across],
-        win=rows.win[across],
-        weight=rows.weight[across],
+        query=cell // n_tiers**2,
+        pair=cell % n_tiers**2,
+        win=np.bincount(group, weight * rows.win[across]) / total,
+        weight=total,
         n_tiers=n_tiers,
     )
 
