@@ -1,0 +1,99 @@
+"""What a request asks, as text to route on, in each of the three protocols.
+
+A request is routed on the conversation as :func:`render_messages` renders it,
+the last user turn last. The steps of a tool loop are routed on the conversation
+up to the user turn that began the loop: every step then gets the decision of the
+first one, on every process, without memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metarouter.gateway.wire import Body
+from metarouter.labels.messages import message_problem, render_messages
+
+__all__ = ["Conversation", "read_chat", "read_messages", "read_nothing", "read_responses"]
+
+Turn = Mapping[str, Any]
+
+_TOOL_ITEMS = frozenset({"function_call_output", "custom_tool_call_output", "mcp_call"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """The text to route on, and whether the request continues a tool loop.
+
+    `text` is "" where nothing can be read, such as for an image alone.
+    """
+
+    text: str
+    is_tool_step: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Identity of the text: equal for the steps of one tool loop."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_chat(body: Body) -> Conversation:
+    r"""The conversation of a chat completion request.
+
+    Examples
+    --------
+    >>> from metarouter.gateway.wire import read_body
+    >>> read_chat(read_body(b'{"messages": [{"role": "user", "content": "Hi"}]}')).text
+    'Hi'
+    """
+    turns = _turns(body.value("messages", object))
+    return _conversation([], turns, lambda turn: turn.get("role") in ("tool", "function"))
+
+
+def read_messages(body: Body) -> Conversation:
+    """The conversation of an Anthropic messages request."""
+    system = body.value("system", object)
+    head = [] if system is None else [{"role": "system", "content": system}]
+    return _conversation(head, _turns(body.value("messages", object)), _holds_tool_result)
+
+
+def read_responses(body: Body) -> Conversation:
+    """The conversation of a responses request."""
+    given = body.value("input", object)
+    turns = [{"role": "user", "content": given}] if isinstance(given, str) else _turns(given)
+    instructions = body.value("instructions", object)
+    head = [] if instructions is None else [{"role": "system", "content": instructions}]
+    return _conversation(head, turns, lambda turn: turn.get("type") in _TOOL_ITEMS)
+
+
+def read_nothing(body: Body) -> Conversation:
+    """No conversation: what cannot be routed."""
+    return Conversation(text="")
+
+
+def _turns(value: object) -> list[Turn]:
+    return [turn for turn in value if isinstance(turn, Mapping)] if isinstance(value, list) else []
+
+
+def _holds_tool_result(turn: Turn) -> bool:
+    content = turn.get("content")
+    return isinstance(content, list) and any(
+        isinstance(part, Mapping) and part.get("type") == "tool_result" for part in content
+    )
+
+
+def _conversation(
+    head: Sequence[Turn], turns: Sequence[Turn], is_tool: Callable[[Turn], bool]
+) -> Conversation:
+    is_step = bool(turns) and is_tool(turns[-1])
+    if is_step:
+        turns = turns[: _last_question(turns, is_tool) + 1]
+    readable = [turn for turn in (*head, *turns) if message_problem([turn]) is None]
+    return Conversation(text=render_messages(readable), is_tool_step=is_step)
+
+
+def _last_question(turns: Sequence[Turn], is_tool: Callable[[Turn], bool]) -> int:
+    asked = [i for i, turn in enumerate(turns) if turn.get("role") == "user" and not is_tool(turn)]
+    return asked[-1] if asked else len(turns) - 1

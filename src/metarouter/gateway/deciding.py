@@ -1,0 +1,240 @@
+"""A policy as it is served: a router, and what settings and requests bend it by."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from metarouter.errors import InputError, OptionError, shorten
+from metarouter.gateway.options import RequestOptions
+from metarouter.gateway.settings import PolicySettings
+from metarouter.loading import load
+from metarouter.policy.baselines import premium_index
+from metarouter.policy.calibrate import calibrate_share
+from metarouter.policy.rule import UtilityPolicy
+from metarouter.querying import read_queries
+from metarouter.records import Decision, ModelOption
+from metarouter.router import Router, prompt_tokens
+from metarouter.types import FloatArray
+
+__all__ = ["Decided", "ServedPolicy", "fixed_decision", "load_policy"]
+
+_MOST_QUERIES = 20_000  # more tell a share no better than to a third of a percent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decided:
+    """A decision, and the hash of the features it was made from ("" when from none)."""
+
+    decision: Decision
+    features_hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ServedPolicy:
+    """Decides for requests; deterministic and thread-safe.
+
+    Attributes
+    ----------
+    name : str
+    router : Router
+    settings : PolicySettings
+    sample : predicted gains and costs of the calibration queries, or None.
+    """
+
+    name: str
+    router: Router
+    settings: PolicySettings
+    sample: tuple[FloatArray, FloatArray] | None = None
+    default_model: str = ""
+    _w_of_share: dict[float, float] = field(default_factory=dict, repr=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models that it may choose."""
+        wanted = self.settings.models
+        return tuple(m for m in self.router.models if wanted is None or m in wanted)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a decision waits for another machine, so that it needs a thread."""
+        return bool(self.router.features.endpoints)
+
+    def decide(
+        self,
+        text: str,
+        options: RequestOptions,
+        *,
+        threshold: float | None = None,
+        allowed: Collection[str],
+    ) -> Decided:
+        """The decision for one text.
+
+        Parameters
+        ----------
+        text : str; blank text goes to the default model.
+        options : RequestOptions
+        threshold : float, optional
+            Gain that another model needs over the reference, whatever it costs.
+        allowed : models that can answer this request.
+
+        Raises
+        ------
+        InputError
+            When none of the policy's models is allowed, or an option asks for
+            what the policy cannot do.
+        """
+        models = self._allowed(options, allowed)
+        if options.pin is not None:
+            return Decided(decision=self.fixed(options.pin, f"pinned to {options.pin}"))
+        if not text.strip():
+            model = self.default_model if self.default_model in models else models[-1]
+            reason = f"no text to route on: {model} is the model for that"
+            return Decided(decision=self.fixed(model, reason))
+        x = self.router.features.transform([text])
+        gain = self.router.scorer.predict(x)
+        costs = self.router.cost.costs(x, prompt_tokens([text], self.router.cost))[0].tolist()
+        mean, std = gain.mean.ravel().tolist(), gain.std.ravel().tolist()
+        if threshold is None:
+            decision = self._rule(options).decide_one(mean, std, costs)
+        else:
+            decision = self._by_threshold(threshold, options, mean, std, costs)
+        digest = hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest()
+        return Decided(decision=_narrowed(decision, models), features_hash=digest)
+
+    def fixed(self, model: str, reason: str) -> Decision:
+        """A decision that nothing was predicted for."""
+        return fixed_decision(model, reason, self.router.policy.version)
+
+    def _allowed(self, options: RequestOptions, allowed: Collection[str]) -> list[str]:
+        wanted = [options.pin] if options.pin is not None else options.models
+        unknown = [model for model in wanted or () if model not in self.router.models]
+        if unknown:
+            raise InputError(
+                f"model {shorten(unknown[0])} is none of policy {self.name}; allowed: "
+                f"{', '.join(self.router.models)}"
+            )
+        models = [m for m in self.models if m in allowed and (wanted is None or m in wanted)]
+        if not models:
+            asked = f" of {', '.join(wanted)}" if wanted else ""
+            raise InputError(
+                f"policy {self.name} has no model{asked} that may answer here; it chooses among: "
+                f"{', '.join(self.models)}; see GET /v1/models"
+            )
+        return models
+
+    def _rule(self, options: RequestOptions) -> UtilityPolicy:
+        rule = self.router.policy
+        if options.w is not None:
+            w = options.w
+        elif options.premium_share is not None:
+            w = self._share_w(options.premium_share)
+        else:
+            return rule
+        return replace(rule, w=w, version=f"{rule.version}+w={w:g}")
+
+    def _share_w(self, share: float) -> float:
+        if self.sample is None:
+            raise InputError(
+                f"premium_share: policy {self.name} has no queries to calibrate on; set "
+                f"policies.{self.name}.queries, or give w"
+            )
+        share = round(share, 3)
+        if share not in self._w_of_share:
+            self._w_of_share[share] = calibrate_share(*self.sample, share).w
+        return self._w_of_share[share]
+
+    def _by_threshold(
+        self,
+        threshold: float,
+        options: RequestOptions,
+        mean: Sequence[float],
+        std: Sequence[float],
+        costs: Sequence[float],
+    ) -> Decision:
+        if options.w is not None or options.premium_share is not None:
+            raise InputError("w and premium_share do not go with a threshold in the model's name")
+        rule = self.router.policy
+        version = f"{rule.version}+threshold={threshold:g}"
+        counted = replace(rule, w=threshold, cost_unit="calls", version=version)
+        units = [0.0, *[1.0] * (len(costs) - 1)]
+        decision = counted.decide_one(mean, std, units)
+        real = dict(zip(rule.models, costs, strict=True))
+        return replace(
+            decision,
+            cost=real[decision.model],
+            options=tuple(replace(o, cost=real[o.model]) for o in decision.options),
+        )
+
+
+def fixed_decision(model: str, reason: str, version: str) -> Decision:
+    """A decision without a prediction: its gains are NaN, as nobody asked for them."""
+    return Decision(
+        model=model,
+        predicted_gain=math.nan,
+        predicted_gain_std=math.nan,
+        threshold=math.nan,
+        cost=math.nan,
+        reason=reason,
+        policy_version=version,
+        bound="fixed",
+    )
+
+
+def _narrowed(decision: Decision, models: Collection[str]) -> Decision:
+    """The decision among the models that are allowed."""
+    if decision.model in models:
+        return decision
+    chosen: ModelOption = next(option for option in decision.options if option.model in models)
+    reason = f"{decision.model} is not allowed here, {chosen.model} is next: {decision.reason}"
+    return replace(decision, model=chosen.model, cost=chosen.cost, bound="fixed", reason=reason)
+
+
+def load_policy(name: str, settings: PolicySettings) -> ServedPolicy:
+    """Load the router of a policy and calibrate it as its settings ask.
+
+    Raises
+    ------
+    InputError
+        When the router or the queries cannot be read.
+    OptionError
+        When a model that the settings name is none of the router's.
+    """
+    router = load(settings.router)
+    named = [
+        *(settings.models or ()),
+        *([settings.default_model] if settings.default_model else ()),
+    ]
+    for model in named:
+        if model not in router.models:
+            allowed = ", ".join(router.models)
+            raise OptionError.of(f"policies.{name}: model", model, allowed)
+    sample = None if settings.queries is None else _sample(router, settings)
+    if settings.w is not None:
+        router = router.with_policy(w=settings.w)
+    elif settings.premium_share is not None and sample is not None:
+        router = router.with_policy(w=calibrate_share(*sample, settings.premium_share).w)
+    return ServedPolicy(
+        name=name,
+        router=router,
+        settings=settings,
+        sample=sample,
+        default_model=settings.default_model or _premium(router),
+    )
+
+
+def _sample(router: Router, settings: PolicySettings) -> tuple[FloatArray, FloatArray]:
+    queries = read_queries(settings.queries or "")
+    if len(queries) > _MOST_QUERIES:
+        rows = np.random.default_rng(0).choice(len(queries), _MOST_QUERIES, replace=False)
+        queries = [queries[row] for row in rows]
+    return router.predict_gain(queries).mean, router.expected_costs(queries)
+
+
+def _premium(router: Router) -> str:
+    costs = router.expected_costs(["A query of ordinary length, to tell which model is dearer."])
+    return router.models[premium_index(costs[0])]

@@ -1,0 +1,71 @@
+"""What a request's `model` asks for: a policy, a router with a threshold, or a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from metarouter.errors import InputError, shorten
+
+__all__ = ["Asked", "read_model_name"]
+
+_THRESHOLD_NAME = re.compile(r"router-(.+?)-(-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """Either a policy, perhaps with a threshold, or the name of a real model."""
+
+    policy: str | None = None
+    threshold: float | None = None
+    model: str | None = None
+
+
+def read_model_name(name: str, policies: Collection[str]) -> Asked:
+    """Read the `model` of a request.
+
+    Parameters
+    ----------
+    name : str
+        ``metarouter`` (the first policy), ``metarouter:POLICY``,
+        ``router-POLICY-THRESHOLD`` as RouteLLM spells it, or a model's name.
+    policies : names of the policies, default first.
+
+    Returns
+    -------
+    Asked
+        The threshold is in gain units: the premium model has to be better by
+        that much.
+
+    Raises
+    ------
+    InputError
+        When the policy does not exist.
+
+    Examples
+    --------
+    >>> read_model_name("router-mf-0.11593", ["mf"])
+    Asked(policy='mf', threshold=0.11593, model=None)
+    >>> read_model_name("gpt-4o", ["mf"]).model
+    'gpt-4o'
+    """
+    if name == "metarouter":
+        if not policies:
+            raise InputError(
+                f"model = {name!r}; no policy is set up: name a model, or add a router"
+            )
+        return Asked(policy=next(iter(policies)))
+    if name.startswith("metarouter:"):
+        return Asked(policy=_known(name.removeprefix("metarouter:"), name, policies))
+    found = _THRESHOLD_NAME.fullmatch(name)
+    if found is None:
+        return Asked(model=name)
+    return Asked(policy=_known(found[1], name, policies), threshold=float(found[2]))
+
+
+def _known(policy: str, name: str, policies: Collection[str]) -> str:
+    if policy not in policies:
+        known = ", ".join(policies) or "none is set up"
+        raise InputError(f"model = {shorten(name)}; policies: {known}")
+    return policy

@@ -1,0 +1,369 @@
+"""The gateway's settings: one YAML or TOML file, the environment, then flags.
+
+Flags win over the environment (``METAROUTER_PORT=…``, nested with ``__``),
+which wins over the file. Secrets are never settings: a setting names the
+environment variable that holds one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from metarouter.errors import InputError, OptionError, shorten
+
+__all__ = [
+    "GatewaySettings",
+    "LimitSettings",
+    "PolicySettings",
+    "StoreSettings",
+    "UpstreamSettings",
+    "is_loopback",
+    "read_settings",
+]
+
+Seconds = Annotated[float, Field(gt=0, lt=float("inf"))]
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class UpstreamSettings(BaseModel):
+    """One place where models are served."""
+
+    model_config = _STRICT
+
+    base_url: str = Field(description="As a client takes it, e.g. https://api.openai.com/v1.")
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable with the key; none sends no key."
+    )
+    forward_client_key: bool = Field(
+        default=False,
+        description="Pass the caller's own key on; only where the gateway asks for none.",
+    )
+    dialect: Literal["openai", "anthropic", "any"] = Field(
+        default="openai", description="openai: chat, responses, embeddings. anthropic: messages."
+    )
+    headers: dict[str, str] = Field(default={}, description="Sent with each request.")
+    models: dict[str, str] = Field(
+        default={}, description="Our name to the name there; empty serves every name as it is."
+    )
+    concurrency: int = Field(default=256, ge=1, description="Requests in flight at once.")
+    connect_timeout: Seconds = Field(default=10.0, description="Seconds to get a connection.")
+    first_token_timeout: Seconds = Field(
+        default=60.0, description="Seconds to a stream's first byte."
+    )
+    idle_timeout: Seconds = Field(
+        default=120.0, description="Seconds between two pieces of a stream."
+    )
+    total_timeout: Seconds = Field(default=600.0, description="Seconds for one request in all.")
+    attempts: int = Field(default=3, ge=1, le=20, description="Tries of one request here.")
+    first_pause: float = Field(
+        default=0.25, ge=0, le=60, description="Seconds; later pauses double."
+    )
+    longest_pause: float = Field(
+        default=5.0,
+        ge=0,
+        le=600,
+        description="Seconds; who asks for a longer pause is passed over.",
+    )
+    breaker_failures: int = Field(
+        default=5, ge=1, description="Failures in a row that open the breaker."
+    )
+    breaker_seconds: Seconds = Field(
+        default=10.0, description="Seconds until an open breaker tries again."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("allowed: an http or https URL, such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("holds a user, a password or a query; allowed: a plain URL")
+        return value.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_of_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and not value.replace("_", "").isalnum():
+            raise ValueError("allowed: the name of an environment variable, not a key")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _printable(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not (name + text).isascii() or not (name + text).isprintable():
+                raise ValueError(f"header {name!r}: allowed: printable ASCII")
+            if name.lower() in ("authorization", "x-api-key"):
+                raise ValueError(f"header {name!r} is a secret; allowed: api_key_env")
+        return value
+
+
+class PolicySettings(BaseModel):
+    """One way to choose: a router and what its choice is bent by."""
+
+    model_config = _STRICT
+
+    router: Path = Field(description="Folder that `metarouter fit` wrote.")
+    w: float | None = Field(default=None, description="Price of cost in place of the router's own.")
+    premium_share: float | None = Field(
+        default=None, ge=0, le=1, description="Share of premium calls on the queries of `queries`."
+    )
+    queries: Path | None = Field(
+        default=None, description="File of queries that shares are calibrated on; see `calibrate`."
+    )
+    models: list[str] | None = Field(default=None, description="Only these models; none means all.")
+    default_model: str | None = Field(
+        default=None, description="Answers what holds no text to route on; none: the premium model."
+    )
+
+    @model_validator(mode="after")
+    def _one_target(self) -> PolicySettings:
+        if self.w is not None and self.premium_share is not None:
+            raise ValueError("w and premium_share were given; allowed: one of them")
+        if self.premium_share is not None and self.queries is None:
+            raise ValueError("premium_share needs queries: a file of queries to calibrate on")
+        return self
+
+
+class StoreSettings(BaseModel):
+    """Where decisions, feedback and keys are kept."""
+
+    model_config = _STRICT
+
+    url: str = Field(default="sqlite:///metarouter.db", description="SQLAlchemy address; SQLite.")
+    queue: int = Field(default=10_000, ge=1, description="Decisions that may wait to be written.")
+    flush_seconds: Seconds = Field(
+        default=0.1, description="Longest wait before a batch is written."
+    )
+    prompts: bool = Field(
+        default=False, description="Keep the text of prompts; needed to export labels."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _sqlite(cls, value: str) -> str:
+        if not value.startswith("sqlite:///"):
+            # shown without what follows, which may hold a password
+            raise ValueError("allowed: sqlite:///PATH")
+        return value
+
+
+class LimitSettings(BaseModel):
+    """What one request may be."""
+
+    model_config = _STRICT
+
+    body_bytes: int = Field(default=20 * 2**20, ge=1, description="Largest request body.")
+    batch: int = Field(default=1000, ge=1, description="Most queries of one call of /v1/route.")
+    drain_seconds: float = Field(
+        default=30.0, ge=0, description="Seconds that requests get to end after SIGTERM."
+    )
+
+
+class GatewaySettings(BaseSettings):
+    """All settings of ``metarouter serve``."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix="METAROUTER_",
+        env_nested_delimiter="__",
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port to listen on; 0: any free one."
+    )
+    hosts: list[str] = Field(
+        default=[], description="Names that requests may call this host by, besides its address."
+    )
+    auth: Literal["none", "keys"] = Field(default="none", description="Whether callers need a key.")
+    upstreams: dict[str, UpstreamSettings] = Field(
+        default={}, description="Places where models are served, best first."
+    )
+    policies: dict[str, PolicySettings] = Field(
+        default={}, description="Ways to choose, default first."
+    )
+    fallbacks: dict[str, list[str]] = Field(
+        default={}, description="Models that answer when a model cannot, in order."
+    )
+    sticky: Literal["tool_loop", "off"] = Field(
+        default="tool_loop",
+        description="tool_loop: the steps of a tool loop stay with their model.",
+    )
+    sticky_seconds: Seconds = Field(
+        default=3600.0, description="How long a conversation is remembered."
+    )
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("policies")
+    @classmethod
+    def _policy_names(cls, value: dict[str, PolicySettings]) -> dict[str, PolicySettings]:
+        for name in value:
+            if not name.isascii() or not name.isprintable() or not name or set(name) & set(" :,"):
+                raise ValueError(f"policy {shorten(name)}; allowed: printable ASCII without ' :,'")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GatewaySettings:
+        if not self.upstreams:
+            raise ValueError("upstreams: none is given; allowed: at least one, with its base_url")
+        for name, upstream in self.upstreams.items():
+            if upstream.forward_client_key and self.auth == "keys":
+                raise ValueError(
+                    f"upstreams.{name}.forward_client_key: callers' keys are the gateway's own "
+                    "where auth = keys; allowed: api_key_env"
+                )
+        for model, others in self.fallbacks.items():
+            for other in (model, *others):
+                if not self.serves(other):
+                    raise ValueError(f"fallbacks: no upstream serves {shorten(other)}")
+        if not is_loopback(self.host) and self.auth == "none":
+            raise ValueError(
+                f"host = {self.host!r} is open to others; allowed: a loopback address such as "
+                "127.0.0.1, or auth = keys with keys from `metarouter keys create`"
+            )
+        return self
+
+    def serves(self, model: str) -> bool:
+        """Whether an upstream has the model, in whichever dialect."""
+        return any(not up.models or model in up.models for up in self.upstreams.values())
+
+    def missing_variables(self, environ: Mapping[str, str] = os.environ) -> list[str]:
+        """Names of environment variables that upstreams need and that are not set."""
+        names = (upstream.api_key_env for upstream in self.upstreams.values())
+        return sorted({name for name in names if name and not environ.get(name)})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address.
+
+    Examples
+    --------
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_settings(
+    file: str | Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> GatewaySettings:
+    """Settings from a file, the environment and flags.
+
+    Parameters
+    ----------
+    file : path of a ``.yaml``, ``.yml`` or ``.toml`` file, optional
+        Paths in it are relative to its folder.
+    overrides : mapping, optional
+        Top-level settings that go before the file and the environment.
+
+    Returns
+    -------
+    GatewaySettings
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read.
+    OptionError
+        When a setting is unknown or wrong; the message names key and value.
+
+    Examples
+    --------
+    >>> up = {"local": {"base_url": "http://127.0.0.1:9/v1"}}
+    >>> read_settings(overrides={"upstreams": up}).upstreams["local"].dialect
+    'openai'
+    """
+    content = {} if file is None else _read(Path(file))
+
+    class _WithFile(GatewaySettings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            from_file = InitSettingsSource(settings_cls, init_kwargs=content)
+            return init_settings, env_settings, from_file
+
+    try:
+        return _WithFile(**dict(overrides or {}))
+    except ValidationError as error:
+        raise OptionError(_first_problem(error, file)) from None
+    except SettingsError as error:
+        raise OptionError(f"environment: {error}; allowed: JSON for lists and tables") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {shorten(content)}; allowed: settings by name")
+    return _with_paths(content, path.parent)
+
+
+def _with_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths of policies and of the store, relative to the folder of the file."""
+    policies = content.get("policies")
+    for policy in policies.values() if isinstance(policies, dict) else ():
+        for name in {"router", "queries"} & policy.keys() if isinstance(policy, dict) else ():
+            policy[name] = folder / str(policy[name])
+    store = content.get("store")
+    url = store.get("url") if isinstance(store, dict) else None
+    if isinstance(store, dict) and isinstance(url, str) and url.startswith("sqlite:///"):
+        store["url"] = f"sqlite:///{folder / url.removeprefix('sqlite:///')}"
+    return content
+
+
+def _first_problem(error: ValidationError, file: str | Path | None) -> str:
+    """One line: the file, the key, the value where it cannot be a secret, what is allowed."""
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    what = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        what = "no such setting"
+    # A value under an unknown key, or one that looks like an address, may hold a secret.
+    shown = problem["type"] not in ("extra_forbidden", "missing") and _is_plain(problem["input"])
+    value = f" = {shorten(problem['input'])}" if shown else ""
+    more = len(error.errors()) - 1
+    rest = f" (and {more} more)" if more else ""
+    place = "" if file is None else f"{file}: "
+    return f"{place}{key}{value}: {what}{rest}" if key else f"{place}{what}{rest}"
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, bool | int | float) or (
+        isinstance(value, str) and len(value) < 20 and "@" not in value and "sk-" not in value
+    )

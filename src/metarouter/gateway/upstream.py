@@ -1,0 +1,505 @@
+"""Bytes to an upstream and back: pooled connections, retries, fallback, breakers.
+
+Everything that may be tried again happens before the first byte reaches the
+caller: connecting, the status, the first piece of a stream, and the whole of an
+answer that is no stream. What breaks after that is told, and never sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import aiohttp
+
+from metarouter.errors import shorten
+from metarouter.gateway.breaker import CircuitBreaker
+from metarouter.gateway.settings import UpstreamSettings
+from metarouter.gateway.wire import answer_kind
+from metarouter.providers.chat import is_quota_error
+from metarouter.providers.failures import CallError, kind_of_status
+from metarouter.providers.retries import RetryPolicy, read_retry_after
+
+__all__ = [
+    "Answer",
+    "Attempt",
+    "Dialect",
+    "StreamBrokenError",
+    "Target",
+    "UpstreamCall",
+    "Upstreams",
+]
+
+Dialect = Literal["openai", "anthropic"]
+Headers = Sequence[tuple[bytes, bytes]]
+
+_LARGEST_KEPT = 16 * 2**20  # bytes of an answer that are read before any is sent on
+_LARGEST_ERROR = 2**20
+_LARGE_BODY = 2**20  # aiohttp wants larger ones as files
+
+# Of the connection, of us, or private to the caller's side; never sent on.
+_NOT_SENT = frozenset(
+    b"accept-encoding authorization connection content-length cookie expect forwarded host "
+    b"keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade x-api-key x-real-ip".split()
+)
+_NOT_SENT_PREFIXES = (b"x-metarouter-", b"x-forwarded-")
+_NOT_RETURNED = frozenset(
+    b"connection content-length date keep-alive proxy-authenticate server set-cookie te trailer "
+    b"transfer-encoding upgrade".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A model at an upstream: our name for it, and the name there."""
+
+    upstream: str
+    model: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One try: where, how it ended ("ok" or what failed), and after how long."""
+
+    upstream: str
+    model: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamCall:
+    """What is sent, whichever target gets it.
+
+    Attributes
+    ----------
+    path : below the upstream's base, e.g. "chat/completions".
+    dialect : Dialect
+    body : makes the body for a model's name at the upstream.
+    headers : the caller's own, names in lower case.
+    is_stream : whether the caller asked for a stream of events.
+    client_key : the caller's key, for upstreams that are to get it.
+    """
+
+    path: str
+    dialect: Dialect
+    body: Callable[[str], bytes]
+    headers: Headers
+    is_stream: bool = False
+    client_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An upstream's answer, its first bytes read.
+
+    Attributes
+    ----------
+    target : who answered.
+    status, headers : as sent on to the caller.
+    kind : "stream", "json" or "other".
+    first : bytes read so far; all of them when `rest` is None.
+    rest : the pieces that follow; raises StreamBrokenError when they end early.
+    close : gives the connection back; may be called twice.
+    """
+
+    target: Target
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    kind: str
+    first: bytes
+    rest: AsyncIterator[bytes] | None
+    close: Callable[[], None]
+
+
+class StreamBrokenError(CallError):
+    """An answer ended early after its first byte was sent on."""
+
+
+class _RefusedError(CallError):
+    """A failure that came with an answer, which may be sent on."""
+
+    def __init__(self, error: CallError, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(
+            str(error),
+            kind=error.kind,
+            status=status,
+            retry_after=error.retry_after,
+            quota=error.quota,
+        )
+        self.headers = headers
+        self.body = body
+
+
+class _PassedOverError(CallError):
+    """The upstream is not asked at all: its breaker is open, or it is full."""
+
+
+class Upstreams:
+    """All upstreams over one pool of connections; use as an async context manager.
+
+    Parameters
+    ----------
+    settings : mapping of name to UpstreamSettings, best first.
+    fallbacks : mapping of model to the models that stand in for it, in order.
+    rng : source of the jitter.
+    on_attempt : called with each attempt that ended, for metrics.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, UpstreamSettings],
+        fallbacks: Mapping[str, Sequence[str]],
+        *,
+        rng: random.Random | None = None,
+        on_attempt: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> None:
+        self._upstreams = {name: _Upstream(name, entry) for name, entry in settings.items()}
+        self._fallbacks = fallbacks
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._on_attempt = on_attempt
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Upstreams:
+        automatic = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=automatic,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def models(self) -> list[str]:
+        """Models that upstreams name, each once."""
+        names = (name for up in self._upstreams.values() for name in up.settings.models)
+        return list(dict.fromkeys(names))
+
+    @property
+    def open_breakers(self) -> list[str]:
+        """Names of upstreams that are left alone just now."""
+        return [name for name, up in self._upstreams.items() if up.breaker.is_open]
+
+    def serves(self, model: str, dialect: Dialect) -> bool:
+        """Whether an upstream of the dialect has the model."""
+        return any(up.target(model, dialect) for up in self._upstreams.values())
+
+    def targets(
+        self, model: str, dialect: Dialect, allowed: Callable[[str], bool] = lambda model: True
+    ) -> list[Target]:
+        """Where a request for `model` may go, best first, fallback models last."""
+        models = [model, *filter(allowed, self._fallbacks.get(model, ()))]
+        found = (up.target(name, dialect) for name in models for up in self._upstreams.values())
+        return [target for target in found if target is not None]
+
+    async def open(
+        self, targets: Sequence[Target], call: UpstreamCall, attempts: list[Attempt]
+    ) -> Answer:
+        """Send a call to the first target that answers it.
+
+        A failure that another target may not have (no connection, time out,
+        5xx, 429, a refused key) leads to the next one; the caller's own
+        mistakes (other 4xx) come back as they are.
+
+        Parameters
+        ----------
+        targets : where it may go, in order.
+        call : what is sent.
+        attempts : every try is appended, the last one last.
+
+        Raises
+        ------
+        CallError
+            When no target gave any answer.
+        """
+        failure: CallError = CallError("no upstream serves this model", kind="unsent")
+        for target in targets:
+            upstream = self._upstreams[target.upstream]
+            try:
+                return await self._try(upstream, target, call, attempts)
+            except CallError as error:
+                # what an upstream said is worth more than that another was not asked
+                if not (isinstance(error, _PassedOverError) and isinstance(failure, _RefusedError)):
+                    failure = error
+                if not (error.is_retryable or error.is_fatal):
+                    break
+        if isinstance(failure, _RefusedError):
+            return _refusal(failure, attempts)
+        raise failure
+
+    async def _try(
+        self, upstream: _Upstream, target: Target, call: UpstreamCall, attempts: list[Attempt]
+    ) -> Answer:
+        """Ask one upstream, again where that may help."""
+        tried = 0
+        while True:
+            tried += 1
+            start = time.monotonic()
+            try:
+                answer = await self._ask(upstream, target, call)
+            except CallError as error:
+                self._note(attempts, target, _outcome(error), start)
+                if isinstance(error, _PassedOverError):
+                    raise
+                pause = upstream.retries.pause(error, tried, self._rng)
+                if pause is None:
+                    raise
+            else:
+                self._note(attempts, target, "ok", start)
+                return answer
+            await asyncio.sleep(pause)
+
+    def _note(self, attempts: list[Attempt], target: Target, outcome: str, start: float) -> None:
+        attempt = Attempt(
+            upstream=target.upstream,
+            model=target.model,
+            outcome=outcome,
+            seconds=time.monotonic() - start,
+        )
+        attempts.append(attempt)
+        self._on_attempt(attempt)
+
+    async def _ask(self, upstream: _Upstream, target: Target, call: UpstreamCall) -> Answer:
+        """One try, which ends with the first bytes of an answer below 400."""
+        if self._session is None:
+            raise RuntimeError("Upstreams is used outside its `async with`")
+        await upstream.enter()
+        held = _Held(upstream)
+        try:
+            answer = await _send(self._session, upstream, target, call, held)
+        except CallError as error:
+            held.release()
+            upstream.note(error)
+            raise
+        except BaseException:
+            held.release()
+            raise
+        upstream.breaker.note(True)
+        return answer
+
+
+class _Upstream:
+    """One upstream's settings, breaker and places."""
+
+    def __init__(self, name: str, settings: UpstreamSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.breaker = CircuitBreaker(
+            failures=settings.breaker_failures, seconds=settings.breaker_seconds
+        )
+        self.places = asyncio.Semaphore(settings.concurrency)
+        self.retries = RetryPolicy(
+            attempts=settings.attempts,
+            first_pause=settings.first_pause,
+            longest_pause=settings.longest_pause,
+        )
+
+    def target(self, model: str, dialect: Dialect) -> Target | None:
+        if self.settings.dialect not in (dialect, "any"):
+            return None
+        name = self.settings.models.get(model) if self.settings.models else model
+        return None if name is None else Target(upstream=self.name, model=model, name=name)
+
+    async def enter(self) -> None:
+        """Take a place, or pass the upstream over."""
+        if not self.breaker.admits():
+            message = f"upstream {self.name} failed too often, next trial soon"
+            raise _PassedOverError(message, kind="unsent", retry_after=self.breaker.rest)
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                await self.places.acquire()
+        except TimeoutError:
+            message = f"upstream {self.name} has {self.settings.concurrency} requests in flight"
+            raise _PassedOverError(message, kind="unsent") from None
+
+    def note(self, error: CallError) -> None:
+        """Tell the breaker of a failure; a caller's mistake or a 429 is none."""
+        if error.kind in ("unsent", "broken", "timeout") or (error.status or 0) >= 500:
+            self.breaker.note(False)
+
+    def headers(self, call: UpstreamCall) -> list[tuple[str, str]]:
+        sent = [
+            (_text(name), _text(value))
+            for name, value in call.headers
+            if name not in _NOT_SENT and not name.startswith(_NOT_SENT_PREFIXES)
+        ]
+        sent += self.settings.headers.items()
+        # bytes go back as they come, and usage can be read from them
+        sent.append(("accept-encoding", "identity"))
+        key = self._key(call)
+        if key and self.settings.dialect == "anthropic":
+            sent.append(("x-api-key", key))
+        elif key:
+            sent.append(("authorization", f"Bearer {key}"))
+            if call.dialect == "anthropic":
+                sent.append(("x-api-key", key))
+        return sent
+
+    def _key(self, call: UpstreamCall) -> str | None:
+        if self.settings.api_key_env is not None:
+            return os.environ.get(self.settings.api_key_env)
+        return call.client_key if self.settings.forward_client_key else None
+
+
+@dataclass(slots=True)
+class _Held:
+    """A place and a connection that are given back once."""
+
+    upstream: _Upstream
+    response: aiohttp.ClientResponse | None = None
+    is_held: bool = field(default=True)
+
+    def release(self) -> None:
+        if self.is_held:
+            self.is_held = False
+            self.upstream.places.release()
+            if self.response is not None:
+                # a no-op where the answer was read to its end
+                self.response.close()
+
+
+async def _send(
+    session: aiohttp.ClientSession,
+    upstream: _Upstream,
+    target: Target,
+    call: UpstreamCall,
+    held: _Held,
+) -> Answer:
+    settings = upstream.settings
+    limit = settings.first_token_timeout if call.is_stream else settings.total_timeout
+    deadline = time.monotonic() + settings.total_timeout
+    body = call.body(target.name)
+    try:
+        async with asyncio.timeout(min(limit, settings.total_timeout)):
+            response = await session.post(
+                f"{settings.base_url}/{call.path}",
+                data=body if len(body) < _LARGE_BODY else io.BytesIO(body),
+                headers=upstream.headers(call),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
+                allow_redirects=False,
+            )
+            held.response = response
+            if response.status >= 400:
+                raise await _refused(response, upstream.name)
+            kind = answer_kind(response.headers.get("Content-Type", ""))
+            first, is_whole = await _first_bytes(response, is_stream=kind == "stream")
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        message = f"upstream {upstream.name}: no connection: {shorten(str(error), 160)}"
+        raise CallError(message, kind="unsent") from None
+    except TimeoutError:
+        message = f"upstream {upstream.name}: no answer within {limit:g} s"
+        raise CallError(message, kind="timeout") from None
+    except aiohttp.ClientError as error:
+        message = f"upstream {upstream.name}: connection ended early ({type(error).__name__})"
+        raise CallError(message, kind="broken") from None
+    if is_whole:
+        held.release()
+    return Answer(
+        target=target,
+        status=response.status,
+        headers=_returned(response.raw_headers),
+        kind=kind,
+        first=first,
+        rest=None if is_whole else _rest(response, held, deadline),
+        close=held.release,
+    )
+
+
+async def _first_bytes(response: aiohttp.ClientResponse, *, is_stream: bool) -> tuple[bytes, bool]:
+    """What is read before anything is sent on, and whether that is all."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        part = await response.content.readany()
+        if not part:
+            return b"".join(parts), True
+        parts.append(part)
+        size += len(part)
+        if is_stream or size > _LARGEST_KEPT:
+            return b"".join(parts), False
+
+
+async def _rest(
+    response: aiohttp.ClientResponse, held: _Held, deadline: float
+) -> AsyncIterator[bytes]:
+    """The pieces of an answer as they come."""
+    upstream = held.upstream
+    try:
+        while True:
+            limit = min(upstream.settings.idle_timeout, deadline - time.monotonic())
+            async with asyncio.timeout(limit):
+                part = await response.content.readany()
+            if not part:
+                return
+            yield part
+    except TimeoutError:
+        upstream.breaker.note(False)
+        message = f"upstream {upstream.name}: the stream stood still for {limit:.3g} s"
+        raise StreamBrokenError(message, kind="timeout") from None
+    except aiohttp.ClientError as error:
+        upstream.breaker.note(False)
+        message = f"upstream {upstream.name}: the stream ended early ({type(error).__name__})"
+        raise StreamBrokenError(message, kind="broken") from None
+    finally:
+        held.release()
+
+
+async def _refused(response: aiohttp.ClientResponse, name: str) -> _RefusedError:
+    body = b""
+    while len(body) < _LARGEST_ERROR and (part := await response.content.readany()):
+        body += part
+    error = CallError(
+        f"upstream {name}: status {response.status}",
+        kind=kind_of_status(response.status),
+        retry_after=read_retry_after(response.headers.get("Retry-After")),
+        quota=response.status == 429 and is_quota_error(body),
+    )
+    return _RefusedError(error, response.status, _returned(response.raw_headers), body)
+
+
+def _returned(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Headers that go back to the caller."""
+    lower = ((name.lower(), value) for name, value in headers)
+    return [(name, value) for name, value in lower if name not in _NOT_RETURNED]
+
+
+def _refusal(failure: _RefusedError, attempts: Sequence[Attempt]) -> Answer:
+    """What the upstream said instead of an answer."""
+    last = attempts[-1]
+    return Answer(
+        target=Target(upstream=last.upstream, model=last.model, name=last.model),
+        status=failure.status or 502,
+        headers=list(failure.headers),
+        kind="other",
+        first=failure.body,
+        rest=None,
+        close=lambda: None,
+    )
+
+
+def _text(header: bytes) -> str:
+    """A header as aiohttp takes it, which sends text as UTF-8."""
+    try:
+        return header.decode("utf-8")
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
+
+
+def _outcome(error: CallError) -> str:
+    if isinstance(error, _PassedOverError):
+        return "passed over"
+    return f"status {error.status}" if error.status is not None else error.kind

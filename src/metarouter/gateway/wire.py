@@ -1,0 +1,199 @@
+"""Request bodies as bytes: one field is replaced, the rest is never re-written.
+
+The body is parsed one level deep, into the bytes of each top-level value. What
+the gateway changes (`model`) or takes out (its own field `metarouter`) is cut
+out of the original bytes by position, so white space, key order, number
+spelling and fields that nobody here has heard of reach the upstream as sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from metarouter.errors import InputError, shorten
+
+__all__ = ["OPTIONS_FIELD", "Body", "Usage", "answer_kind", "read_body", "read_usage"]
+
+OPTIONS_FIELD = "metarouter"
+"""Top-level field with the gateway's own options; it never reaches an upstream."""
+
+T = TypeVar("T")
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SPACE = rb"[ \t\n\r]*"
+_FIELD = re.compile(_SPACE + rb",?" + _SPACE + rb'("(?:[^"\\]|\\.)*")' + _SPACE + rb":" + _SPACE)
+_END = re.compile(_SPACE + rb"\}" + _SPACE + rb"\Z")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Body:
+    """A JSON object as bytes, with the place of each top-level field.
+
+    Attributes
+    ----------
+    content : the bytes as they came.
+    spans : for each field, in order: where it starts (with the comma before
+        it), where its value starts, and where it ends.
+    """
+
+    content: bytes
+    spans: Mapping[str, tuple[int, int, int]]
+
+    def value(self, name: str, kind: type[T]) -> T | None:
+        """The decoded value of a field, or None where it is absent or null.
+
+        Raises
+        ------
+        InputError
+            When the value is of another kind.
+        """
+        span = self.spans.get(name)
+        if span is None:
+            return None
+        try:
+            return msgspec.json.decode(self.content[span[1] : span[2]], type=kind | None)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InputError(f"field {name}: {error}") from None
+
+    def with_model(self, model: str) -> bytes:
+        """The content with another model and without the gateway's options."""
+        edits = []
+        if OPTIONS_FIELD in self.spans:
+            edits.append((*self._cut(OPTIONS_FIELD), b""))
+        if "model" in self.spans:
+            _, start, end = self.spans["model"]
+            edits.append((start, end, msgspec.json.encode(model)))
+        content = self.content
+        for start, end, new in sorted(edits, reverse=True):
+            content = content[:start] + new + content[end:]
+        return content
+
+    def _cut(self, name: str) -> tuple[int, int]:
+        """Span to take out so that commas still fit."""
+        order = list(self.spans)
+        place = order.index(name)
+        start, _, end = self.spans[name]
+        if place == 0 and len(order) > 1:
+            # the first field goes with the comma of the second
+            following = self.spans[order[1]][0]
+            return start, self.content.index(b",", following) + 1
+        return start, end
+
+
+def read_body(content: bytes) -> Body:
+    r"""Parse a request body one level deep.
+
+    Parameters
+    ----------
+    content : bytes, a JSON object in UTF-8.
+
+    Returns
+    -------
+    Body
+
+    Raises
+    ------
+    InputError
+        When it is no JSON object, is nested too deeply, or has a top-level
+        field twice: which of the two an upstream would read is unknown.
+
+    Examples
+    --------
+    >>> body = read_body(b'{"model": "metarouter",  "x": 1.50}')
+    >>> body.with_model("gpt-4o")
+    b'{"model": "gpt-4o",  "x": 1.50}'
+    """
+    try:
+        fields = _FIELDS.decode(content)
+    except msgspec.DecodeError as error:
+        raise InputError(f"body: {error}; allowed: a JSON object") from None
+    except RecursionError:
+        raise InputError("body: nested too deeply; allowed: about 1,000 levels") from None
+    spans: dict[str, tuple[int, int, int]] = {}
+    position = content.index(b"{") + 1
+    while found := _FIELD.match(content, position):
+        name = msgspec.json.decode(found[1], type=str)
+        start, end = found.end(), found.end() + len(memoryview(fields[name]))
+        if name in spans or content[start:end] != bytes(fields[name]):
+            raise InputError(f"body: field {shorten(name)} is given twice; allowed: once")
+        spans[name] = (position, start, end)
+        position = end
+    if not _END.match(content, position):
+        # the last of two values is a prefix of the first
+        raise InputError("body: a field is given twice; allowed: once")
+    return Body(content=content, spans=spans)
+
+
+class _AnyUsage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens that an upstream counted; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+_USAGE = re.compile(rb'"usage"' + _SPACE + rb":" + _SPACE + rb"(\{)")
+_USAGE_DECODER = msgspec.json.Decoder(_AnyUsage)
+
+
+def read_usage(head: bytes, tail: bytes) -> Usage:
+    """Token counts from the start and the end of an answer.
+
+    Streams count the prompt in their first event (Anthropic) or everything in
+    their last ones, so an answer need not be kept whole.
+
+    Parameters
+    ----------
+    head, tail : bytes, of a JSON answer or of a stream of events; may overlap.
+
+    Examples
+    --------
+    >>> read_usage(b"", b'data: {"usage": {"prompt_tokens": 3, "completion_tokens": 5}}')
+    Usage(prompt_tokens=3, completion_tokens=5)
+    """
+    prompt = completion = None
+    for part in (head, tail):
+        for found in _USAGE.finditer(part):
+            usage = _usage_at(part, found.start(1))
+            if usage is None:
+                continue
+            prompt = _first(usage.prompt_tokens, usage.input_tokens, prompt)
+            completion = _first(usage.completion_tokens, usage.output_tokens, completion)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion)
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _usage_at(part: bytes, start: int) -> _AnyUsage | None:
+    """The object that starts at `start`, when it is whole and of known form."""
+    depth = 0
+    for place in re.finditer(rb"[{}]", part[start : start + 2000]):
+        depth += 1 if place[0] == b"{" else -1
+        if depth == 0:
+            try:
+                return _USAGE_DECODER.decode(part[start : start + place.end()])
+            except (msgspec.DecodeError, RecursionError):
+                return None
+    return None
+
+
+def answer_kind(content_type: str) -> str:
+    """Kind of an answer's body: "stream", "json" or "other"."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        return "stream"
+    return "json" if kind == "application/json" or kind.endswith("+json") else "other"
