@@ -87,7 +87,9 @@ def told(data: Simulation) -> FloatArray:
     test, train = np.asarray(data.test.features, dtype=np.float64), data.features
     gold = train[data.is_gold].astype(np.float64)
     error = (data.gold_gain - data.eta)[-len(data.psi) :][data.is_gold]
-    size = float((train.astype(np.float64) ** 2).sum(axis=1).mean()) / float(data.delta.var())
+    size = float((train.astype(np.float64) ** 2).sum(axis=1).mean()) / max(
+        float(data.delta.var()), 1e-9
+    )
     kernel = gold @ gold.T / size + LEVEL_VARIANCE + NOISE**2 * np.eye(len(gold))
     weights = np.linalg.solve(kernel, error)
     shift = (test @ gold.T / size + LEVEL_VARIANCE) @ weights
