@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from metarouter.errors import DataError, MissingDependencyError, OptionError
 from metarouter.gain import load_gain_model, make_table_gain_model
 from metarouter.gain.mf import MFGain
+from metarouter.gain.mf_import import read_routellm_mf
 from metarouter.gain.mf_scorer import MFScorer
 from metarouter.gain.mf_training import MFMember
 from metarouter.labels.table import GainTable, make_gain_table
@@ -164,6 +168,42 @@ def test_without_torch_the_install_line_is_given() -> None:
     """Training is what needs the extra."""
     with pytest.raises(MissingDependencyError, match=r"metarouter\[torch\]"):
         MFGain().fit(_small_table())
+
+
+def _routellm_file(folder: Path) -> tuple[Path, dict[str, NDArray[np.float32]]]:
+    rng = np.random.default_rng(7)
+    arrays = {
+        "P.weight": rng.normal(size=(64, 8)).astype(np.float32),
+        "text_proj.0.weight": rng.normal(size=(8, 12)).astype(np.float32),
+        "classifier.0.weight": rng.normal(size=(1, 8)).astype(np.float32),
+    }
+    save_file(arrays, folder / "model.safetensors")
+    return folder / "model.safetensors", arrays
+
+
+def test_a_published_checkpoint_gives_routellms_score(tmp_path: Path) -> None:
+    """σ of the classifier on (v_strong − v_weak, each of length 1) ⊙ the projected embedding."""
+    path, arrays = _routellm_file(tmp_path)
+    scorer = MFScorer(read_routellm_mf(path, strong=24, weak=36))
+    x = np.random.default_rng(8).normal(size=12).astype(np.float32)
+    logits = []
+    for row in (24, 36):
+        vector = arrays["P.weight"][row]
+        fit = vector / np.sqrt((vector**2).sum()) * (arrays["text_proj.0.weight"] @ x)
+        logits.append(float(arrays["classifier.0.weight"][0] @ fit))
+    expected = 1.0 / (1.0 + np.exp(logits[1] - logits[0]))
+    assert scorer.win_probability(x[None])[0, 0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_file_that_is_no_published_checkpoint_is_refused(tmp_path: Path) -> None:
+    path, arrays = _routellm_file(tmp_path)
+    with pytest.raises(OptionError, match="weak = 64; allowed: a row from 0 to 63"):
+        read_routellm_mf(path, weak=64)
+    with pytest.raises(OptionError, match="that exists"):
+        read_routellm_mf(tmp_path / "nothing")
+    save_file({"P.weight": arrays["P.weight"]}, path)
+    with pytest.raises(OptionError, match=r"holds no text_proj\.0\.weight"):
+        read_routellm_mf(path)
 
 
 def _small_table() -> GainTable:
