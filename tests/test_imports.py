@@ -41,6 +41,8 @@ ALLOWED = {
     "crossfitted": _SERVING,
     "querying": _SERVING,
     "fitting": _TRAINING,
+    "onboarding": _TRAINING | {"fitting"},
+    "routellm": _SERVING | {"querying", "providers"},
     "providers": _BASE | {"policy"},
     "collection": _LABELS | {"providers"},
     "testing": _TRAINING,

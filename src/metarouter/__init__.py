@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from metarouter.labels.split import split_by_query
     from metarouter.labels.table import GainTable, make_gain_table
     from metarouter.loading import load
+    from metarouter.onboarding import onboard
     from metarouter.querying import read_queries
     from metarouter.records import (
         Decision,
@@ -88,6 +89,7 @@ __all__ = [
     "make_gain_model",
     "make_gain_table",
     "make_pipeline",
+    "onboard",
     "read_gain_table",
     "read_queries",
     "split_by_query",
@@ -122,6 +124,7 @@ _HOMES = {
     "labels.split": ("split_by_query",),
     "labels.table": ("GainTable", "make_gain_table"),
     "loading": ("load",),
+    "onboarding": ("onboard",),
     "querying": ("read_queries",),
     "records": (
         "Decision",

@@ -22,6 +22,7 @@ from metarouter.cli import (
     labels_check,
     labels_hub,
     labels_tiers,
+    onboard,
     quickstart,
     route,
 )
@@ -45,6 +46,7 @@ def make_app() -> typer.Typer:
     app.command("compare")(compare.compare)
     app.command("benchmark")(benchmark.benchmark)
     app.command("calibrate")(calibrate.calibrate)
+    app.command("onboard")(onboard.onboard)
     app.command("route")(route.route)
     app.command("collect")(collect.collect)
     app.command("judge")(judge.judge)

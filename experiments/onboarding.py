@@ -1,0 +1,221 @@
+"""A model, or a pair, that no router was fitted on: k labels against a full refit.
+
+    OPENBLAS_NUM_THREADS=1 ./run python experiments/onboarding.py --data ../shared/data --seeds 5
+
+MMLU-Pro: each of 30 models in turn is new to a router of the others, over a
+reference model; 3,000 questions train, 5,000 test. Pairs: each of 14 pairs is
+new to the router of one other pair, or to those of all others, none of which
+shares a model with it; half of the prompts train. Ridge on the default
+features throughout.
+
+``onboard`` is ``metarouter.onboard`` with k labels of the new model, ``alone`` a
+fit to those k labels and nothing else, ``refit`` a fit to labels of every
+training query. The area is that of the efficiency-gain curve, x 100. Intervals
+are over models (or pairs), seeds averaged, 95 %, Student's t: models of one
+family resemble each other, so they are a little narrow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metarouter.benchmark.data import Benchmark, load_benchmark
+from metarouter.evaluation import efficiency_gain_area, mean_interval
+from metarouter.features import make_pipeline
+from metarouter.gain.onboarded import onboarding_rows
+from metarouter.gain.population import NewGain, estimate_gain, make_population
+from metarouter.linear import Ridge
+from metarouter.types import FloatArray, IntArray
+from study import markdown
+
+SIZES = (0, 20, 50, 200)
+REFERENCES = ("Meta-Llama-3_1-8B-Instruct", "Llama-2-7b-hf")
+N_TRAIN, N_TEST = 3_000, 5_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One fit; `covered` is the share of subjects whose mean gain its interval holds."""
+
+    world: str
+    model: str
+    seed: int
+    method: str
+    k: int
+    area: float
+    covered: float | None = None
+    level_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """Queries of one seed: features, and which train and test."""
+
+    features: FloatArray
+    train: IntArray
+    test: IntArray
+    subject: IntArray
+
+    @property
+    def size(self) -> float:
+        return float(np.sqrt((self.features[self.train] ** 2).sum(axis=1).mean()))
+
+    def ridge(self, gain: FloatArray, rows: IntArray) -> FloatArray:
+        """Predicted gain of every query, learned on some."""
+        return np.asarray(Ridge().fit(self.features[rows], gain[rows]).predict(self.features))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("results/onboarding.jsonl"))
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    with arguments.out.open("w", encoding="utf-8") as file:
+        for seed in range(arguments.seeds):
+            for row in (*mmlu_pro(arguments.data, seed), *pairs(arguments.data, seed)):
+                file.write(json.dumps(asdict(row)) + "\n")
+                file.flush()
+                rows.append(row)
+            print(f"seed {seed} done", flush=True)
+    for world in dict.fromkeys(row.world for row in rows):
+        report(world, [row for row in rows if row.world == world])
+
+
+def mmlu_pro(data: Path, seed: int) -> Iterator[Row]:
+    """Each model of the pool as the new one, over two references."""
+    benchmark = load_benchmark("mmlu-pro", data)[0]
+    split, chosen = draw(benchmark, seed, N_TRAIN, N_TEST)
+    quality = benchmark.quality[chosen]
+    for reference in REFERENCES:
+        at = benchmark.models.index(reference)
+        names = [name for name in benchmark.models if name != reference]
+        gains = np.delete(quality, at, axis=1) - quality[:, [at]]
+        known = np.column_stack([split.ridge(gain, split.train) for gain in gains.T])
+        for j, name in enumerate(names):
+            rest = np.delete(known, j, axis=1)
+            yield from study(f"mmlu-pro over {reference}", name, seed, split, gains[:, j], rest)
+
+
+def pairs(data: Path, seed: int) -> Iterator[Row]:
+    """Each pair as the new one, for the router of one other pair and for all."""
+    benchmarks = load_benchmark("pairs", data)
+    split, chosen = draw(benchmarks[0], seed, len(benchmarks[0]) // 2, None)
+    gains = [each.gain[chosen] for each in benchmarks]
+    known = [split.ridge(gain, split.train) for gain in gains]
+    for each, gain in zip(benchmarks, gains, strict=True):
+        strangers = [
+            known[j]
+            for j, other in enumerate(benchmarks)
+            if not set(other.models) & set(each.models)
+        ]
+        everything = np.column_stack(strangers)
+        yield from study("pairs: all other routers", each.pair, seed, split, gain, everything)
+        single = np.random.default_rng(seed).choice(len(strangers), 3, replace=False)
+        for j in single:
+            one = strangers[j][:, None]
+            yield from study("pairs: one other router", each.pair, seed, split, gain, one)
+
+
+def draw(
+    benchmark: Benchmark, seed: int, n_train: int, n_test: int | None
+) -> tuple[Split, IntArray]:
+    """A random split of the distinct prompts, with features learned on the training part."""
+    rng = np.random.default_rng(seed)
+    distinct = np.unique(benchmark.prompt_group, return_index=True)[1]
+    chosen = rng.permutation(distinct)[: None if n_test is None else n_train + n_test]
+    prompts = [benchmark.prompts[i] for i in chosen]
+    pipeline = make_pipeline("default", seed=seed).fit(prompts[:n_train])
+    split = Split(
+        features=pipeline.transform(prompts).astype(np.float64),
+        train=np.arange(n_train),
+        test=np.arange(n_train, len(chosen)),
+        subject=benchmark.subject[chosen],
+    )
+    return split, chosen
+
+
+def study(
+    world: str, model: str, seed: int, split: Split, gain: FloatArray, known: FloatArray
+) -> Iterator[Row]:
+    """All sizes and methods for one new model."""
+    rows = onboarding_rows(known, split.features, split.size)
+    population = make_population(known[split.train].mean(axis=0))
+    probes = np.random.default_rng([seed, len(model)]).permutation(split.train)
+    for k in SIZES:
+        at = probes[:k]
+        found = estimate_gain(population, rows[at], gain[at], np.ones(k))
+        yield Row(
+            world=world, model=model, seed=seed, method="onboard", k=k,
+            area=area(rows[split.test] @ found.mean, gain[split.test]),
+            covered=covered(found, rows, gain, split),
+            level_error=found.mean_gain(rows[split.test])[0] - float(gain[split.test].mean()),
+        )  # fmt: skip
+        if k:
+            alone = split.ridge(gain, at)[split.test]
+            score = area(alone, gain[split.test])
+            yield Row(world=world, model=model, seed=seed, method="alone", k=k, area=score)
+    refit = split.ridge(gain, split.train)[split.test]
+    score = area(refit, gain[split.test])
+    yield Row(world=world, model=model, seed=seed, method="refit", k=len(split.train), area=score)
+
+
+def area(score: FloatArray, gain: FloatArray) -> float:
+    return 100 * efficiency_gain_area(score, gain)
+
+
+def covered(found: NewGain, rows: FloatArray, gain: FloatArray, split: Split) -> float:
+    """Share of subjects with |mean gold gain − predicted| within 1.96 of both errors."""
+    held = []
+    for subject in np.unique(split.subject[split.test]):
+        at = split.test[split.subject[split.test] == subject]
+        if len(at) >= 30:
+            mean, std = found.mean_gain(rows[at])
+            error = np.hypot(std, gain[at].std(ddof=1) / np.sqrt(len(at)))
+            held.append(abs(gain[at].mean() - mean) <= 1.96 * error)
+    return float(np.mean(held))
+
+
+def report(world: str, rows: list[Row]) -> None:
+    """Means over models with intervals, and paired differences."""
+    models = sorted({row.model for row in rows})
+    by: dict[tuple[str, int], FloatArray] = {}
+    for method, k in sorted({(row.method, row.k) for row in rows}):
+        chosen = [row for row in rows if (row.method, row.k) == (method, k)]
+        by[method, k] = np.array(
+            [np.mean([row.area for row in chosen if row.model == model]) for model in models]
+        )
+    refit = next(values for (method, _), values in by.items() if method == "refit")
+    lines = []
+    for (method, k), values in by.items():
+        own = [row for row in rows if (row.method, row.k) == (method, k)]
+        alone = by.get(("alone", k)) if method == "onboard" else None
+        level = [abs(row.level_error) for row in own if row.level_error is not None]
+        cover = [row.covered for row in own if row.covered is not None]
+        lines.append([
+            method, str(k), shown(values), f"{values.mean() / refit.mean():.0%}",
+            shown(values - refit) if method != "refit" else "",
+            shown(values - by["onboard", 0]) if method == "onboard" and k else "",
+            shown(values - alone) if alone is not None else "",
+            f"{np.mean(cover):.2f}" if cover else "", f"{np.mean(level):.3f}" if level else "",
+        ])  # fmt: skip
+    print(f"\n{world}: {len(models)} new models\n")
+    head = ["method", "k", "area", "of refit", "less refit", "less k = 0", "less alone"]
+    print(markdown([*head, "coverage", "level error"], lines))
+
+
+def shown(values: FloatArray) -> str:
+    found = mean_interval(values)
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()

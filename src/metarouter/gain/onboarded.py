@@ -1,0 +1,72 @@
+"""Gain of a model that a router was not fitted on, served from the router's own gains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarouter.gain.scoring import GainScorer, load_gain_model
+from metarouter.records import GainEstimate
+from metarouter.types import FloatArray, ModelState
+
+__all__ = ["OnboardedScorer", "base_gains", "onboarding_rows"]
+
+
+def base_gains(scorer: GainScorer, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Mean and std of the gains of the known candidates, each (n, m) for pairs too."""
+    estimate = scorer.predict(features)
+    if estimate.mean.ndim == 1:
+        return estimate.mean[:, None], estimate.std[:, None]
+    return estimate.mean, estimate.std
+
+
+def onboarding_rows(gains: FloatArray, features: NDArray[Any], size: float) -> FloatArray:
+    """φ(x) = [g(x), 1, x / size] of each row, shape (n, m + 1 + d).
+
+    Parameters
+    ----------
+    gains : array, shape (n, m)
+        Predicted gains g of the known candidates.
+    features : array, shape (n, d)
+    size : float, above 0; what a row of features is divided by.
+    """
+    own = np.asarray(features, dtype=np.float64) / size
+    return np.hstack([gains, np.ones((len(gains), 1)), own])
+
+
+class OnboardedScorer:
+    """Known gains, and ψ(x) = φ(x)'θ of one more model with the posterior of θ.
+
+    Made by :func:`metarouter.onboard`. The error of the known gains counts as
+    shared between them, since they are against one reference: their standard
+    deviations add up, weighted by |θ|.
+    """
+
+    def __init__(self, state: ModelState) -> None:
+        prefix, base = "base.", state.config["base"]
+        arrays = {
+            name.removeprefix(prefix): array
+            for name, array in state.arrays.items()
+            if name.startswith(prefix)
+        }
+        self._base = load_gain_model(
+            ModelState(kind=base["kind"], config=base["config"], arrays=arrays)
+        )
+        self._keeps_base = bool(state.config["keeps_base"])
+        self._size = float(state.config["size"])
+        self._mean = np.asarray(state.arrays["mean"], dtype=np.float64)
+        self._factor = np.asarray(state.arrays["factor"], dtype=np.float64)
+
+    def predict(self, features: NDArray[Any]) -> GainEstimate:
+        """Known candidates first, the new model last; it alone where the pair is new."""
+        gains, std = base_gains(self._base, features)
+        rows = onboarding_rows(gains, features, self._size)
+        spread = rows @ self._factor
+        inherited = std @ np.abs(self._mean[: gains.shape[1]])
+        own = np.sqrt(np.einsum("ij,ij->i", spread, spread) + inherited**2)
+        mean = rows @ self._mean
+        if not self._keeps_base:
+            return GainEstimate(mean=mean[:, None], std=own[:, None])
+        return GainEstimate(mean=np.column_stack([gains, mean]), std=np.column_stack([std, own]))

@@ -1,0 +1,232 @@
+r"""The gain of a new model, from models already known and a few labels of its own.
+
+The models that a router knows are a population: their gains g_j(x) over the
+reference (g_0 = 0 is the reference itself) say how gains vary between models.
+A new one is taken as another draw,
+
+.. math:: ψ(x) = \sum_j c_j g_j(x) + b + d'x,\qquad
+          c \sim N(π, τV),\quad b \sim N(0, v_b),\quad d \sim N(0, sσ² I / d_x),
+
+where π is the mean over models (or one model, if the user says which it is
+like), V the covariance that makes Σ c_j g_j vary as the known gains do, and d a
+departure of its own. k labels y = ψ(x) + ε, var ε = σ²/weight, update θ = (c, b,
+d); τ, s and σ² are averaged over a grid by marginal likelihood. Without labels
+the prior is what is served, and its width is the spread between known models.
+
+References
+----------
+Lindley and Smith (1972), Bayes estimates for the linear model,
+https://doi.org/10.1111/j.2517-6161.1972.tb00885.x; MacKay (1992), Bayesian
+interpolation, https://doi.org/10.1162/neco.1992.4.3.415.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from metarouter.types import FloatArray
+
+__all__ = ["NewGain", "Population", "estimate_gain", "make_population"]
+
+_POPULATION = np.array([0.1, 0.3, 1.0, 3.0])  # τ: spread of the new model over the others'
+_OWN = np.array([0.0, 0.003, 0.01, 0.03, 0.1])  # s: own departure over label noise
+_NOISE = np.array([0.75, 1.0])  # σ² over the variance of the labels
+_PRIOR_NOISE, _PRIOR_LABELS = 0.25, 5.0  # of right-or-wrong pairs; counts as so many labels
+_LEAST_LEVEL = 0.05  # standard deviation of b, where the known levels agree by chance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Population:
+    """What is believed of a new model before it has labels.
+
+    Parameters
+    ----------
+    mean : array, shape (m,); π.
+    root : array, shape (m, r); V = root root'.
+    level_variance : float; v_b, in squared gain units.
+    """
+
+    mean: FloatArray
+    root: FloatArray
+    level_variance: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewGain:
+    """ψ(x) = φ(x)'θ with the posterior of θ; see :func:`onboarding_rows` for φ.
+
+    Parameters
+    ----------
+    mean : array, shape (p,)
+    covariance : array, shape (p, p)
+    noise_variance : float, σ², of one label.
+    own_share : float in [0, 1]
+        Posterior probability that the model departs from all known ones in a
+        way of its own.
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    noise_variance: float
+    own_share: float
+
+    def mean_gain(self, rows: FloatArray) -> tuple[float, float]:
+        """Average of ψ over rows φ, shape (n, p), and its standard deviation."""
+        average = rows.mean(axis=0)
+        return float(average @ self.mean), float(np.sqrt(average @ self.covariance @ average))
+
+
+def make_population(levels: FloatArray, like: int | None = None) -> Population:
+    """Prior over combinations of known gains.
+
+    Parameters
+    ----------
+    levels : array, shape (m,)
+        Typical gain of each known candidate, which sets the spread of b.
+    like : int, optional
+        Candidate that the new model is expected to resemble; all alike when
+        None.
+
+    Notes
+    -----
+    ``V = Σ_j (e_j − π)(e_j − π)' / m`` over the m candidates and the reference
+    (e_0 = 0), so the variance of Σ c_j g_j(x) is the mean squared distance of
+    the known gains from the prior mean, at every x.
+
+    Examples
+    --------
+    >>> population = make_population(np.array([0.2]))
+    >>> population.mean.tolist(), (population.root @ population.root.T).tolist()
+    ([1.0], [[1.0]])
+    """
+    m = len(levels)
+    mean = np.full(m, 1.0 / m) if like is None else np.eye(m)[like]
+    known = np.vstack([np.zeros(m), np.eye(m)])
+    spread = float(((np.append(levels, 0.0) - levels @ mean) ** 2).sum() / m)
+    return Population(
+        mean=mean,
+        root=(known - mean).T / np.sqrt(m),
+        level_variance=max(spread, _LEAST_LEVEL**2),
+    )
+
+
+def estimate_gain(
+    population: Population, rows: FloatArray, gain: FloatArray, weight: FloatArray
+) -> NewGain:
+    """Posterior of the new model's gain.
+
+    Assumes labels that are independent given the query, and a new model that
+    differs from the known ones as they differ from each other.
+
+    Parameters
+    ----------
+    population : Population
+    rows : array, shape (k, p), from :func:`onboarding_rows`; k may be 0.
+    gain : array, shape (k,), of the new model over the reference.
+    weight : array, shape (k,), precision of each label, 1 for one label.
+
+    Examples
+    --------
+    >>> population = make_population(np.array([0.2]))
+    >>> nothing = np.zeros(0)
+    >>> found = estimate_gain(population, np.zeros((0, 4)), nothing, nothing)
+    >>> found.mean.tolist()
+    [1.0, 0.0, 0.0, 0.0]
+    """
+    m = len(population.mean)
+    n_own = rows.shape[1] - m - 1
+    inner = np.hstack([rows[:, :m] @ population.root, rows[:, m:]])  # V is 1 here
+    problem = _Problem.of(inner, gain - rows[:, :m] @ population.mean, weight)
+    variance = _label_variance(gain, weight)
+    grid = [
+        (problem.solve(_prior(population, tau, s, n_own, share * variance), share * variance),
+         s, share * variance, _log_prior(tau, s))
+        for tau in _POPULATION for s in _OWN for share in _NOISE
+    ]  # fmt: skip
+    log = np.array([solution.log_evidence + prior for solution, _, _, prior in grid])
+    probability = np.exp(log - log.max())
+    probability /= probability.sum()
+    inner_mean = probability @ np.array([each.mean for each, *_ in grid])
+    covariance = np.zeros((inner.shape[1], inner.shape[1]))
+    for share, (solution, *_) in zip(probability, grid, strict=True):
+        away = solution.mean - inner_mean
+        covariance += share * (solution.covariance + np.outer(away, away))
+    back = np.zeros((rows.shape[1], inner.shape[1]))
+    n_root = population.root.shape[1]
+    back[:m, :n_root] = population.root
+    back[m:, n_root:] = np.eye(n_own + 1)
+    mean = back @ inner_mean
+    mean[:m] += population.mean
+    return NewGain(
+        mean=mean,
+        covariance=back @ covariance @ back.T,
+        noise_variance=float(probability @ np.array([noise for _, _, noise, _ in grid])),
+        own_share=float(probability @ np.array([s > 0 for _, s, *_ in grid])),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Solution:
+    log_evidence: float
+    mean: FloatArray
+    covariance: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Problem:
+    """Rows and targets scaled to equal precision; no more rows than columns + 1."""
+
+    rows: FloatArray  # (r, p)
+    target: FloatArray  # (r,)
+    n: int  # labels
+
+    @classmethod
+    def of(cls, rows: FloatArray, target: FloatArray, weight: FloatArray) -> _Problem:
+        joint = np.column_stack([rows, target]) * np.sqrt(weight)[:, None]
+        if len(joint) > joint.shape[1]:  # the rotated rows hold all that the others say
+            joint = np.asarray(np.linalg.qr(joint).R)
+        return cls(rows=joint[:, :-1], target=joint[:, -1], n=len(target))
+
+    def solve(self, prior: FloatArray, noise: float) -> _Solution:
+        """Posterior under θ ~ N(0, diag(prior)) and label variance `noise`."""
+        spread = self.rows * prior
+        lower = np.linalg.cholesky(spread @ self.rows.T + noise * np.eye(len(self.rows)))
+        halves = np.linalg.solve(lower, np.column_stack([spread, self.target]))
+        target, halves = halves[:, -1], halves[:, :-1]
+        log_determinant = 2.0 * np.log(np.diag(lower)).sum()
+        log_determinant += (self.n - len(lower)) * np.log(noise)
+        return _Solution(
+            log_evidence=-0.5 * float(log_determinant + target @ target),
+            mean=halves.T @ target,
+            covariance=np.diag(prior) - halves.T @ halves,
+        )
+
+
+def _prior(population: Population, tau: float, s: float, n_own: int, noise: float) -> FloatArray:
+    """Prior variances of the rotated combination, the level and the departure."""
+    return np.concatenate(
+        [
+            np.full(population.root.shape[1], tau),
+            [population.level_variance],
+            np.full(n_own, s * noise),
+        ]
+    )
+
+
+def _log_prior(tau: float, s: float) -> float:
+    """Log-normal about τ = 1 and s = 0.01; half of the weight is on no departure."""
+    own = _OWN[1:]
+    weights = np.exp(-0.5 * (np.log(own / 0.01) / 2.0) ** 2)
+    log_own = 0.0 if s == 0.0 else np.log(weights[own == s][0] / weights.sum())
+    return float(log_own - 0.5 * np.log(tau) ** 2)
+
+
+def _label_variance(gain: FloatArray, weight: FloatArray) -> float:
+    """Variance of the labels, drawn to that of right-or-wrong pairs when they are few."""
+    total = float(weight.sum())
+    if not total:
+        return _PRIOR_NOISE
+    square = float(weight @ (gain - weight @ gain / total) ** 2)
+    return (square + _PRIOR_LABELS * _PRIOR_NOISE) / (total + _PRIOR_LABELS)

@@ -1,0 +1,233 @@
+"""A model, or a pair, that the router was not fitted on."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import metarouter
+from metarouter.errors import DataError, OptionError
+from metarouter.evaluation import efficiency_gain_area
+from metarouter.fitting import FitOptions, fit_table
+from metarouter.gain.population import estimate_gain, make_population
+from metarouter.labels.table import make_gain_table
+from metarouter.onboarding import onboard
+from metarouter.policy.costs import estimate_tokens
+from metarouter.records import ModelSpec
+from metarouter.router import Router
+from metarouter.testing import make_queries
+
+PRICES = {
+    name: ModelSpec(name=name, input_usd_per_mtok=price, output_usd_per_mtok=2 * price)
+    for name, price in (("small", 0.1), ("middle", 1.0), ("large", 5.0), ("new", 2.0), ("old", 0.2))
+}
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return list(make_queries(300, np.random.default_rng(0)).texts)
+
+
+def hardness(texts: list[str]) -> np.ndarray[Any, Any]:
+    """A property of a text that surface features can see."""
+    length = np.array([float(len(text)) for text in texts])
+    return np.asarray((length - length.mean()) / length.std())
+
+
+@pytest.fixture(scope="module")
+def router(texts: list[str]) -> Router:
+    """Gains of middle and large over small, both larger on longer queries."""
+    rng = np.random.default_rng(1)
+    hard = hardness(texts)
+    gain = np.column_stack([0.1 + 0.1 * hard, 0.2 + 0.3 * hard]) + 0.1 * rng.normal(size=(300, 2))
+    table = make_gain_table(
+        queries=texts,
+        query=np.repeat(np.arange(300), 2),
+        gain=gain.ravel(),
+        is_gold=np.ones(600, dtype=bool),
+        models=("small", "middle", "large"),
+        candidate=np.tile([1, 2], 300),
+        baseline=np.zeros(600),
+    )
+    return fit_table(table, FitOptions(embedder="surface", gain_model="ridge", folds=0))
+
+
+def labels(texts: list[str], new: Any, old: Any, names: tuple[str, str]) -> list[dict[str, Any]]:
+    """Scores of two models."""
+    return [
+        {"query": text, "model": name, "score": float(score)}
+        for text, *scores in zip(texts, new, old, strict=True)
+        for name, score in zip(names, scores, strict=True)
+    ]
+
+
+def test_the_posterior_is_that_of_a_gaussian_model_averaged_over_its_hypotheses() -> None:
+    """Against dense Gaussian algebra, one hypothesis at a time, more labels than features."""
+    rng = np.random.default_rng(2)
+    for k in (4, 30):
+        known, own = rng.normal(size=(k, 2)), rng.normal(size=(k, 3))
+        gain, weight = rng.normal(size=k), rng.uniform(0.5, 2.0, size=k)
+        rows = np.hstack([known, np.ones((k, 1)), own])
+        levels = np.array([0.1, 0.4])
+        found = estimate_gain(make_population(levels), rows, gain, weight)
+        mean, covariance = averaged_by_hand(rows, gain, weight, levels)
+        np.testing.assert_allclose(found.mean, mean, atol=1e-9)
+        np.testing.assert_allclose(found.covariance, covariance, atol=1e-9)
+
+
+def averaged_by_hand(rows: Any, gain: Any, weight: Any, levels: Any) -> tuple[Any, Any]:
+    """The formulas of the module's docstring, without any of its short cuts."""
+    pi = np.array([0.5, 0.5])
+    V = sum(np.outer(e - pi, e - pi) for e in (np.zeros(2), np.eye(2)[0], np.eye(2)[1])) / 2
+    v_b = ((0.0 - 0.25) ** 2 + (0.1 - 0.25) ** 2 + (0.4 - 0.25) ** 2) / 2
+    centre = (weight @ gain) / weight.sum()
+    variance = (weight @ (gain - centre) ** 2 + 5 * 0.25) / (weight.sum() + 5)
+    start = np.concatenate([pi, np.zeros(rows.shape[1] - 2)])
+    own = {0.003: 0.0, 0.01: 0.0, 0.03: 0.0, 0.1: 0.0}
+    own = {s: np.exp(-0.5 * (np.log(s / 0.01) / 2) ** 2) for s in own}
+    log, means, covariances = [], [], []
+    for tau, s, share in product((0.1, 0.3, 1.0, 3.0), (0.0, *own), (0.75, 1.0)):
+        noise = share * variance
+        D = np.zeros((rows.shape[1], rows.shape[1]))
+        D[:2, :2] = tau * V
+        D[2, 2] = v_b
+        D[3:, 3:] = s * noise * np.eye(rows.shape[1] - 3)
+        C = rows @ D @ rows.T + np.diag(noise / weight)
+        r = gain - rows @ start
+        prior = -0.5 * np.log(tau) ** 2 + (np.log(own[s] / sum(own.values())) if s else 0.0)
+        log.append(-0.5 * (np.linalg.slogdet(C)[1] + r @ np.linalg.solve(C, r)) + prior)
+        means.append(start + D @ rows.T @ np.linalg.solve(C, r))
+        covariances.append(D - D @ rows.T @ np.linalg.solve(C, rows @ D))
+    share = np.exp(np.array(log) - max(log))
+    share /= share.sum()
+    mean = share @ np.array(means)
+    spread = [c + np.outer(m - mean, m - mean) for c, m in zip(covariances, means, strict=True)]
+    return mean, np.tensordot(share, np.array(spread), axes=1)
+
+
+def test_without_labels_the_prior_is_the_mean_of_the_known_models_and_wide(
+    router: Router, texts: list[str]
+) -> None:
+    """The stated deviation is at least the distance between the known models."""
+    served = onboard(router, model="new")
+    known = router.predict_gain(texts).mean
+    gain = served.predict_gain(texts)
+    np.testing.assert_allclose(gain.mean[:, :2], known, atol=1e-12)
+    np.testing.assert_allclose(gain.mean[:, 2], known.mean(axis=1), atol=1e-12)
+    assert (gain.std[:, 2] > np.abs(known[:, 0] - known[:, 1]) / 2).all()
+
+
+def test_a_model_that_is_like_another_starts_from_it(router: Router, texts: list[str]) -> None:
+    """`like` moves the prior mean to one candidate."""
+    served = onboard(router, model="new", like="large").predict_gain(texts).mean
+    np.testing.assert_allclose(served[:, 2], served[:, 1], atol=1e-12)
+
+
+def test_few_labels_find_a_model_that_is_worse_on_hard_queries(
+    router: Router, texts: list[str]
+) -> None:
+    """50 labels turn the ranking round, and the interval of the level holds the truth."""
+    truth = 0.1 - 0.3 * hardness(texts)
+    rng = np.random.default_rng(3)
+    probes = [texts[i] for i in range(50)]
+    new = 0.4 + truth[:50] + 0.1 * rng.normal(size=50)
+    served = onboard(router, labels(probes, new, np.full(50, 0.4), ("new", "small")), model="new")
+    prior = onboard(router, model="new")
+    areas = [
+        efficiency_gain_area(each.predict_gain(texts[50:]).mean[:, 2], truth[50:])
+        for each in (prior, served)
+    ]
+    assert areas[0] < 0 < areas[1]
+    fact = served.artifact.config["onboarded"][0]
+    assert abs(fact["mean_gain"] - truth[:50].mean()) < 3 * fact["mean_gain_std"]
+    assert fact["n_labels"] == 50
+
+
+def test_more_labels_narrow_the_stated_uncertainty(router: Router, texts: list[str]) -> None:
+    """Mean deviation falls from 0 to 20 to 200 labels."""
+    widths = []
+    for k in (0, 20, 200):
+        gold = labels(texts[:k], 0.5 + 0.1 * hardness(texts[:k] or texts)[:k], np.full(k, 0.4),
+                      ("new", "small"))  # fmt: skip
+        served = onboard(router, gold or None, model="new")
+        widths.append(float(served.predict_gain(texts).std[:, 2].mean()))
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_a_label_against_another_known_model_counts_that_models_gain(
+    router: Router, texts: list[str]
+) -> None:
+    """New as good as large on every query: its gain over small is near large's."""
+    same = np.full(100, 0.5)
+    served = onboard(router, labels(texts[:100], same, same, ("new", "large")), model="new")
+    gain = served.predict_gain(texts).mean
+    assert np.abs(gain[:, 2] - gain[:, 1]).mean() < 0.1 * np.abs(gain[:, 1]).mean()
+
+
+def test_a_pair_that_is_new_as_a_whole_is_served_alone(router: Router, texts: list[str]) -> None:
+    """The known router's gains rank the queries of two models that it never saw."""
+    served = onboard(router, model="new", baseline="old")
+    assert served.models == ("old", "new")
+    assert served.artifact.metrics == {}
+    ranked = served.predict_gain(texts).mean
+    assert np.corrcoef(ranked, hardness(texts))[0, 1] > 0.9
+
+
+def test_it_is_saved_loaded_and_onboarded_again(
+    router: Router, texts: list[str], tmp_path: Path
+) -> None:
+    """The artifact holds all; a second new model builds on the first."""
+    twice = onboard(onboard(router, model="new"), model="old", like="new")
+    twice.save(tmp_path / "twice")
+    loaded = metarouter.load(tmp_path / "twice")
+    assert loaded.models == ("small", "middle", "large", "new", "old")
+    assert loaded.route(texts[0]) == twice.route(texts[0])
+    assert [fact["model"] for fact in loaded.artifact.config["onboarded"]] == ["new", "old"]
+
+
+def test_token_prices_are_those_of_the_new_model(texts: list[str]) -> None:
+    """USD of the new model: its price, and the mean length of its answers."""
+    table = make_gain_table(
+        queries=texts, gain=hardness(texts), is_gold=np.ones(300, dtype=bool),
+        models=("small", "large"),
+    )  # fmt: skip
+    options = FitOptions(
+        embedder="surface", gain_model="ridge", folds=0, cost="token", prices=PRICES
+    )
+    priced = fit_table(table, options)
+    gold = [
+        {**row, "completion_tokens": 100.0}
+        for row in labels(texts[:20], np.ones(20), np.zeros(20), ("new", "small"))
+    ]
+    served = onboard(priced, gold, model="new", prices=PRICES)
+    costs = served.expected_costs(texts[:5])
+    np.testing.assert_allclose(costs[:, :2], priced.expected_costs(texts[:5]))
+    prompt_tokens = np.array([estimate_tokens(text) for text in texts[:5]])
+    np.testing.assert_allclose(costs[:, 2], (2.0 * prompt_tokens + 4.0 * 100) / 1e6)
+    pair = onboard(priced, model="new", baseline="old", prices=PRICES)
+    assert pair.expected_costs(texts[:5]).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "large"}, "model = 'large'; allowed: a name that the router does not know"),
+        ({"model": "new", "baseline": "new"}, "baseline = 'new'; allowed: another name"),
+        ({"model": "new", "like": "small"}, "like = 'small'; allowed: one of middle, large"),
+    ],
+)
+def test_names_are_checked(router: Router, options: dict[str, str], message: str) -> None:
+    """Before any label is read."""
+    with pytest.raises(OptionError, match=message):
+        onboard(router, **options)
+
+
+def test_labels_that_do_not_name_the_model_are_refused(router: Router, texts: list[str]) -> None:
+    """A file about other models says nothing of this one."""
+    gold = labels(texts[:5], np.ones(5), np.zeros(5), ("large", "small"))
+    with pytest.raises(DataError, match="no label compares new with small or middle or large"):
+        onboard(router, gold, model="new")
