@@ -31,6 +31,7 @@ __all__ = ["BattleCells", "BattleScan", "BattleSums", "TierBattles"]
 _CHUNK_CELLS = 2_000_000
 _PROBED_SHARE = 1 / 32  # of the cells, whose prompts are compared one by one
 _MIN_PROBED = 8
+_DENSE = 4  # with so few pairs a battle's prompt, sums over pairs are products of matrices
 _SMALLEST_NORM = 1e-6
 
 
@@ -124,30 +125,50 @@ class BattleScan:
         self._pairs, self._starts = np.unique(self._battles.pair, return_index=True)
         self._log_gamma, self._largest = log_gamma, largest
         self._leave_out_same = leave_out_same
+        is_dense = len(battles.points) * len(self._pairs) <= _DENSE * len(battles)
+        self._tables = self._sums_of_prompts() if is_dense else None
 
     def __call__(self, unit: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
         """See :class:`BattleSums`."""
         battles = self._battles
         sums = np.zeros((5, len(unit), battles.n_tiers**2))
-        step = max(1, _CHUNK_CELLS // max(len(battles.points), len(battles)))
+        widest = len(battles.points) if self._tables else max(len(battles.points), len(battles))
+        step = max(1, _CHUNK_CELLS // widest)
         for start in range(0, len(unit), step):
             at = slice(start, start + step)
-            terms = battles.terms(self._weights(unit[at]), slice(None))
-            for total, term in zip(sums, terms, strict=True):
-                total[at, self._pairs] = np.add.reduceat(term, self._starts, axis=1)
+            sums[:, at, self._pairs] = self._of_pairs(self._kernel(unit[at]))
         return battles.shaped(sums)
 
-    def _weights(self, unit: NDArray[np.float32]) -> FloatArray:
-        """Weight of each battle for each query, shape (n, n_battles)."""
+    def _kernel(self, unit: NDArray[np.float32]) -> FloatArray:
+        """γ^(similarity / norm − 1) of each prompt for each query, shape (n, n_prompts)."""
         similarity = (unit @ self._battles.points.T).astype(np.float64)
         if self._leave_out_same:
             similarity[similarity > SAME_PROMPT] = -np.inf
         norm = self._largest
         if norm is None:
             norm = np.maximum(similarity.max(axis=1, keepdims=True), _SMALLEST_NORM)
-        weight = np.exp(self._log_gamma * (similarity / norm - 1.0))
-        battle: FloatArray = weight[:, self._battles.query] * self._battles.weight
-        return battle
+        return np.asarray(np.exp(self._log_gamma * (similarity / norm - 1.0)))
+
+    def _of_pairs(self, kernel: FloatArray) -> FloatArray:
+        """The five sums of the pairs that occur, shape (5, n, n_pairs)."""
+        if self._tables is not None:
+            first, second = self._tables
+            sums = np.hstack([kernel @ first, (kernel * kernel) @ second])
+            return sums.reshape(len(kernel), 5, len(self._pairs)).swapaxes(0, 1)
+        weight = kernel[:, self._battles.query] * self._battles.weight
+        terms = self._battles.terms(weight, slice(None))
+        return np.stack([np.add.reduceat(term, self._starts, axis=1) for term in terms])
+
+    def _sums_of_prompts(self) -> tuple[FloatArray, FloatArray]:
+        """The sums over the battles of each prompt, (n_prompts, 2 · and 3 · n_pairs)."""
+        battles, n_pairs = self._battles, len(self._pairs)
+        cell = battles.query * n_pairs + np.searchsorted(self._pairs, battles.pair)
+        size = len(battles.points) * n_pairs
+        sums = [
+            np.bincount(cell, term, size).reshape(-1, n_pairs)
+            for term in battles.terms(battles.weight, slice(None))
+        ]
+        return np.hstack(sums[:2]), np.hstack(sums[2:])
 
 
 class BattleCells:
