@@ -112,7 +112,7 @@ def seconds_each(run: Callable[[NDArray[np.float32]], Any], queries: NDArray[np.
 def measure_ours(name: str, cells: int | None, arena: Arena) -> tuple[dict[str, Any], SWRanking]:
     """Fit, single queries, and a batch."""
     start = time.perf_counter()
-    model = SWRanking(gamma=10.0, cells=cells, within_tiers=False).fit(arena.table)
+    model = SWRanking(gamma=10.0, num_tiers=10, within_tiers=False, cells=cells).fit(arena.table)
     fitted = time.perf_counter() - start
     record = {"router": name, "fit_seconds": round(fitted, 2)}
     record |= seconds_each(model.predict, arena.queries)

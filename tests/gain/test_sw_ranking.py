@@ -165,6 +165,39 @@ def test_models_share_tiers_when_there_are_more_of_them() -> None:
     assert tiered.tier_[7] == 0
 
 
+def test_a_dense_table_gives_each_model_its_own_tier() -> None:
+    """Where every model answered every prompt, models of one rating are told apart by prompt."""
+    rng = np.random.default_rng(0)
+    n, m = 400, 12
+    kind = rng.integers(0, 2, n)
+    p = np.full((n, m), 0.5)
+    p[:, 0] = 0.2
+    p[kind == 0, 1:6], p[kind == 1, 6:] = 0.9, 0.9  # two halves of equal rating, opposite skills
+    score = (rng.random((n, m)) < p).astype(float)
+    table = make_gain_table(
+        queries=[f"query {i}" for i in range(n)],
+        models=[f"model {i}" for i in range(m)],
+        query=np.repeat(np.arange(n), m - 1),
+        candidate=np.tile(np.arange(1, m), n),
+        baseline=np.zeros(n * (m - 1)),
+        gain=(score[:, 1:] - score[:, :1]).ravel(),
+        is_gold=np.ones(n * (m - 1), dtype=bool),
+        features=np.eye(2)[kind] + 0.1 * rng.normal(size=(n, 2)),
+    )
+    model = SWRanking().fit(table)
+    assert len(model.strength_) == 12
+    first = model.predict(np.eye(2)).mean
+    assert first[0, :5].min() > first[0, 5:].max()
+    assert first[1, :5].max() < first[1, 5:].min()
+
+
+def test_sparse_battles_of_many_models_share_ten_tiers() -> None:
+    """Forty models with a few battles each learn from each other's."""
+    table = make_arena(250, n_models=40)
+    assert len(SWRanking().fit(table).strength_) == 10
+    assert len(SWRanking(num_tiers=40, gamma=10.0).fit(table).strength_) == 40
+
+
 def test_battles_within_a_tier_say_nothing_of_tiers() -> None:
     """Other outcomes inside a tier leave the strengths of the tiers as they are."""
     table = make_arena(3_000, n_models=8)

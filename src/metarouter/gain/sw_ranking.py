@@ -11,6 +11,7 @@ hold over all queries.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -33,6 +34,8 @@ Normaliser = Literal["query", "battle"]
 
 GAMMAS = (10.0, 100.0, 1_000.0, 10_000.0)
 """Values of γ that are tried."""
+
+_PUBLISHED_TIERS = 10
 
 _MIN_INDEXED = 20_000
 """Prompts from which on a query is compared with cells of them."""
@@ -60,8 +63,10 @@ class SWRanking(ScoredTableModel):
         What a similarity is divided by: the largest similarity of the query to
         any prompt (RouteLLM's code), or the largest similarity of the battle's
         prompt to any other prompt (its paper).
-    num_tiers : int, default 10
-        With as many models or fewer, each is its own tier.
+    num_tiers : int >= 2, optional
+        Where battles are sparse, tiers let models learn from each other's. By
+        default 10, as in RouteLLM, or one for each model, whichever predicts
+        left-out prompts better; with 10 models or fewer each is its own tier.
     within_tiers : bool, default True
         Place a model in its tier by its own overall rating. False makes all
         models of a tier equal, as in RouteLLM.
@@ -114,7 +119,7 @@ class SWRanking(ScoredTableModel):
 
     gamma: float | None = None
     normaliser: Normaliser = "query"
-    num_tiers: int = 10
+    num_tiers: int | None = None
     within_tiers: bool = True
     penalty: float = 1.0
     cells: int | None = None
@@ -124,20 +129,18 @@ class SWRanking(ScoredTableModel):
     strength_: FloatArray = field(init=False, repr=False)
 
     def fit(self, table: GainTable) -> Self:
-        """Rate the models, cut tiers, choose γ where it is open, and keep the battles."""
+        """Rate the models, cut tiers, choose what is left open, and keep the battles."""
         self._check()
         rows = prepare_table(table)
-        ratings = rate_models(table).strength_
-        self.tier_ = optimal_tiers(ratings, self.num_tiers)
-        battles = _between_tiers(rows, self.tier_)
-        n_tiers = battles.n_tiers
-        self.strength_, _ = solve_strengths(
-            battles.total_wins(), penalty=0.01, centre=np.zeros(n_tiers)
-        )
         rng = np.random.default_rng(self.seed)
-        by_battle = self.normaliser == "battle"
-        largest = largest_similarities(battles.points) if by_battle else None
-        self.gamma_ = self.gamma or self._best_gamma(battles, largest, rng)
+        ratings = rate_models(table).strength_
+        numbers = self._tier_numbers(rows.n_models)
+        rankings = [self._ranked(rows, ratings, n_tiers) for n_tiers in numbers]
+        gammas = GAMMAS if self.gamma is None else (self.gamma,)
+        ranked, self.gamma_ = self._best(rows, rankings, gammas, rng)
+        self.tier_, self.strength_ = ranked.tier, ranked.strength
+        battles = ranked.battles
+        largest = ranked.largest
         arrays: dict[str, NDArray[Any]] = {} if largest is None else {"largest": largest}
         n_cells = self._n_cells(len(battles.points))
         if n_cells:
@@ -154,12 +157,31 @@ class SWRanking(ScoredTableModel):
             "pair": battles.pair.astype(np.int32),
             "win": battles.win,
             "weight": battles.weight,
-            "strength": self.strength_,
-            "tier": self.tier_,
-            "offset": _offsets(ratings, self.tier_, self.within_tiers),
+            "strength": ranked.strength,
+            "tier": ranked.tier,
+            "offset": ranked.offset,
         }
         state = ModelState(kind="sw_ranking", config=config, arrays=arrays)
         return self._keep(state, SWRankingScorer(state))
+
+    def _tier_numbers(self, n_models: int) -> tuple[int, ...]:
+        if self.num_tiers is not None:
+            return (self.num_tiers,)
+        return (_PUBLISHED_TIERS, n_models) if n_models > _PUBLISHED_TIERS else (n_models,)
+
+    def _ranked(self, rows: TableRows, ratings: FloatArray, n_tiers: int) -> _Ranking:
+        tier = optimal_tiers(ratings, n_tiers)
+        battles = _between_tiers(rows, tier)
+        centre = np.zeros(battles.n_tiers)
+        strength, _ = solve_strengths(battles.total_wins(), penalty=0.01, centre=centre)
+        by_battle = self.normaliser == "battle"
+        return _Ranking(
+            tier=tier,
+            strength=strength,
+            offset=_offsets(ratings, tier, self.within_tiers),
+            battles=battles,
+            largest=largest_similarities(battles.points) if by_battle else None,
+        )
 
     def _check(self) -> None:
         if self.gamma is not None and not self.gamma > 1:
@@ -173,32 +195,53 @@ class SWRanking(ScoredTableModel):
         ):
             raise OptionError.of("cells", self.cells, '0 or more; 0 with normaliser="battle"')
 
-    def _best_gamma(
-        self, battles: TierBattles, largest: FloatArray | None, rng: np.random.Generator
-    ) -> float:
-        """The γ with the least squared error on battles of prompts left out in turn."""
-        cells = max(len(battles.points), len(battles))
+    def _best(
+        self,
+        rows: TableRows,
+        rankings: Sequence[_Ranking],
+        gammas: Sequence[float],
+        rng: np.random.Generator,
+    ) -> tuple[_Ranking, float]:
+        """The ranking and γ with the least squared error on prompts left out in turn."""
+        if len(rankings) == len(gammas) == 1:
+            return rankings[0], gammas[0]
+        cells = max(len(rows.features), len(rows.query))
         most = max(50, min(_MAX_HELD_OUT, _HELD_OUT_CELLS // cells))
-        held = np.sort(rng.permutation(len(battles.points))[:most])
+        held = np.sort(rng.permutation(len(rows.features))[:most])
+        tried = [(ranking, gamma) for ranking in rankings for gamma in gammas]
+        errors = [self._error(rows, ranking, gamma, held) for ranking, gamma in tried]
+        return tried[int(np.argmin(errors))]
+
+    def _error(self, rows: TableRows, ranking: _Ranking, gamma: float, held: IntArray) -> float:
+        """Weighted squared error of P on the rows of left-out prompts."""
+        battles, tier = ranking.battles, ranking.tier
+        scan = BattleScan(battles, math.log(gamma), ranking.largest, leave_out_same=True)
+        wins, _ = scan(battles.points[held])
+        strength, _ = solve_strengths(wins, penalty=self.penalty, centre=ranking.strength)
         place = np.full(len(battles.points), -1)
         place[held] = np.arange(len(held))
-        rows = np.flatnonzero(place[battles.query] >= 0)
-        owner, pair = place[battles.query[rows]], battles.pair[rows]
-        errors = []
-        for gamma in GAMMAS:
-            scan = BattleScan(battles, math.log(gamma), largest, leave_out_same=True)
-            wins, _ = scan(battles.points[held])
-            strength, _ = solve_strengths(wins, penalty=self.penalty, centre=self.strength_)
-            ahead = strength[owner, pair // battles.n_tiers]
-            p = sigmoid(ahead - strength[owner, pair % battles.n_tiers])
-            errors.append(float(battles.weight[rows] @ (battles.win[rows] - p) ** 2))
-        return GAMMAS[int(np.argmin(errors))]
+        row = np.flatnonzero(place[rows.query] >= 0)
+        strength_of = strength[:, tier] + ranking.offset  # of each model, near each prompt
+        at, candidate, baseline = place[rows.query[row]], rows.candidate[row], rows.baseline[row]
+        p = sigmoid(strength_of[at, candidate] - strength_of[at, baseline])
+        return float(rows.weight[row] @ (rows.win[row] - p) ** 2)
 
     def _n_cells(self, n_points: int) -> int:
         if self.cells is not None:
             return min(self.cells, n_points)
         scans = self.normaliser == "battle" or n_points < _MIN_INDEXED
         return 0 if scans else math.isqrt(n_points)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ranking:
+    """Models cut into tiers, the tiers' overall strengths, and the battles between them."""
+
+    tier: IntArray
+    strength: FloatArray
+    offset: FloatArray
+    battles: TierBattles
+    largest: FloatArray | None
 
 
 class SWRankingScorer:
