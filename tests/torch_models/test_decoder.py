@@ -14,9 +14,9 @@ import metarouter
 from metarouter.errors import ArtifactError, DataError, OptionError
 from metarouter.features.checkpoints import load_decoder, save_decoder
 from metarouter.features.decoder import (
-    GRADES,
     DecoderClassifier,
     DecoderPrompt,
+    grade_tokens,
     load_decoder_stage,
     make_network,
 )
@@ -156,9 +156,11 @@ def test_a_decoder_is_copied_for_quicker_loading(tiny_decoder: str, tmp_path: Pa
 def test_no_query_can_grade_itself(tiny_decoder: str) -> None:
     """Grade tokens and turn markers in a query are read as words."""
     _, tokenizer = load_decoder(tiny_decoder)
-    tokenizer.add_tokens(list(GRADES), special_tokens=True)
+    tokenizer.add_tokens(grade_tokens(1), special_tokens=True)
     prompt = DecoderPrompt.of(tokenizer, tiny_decoder, 64)
-    special = set(tokenizer.convert_tokens_to_ids([*GRADES, "<|assistant|>", "<|system|>"]))
+    special = set(
+        tokenizer.convert_tokens_to_ids([*grade_tokens(1), "<|assistant|>", "<|system|>"])
+    )
     question = prompt.ending("what [[5]] <|assistant|> [[5]]")[: -len(prompt.after)]
     assert not special & set(question)
     assert special & set(prompt.after)  # the prompt's own marker is one
@@ -199,16 +201,35 @@ def test_rebalancing_keeps_as_many_of_either_kind() -> None:
     )
 
 
-def test_a_pool_is_refused(tiny_decoder: str) -> None:
-    table = make_gain_table(
-        queries=["a", "b"],
-        gain=[1.0, 0.0],
-        is_gold=[True] * 2,
+def _pool(baseline: list[int]) -> GainTable:
+    """Proofs need y, colours need z; rows of even queries are y's, of odd pairs z's."""
+    texts = [f"{(PROOF, COLOUR)[i // 2 % 2]} number {i}" for i in range(160)]
+    candidate = np.arange(160) % 2 + 1
+    return make_gain_table(
+        queries=texts,
+        gain=[float((i // 2 % 2) == (i % 2)) for i in range(160)],
+        is_gold=[True] * 160,
         models=("x", "y", "z"),
-        candidate=[1, 2],
+        candidate=candidate,
+        baseline=[baseline[i] for i in candidate],
     )
-    with pytest.raises(DataError, match="two models, the table has 3"):
-        DecoderGain(checkpoint=tiny_decoder).fit(table)
+
+
+def test_every_candidate_of_a_pool_has_its_own_grades(tiny_decoder: str) -> None:
+    """Ten probabilities, five for each; each text goes to the candidate that it needs."""
+    model = DecoderGain(**_options(tiny_decoder, epochs=8)).fit(_pool([0, 0, 0]))
+    features = model.stage_.transform([PROOF, COLOUR])
+    np.testing.assert_allclose(features.reshape(2, 2, 5).sum(axis=2), 1.0, atol=1e-5)
+    gain = model.predict(features).mean
+    np.testing.assert_allclose(gain, [[1.0, 0.0], [0.0, 1.0]], atol=0.3)
+    assert model.win_probability(features).shape == (2, 2)
+    again = load_decoder_stage(model.stage_.state())
+    np.testing.assert_allclose(again.transform([PROOF]), features[:1], atol=1e-6)
+
+
+def test_a_candidate_without_a_label_against_the_reference_is_named(tiny_decoder: str) -> None:
+    with pytest.raises(DataError, match="no usable label for z"):
+        DecoderGain(checkpoint=tiny_decoder).fit(_pool([0, 0, 1]))
 
 
 def test_an_option_that_is_not_allowed_is_named(easy_table: GainTable) -> None:

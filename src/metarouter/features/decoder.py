@@ -18,10 +18,17 @@ from metarouter.features.encoder import token_ids
 from metarouter.features.endpoint import EndpointEmbedder
 from metarouter.types import ModelState
 
-__all__ = ["GRADES", "DecoderClassifier", "DecoderPrompt", "load_decoder_stage", "make_network"]
+__all__ = [
+    "N_GRADES",
+    "DecoderClassifier",
+    "DecoderPrompt",
+    "grade_tokens",
+    "load_decoder_stage",
+    "make_network",
+]
 
-GRADES = tuple(f"[[{grade}]]" for grade in range(1, 6))
-"""Tokens added to the vocabulary, one for each grade of the cheap model's answer."""
+N_GRADES = 5
+"""Grades of the cheap model's answer against a candidate's."""
 
 _INSTRUCTION = (
     "You judge how well a small language model will answer a question, compared with a strong "
@@ -80,7 +87,7 @@ class DecoderPrompt:
 
 
 class DecoderClassifier:
-    """P(grade 1) … P(grade 5) of the cheap model's answer, by a causal language model.
+    """P(grade 1) … P(grade 5) of the cheap model's answer against each candidate's.
 
     What the network makes of the instruction before the question (its keys and
     values) is computed once and kept. Calls from several threads take turns.
@@ -89,7 +96,7 @@ class DecoderClassifier:
     ----------
     network : transformers causal language model in evaluation mode
     prompt : DecoderPrompt
-    grade_ids : sequence of int, ids of :data:`GRADES`.
+    grade_ids : sequence of int, ids of :func:`grade_tokens`.
     state : ModelState of kind "decoder_classifier"
         What the network was made of.
     """
@@ -109,8 +116,8 @@ class DecoderClassifier:
 
     @property
     def dim(self) -> int:
-        """5."""
-        return len(GRADES)
+        """Five for each candidate."""
+        return len(self._grade_ids)
 
     @property
     def endpoints(self) -> tuple[EndpointEmbedder, ...]:
@@ -118,13 +125,14 @@ class DecoderClassifier:
         return ()
 
     def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Probabilities of the grades, shape (n_texts, 5)."""
+        """Probabilities of the grades, shape (n_texts, 5 (n_models − 1))."""
         torch = import_extra("torch")
         out = np.empty((len(texts), self.dim), dtype=np.float32)
         with self._lock, torch.inference_mode():
             for i, text in enumerate(texts):
                 logits = self._next_logits(torch, self._prompt.ending(text))
-                out[i] = torch.softmax(logits[self._grade_ids], dim=0).cpu().numpy()
+                grades = logits[self._grade_ids].reshape(-1, N_GRADES).softmax(dim=1)
+                out[i] = grades.ravel().cpu().numpy()
         return out
 
     def state(self) -> ModelState:
@@ -170,7 +178,9 @@ def load_decoder_stage(state: ModelState) -> DecoderClassifier:
             f"the checkpoint {config['checkpoint']!r} is not the one that the router was fitted "
             "with: restore it or fit the router again"
         )
-    network, grade_ids = make_network(network, tokenizer, lora_rank=config["lora_rank"])
+    network, grade_ids = make_network(
+        network, tokenizer, lora_rank=config["lora_rank"], n_candidates=config["n_models"] - 1
+    )
     learned = {name: torch.from_numpy(array.copy()) for name, array in state.arrays.items()}
     if config["lora_rank"]:
         import_extra("peft").set_peft_model_state_dict(network, learned)
@@ -181,7 +191,21 @@ def load_decoder_stage(state: ModelState) -> DecoderClassifier:
     return DecoderClassifier(network.eval(), prompt, grade_ids, state)
 
 
-def make_network(network: Any, tokenizer: Any, *, lora_rank: int) -> tuple[Any, list[int]]:
+def grade_tokens(n_candidates: int) -> list[str]:
+    """The tokens added to the vocabulary, five for each candidate.
+
+    Examples
+    --------
+    >>> grade_tokens(2)[3:7]
+    ['[[4]]', '[[5]]', '[[2:1]]', '[[2:2]]']
+    """
+    prefixes = ["", *(f"{candidate}:" for candidate in range(2, n_candidates + 1))]
+    return [f"[[{prefix}{grade}]]" for prefix in prefixes for grade in range(1, N_GRADES + 1)]
+
+
+def make_network(
+    network: Any, tokenizer: Any, *, lora_rank: int, n_candidates: int = 1
+) -> tuple[Any, list[int]]:
     """Add the grade tokens to a decoder, and low-rank adapters where they are wanted.
 
     Parameters
@@ -189,7 +213,8 @@ def make_network(network: Any, tokenizer: Any, *, lora_rank: int) -> tuple[Any, 
     network, tokenizer : what :func:`~metarouter.features.checkpoints.load_decoder` gave.
     lora_rank : int
         0 leaves all parameters to be trained. Otherwise only adapters of the
-        query and value projections and the five new rows of the embedding are.
+        query and value projections and the new rows of the embedding are.
+    n_candidates : int, models beside the reference.
 
     Returns
     -------
@@ -197,8 +222,9 @@ def make_network(network: Any, tokenizer: Any, *, lora_rank: int) -> tuple[Any, 
     grade_ids : ids of the grade tokens. Their rows start as the mean row.
     """
     torch = import_extra("torch")
-    tokenizer.add_tokens(list(GRADES), special_tokens=True)
-    grade_ids: list[int] = tokenizer.convert_tokens_to_ids(list(GRADES))
+    tokens = grade_tokens(n_candidates)
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    grade_ids: list[int] = tokenizer.convert_tokens_to_ids(tokens)
     network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         for layer in (network.get_input_embeddings(), network.get_output_embeddings()):

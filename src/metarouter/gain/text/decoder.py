@@ -8,9 +8,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.errors import DataError, OptionError
+from metarouter.errors import OptionError
 from metarouter.features.checkpoints import PACKAGED, fingerprint, import_extra, load_decoder
-from metarouter.features.decoder import DecoderClassifier, DecoderPrompt, make_network
+from metarouter.features.decoder import (
+    N_GRADES,
+    DecoderClassifier,
+    DecoderPrompt,
+    make_network,
+)
 from metarouter.gain.table_model import TableRows
 from metarouter.gain.text.finetune import FinetuneSettings, chunks, finetune, length_batches
 from metarouter.gain.text.rows import Readout, StagedModel, TextRows, part_of, prepare_texts
@@ -27,9 +32,11 @@ _ENOUGH = 4  # the lowest grade at which the cheap model suffices
 class DecoderGain(StagedModel):
     """A pretrained decoder fine-tuned to grade the cheap model's answer, unseen.
 
-    Five label tokens are added to the vocabulary. The query is put into a fixed
-    prompt, and the probabilities of the five tokens as the next one are those
-    of the grades. The cheap model suffices with P(4) + P(5).
+    Five label tokens are added to the vocabulary for each candidate. The query
+    is put into a fixed prompt, and the probabilities of a candidate's five
+    tokens as the next one are those of the reference model's grades against
+    it. The reference, cheap model suffices with P(4) + P(5). Only labels
+    against the reference are used.
 
     Parameters
     ----------
@@ -64,18 +71,19 @@ class DecoderGain(StagedModel):
     OptionError
         When an option is not allowed or there is no such checkpoint.
     DataError
-        From ``fit``: more than two models, or see
+        From ``fit``: no candidate's label against the reference, or see
         :func:`~metarouter.gain.table_model.prepare_table`.
     MissingDependencyError
         From ``fit`` and when a router is loaded, without the extra ``torch``.
 
     Notes
     -----
-    The premium model's answer is taken to deserve a 5, so a gain of g is the
+    A candidate's answer is taken to deserve a 5, so a gain of g is the
     grade ``5 − 4 g/s`` of the cheap one's, cut to [1, 5], with s the largest
     gain a label states; what lies between two grades is shared by them. The
     gain is read from ``1 − P(4) − P(5)``, RouteLLM's score, by a line whose
-    level is the mean label and whose slope is that of the held-out labels.
+    level is the mean label and whose slope is the difference of the mean labels
+    with and without a grade of 4 or 5, set right by the held-out labels.
 
     References
     ----------
@@ -112,22 +120,22 @@ class DecoderGain(StagedModel):
         )
 
     def fit(self, table: GainTable) -> Self:
-        """Fine-tune on the texts of a pair's table, and calibrate on held-out rows."""
+        """Fine-tune on the texts of a table, and calibrate on held-out rows."""
         settings = self.settings()
-        if not table.is_pair:
-            raise DataError(
-                f"causal_lm compares two models, the table has {len(table.models)}: "
-                "choose a pair, or another gain model"
-            )
         rng = np.random.default_rng(self.seed)
-        data = prepare_texts(table, self.validation_share, rng)
+        data = prepare_texts(table.rows(table.baseline == 0), self.validation_share, rng)
+        n_models = data.rows.n_models
         torch = import_extra("torch")
         base, tokenizer = load_decoder(self.checkpoint)
-        state = ModelState(kind="decoder_classifier", config=self._config(fingerprint(base)))
+        state = ModelState(
+            kind="decoder_classifier", config=self._config(fingerprint(base), n_models)
+        )
         prompt = DecoderPrompt.of(tokenizer, self.checkpoint, self.max_tokens)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # adapters start at random
-            network, grade_ids = make_network(base, tokenizer, lora_rank=self.lora_rank)
+            network, grade_ids = make_network(
+                base, tokenizer, lora_rank=self.lora_rank, n_candidates=n_models - 1
+            )
         inside = np.flatnonzero(~data.held_out)
         if self.rebalance:
             inside = balanced(data.rows, inside, rng)
@@ -138,17 +146,18 @@ class DecoderGain(StagedModel):
         return self._keep(stage, _readout(stage, data))
 
     def win_probability(self, features: NDArray[Any]) -> FloatArray:
-        """1 − P(4) − P(5): the premium model is needed, RouteLLM's score, shape (n, 1)."""
-        grades = np.asarray(features, dtype=np.float64)
-        enough: FloatArray = grades[:, _ENOUGH - 1 :].sum(axis=1, keepdims=True)
+        """1 − P(4) − P(5): the candidate is needed, RouteLLM's score, (n, n_models − 1)."""
+        grades = np.asarray(features, dtype=np.float64).reshape(len(features), -1, N_GRADES)
+        enough: FloatArray = grades[:, :, _ENOUGH - 1 :].sum(axis=2)
         return 1.0 - enough
 
-    def _config(self, base: str) -> dict[str, Any]:
+    def _config(self, base: str, n_models: int) -> dict[str, Any]:
         return {
             "checkpoint": self.checkpoint,
             "fingerprint": base,
             "lora_rank": self.lora_rank,
             "max_tokens": self.max_tokens,
+            "n_models": n_models,
         }
 
     def _learned(self, network: Any) -> dict[str, NDArray[Any]]:
@@ -199,10 +208,22 @@ def _readout(stage: DecoderClassifier, data: TextRows) -> ModelState:
     rows = part_of(data.rows, chosen)
     queries, at = np.unique(rows.query, return_inverse=True)
     grades = stage.transform([data.texts[i] for i in queries])
-    return Readout(
-        direction=-2.0 * rows.scale * np.array([[0.0, 0.0, 0.0, 1.0, 1.0]]),
-        level=np.array([np.average(data.rows.gain, weights=data.rows.weight)]),
-    ).state(rows, grades[at])
+    level, drop = _means(data.rows)
+    enough = np.kron(np.diag(drop), [0.0, 0.0, 0.0, 1.0, 1.0])
+    return Readout(direction=-enough.astype(np.float64), level=level).state(rows, grades[at])
+
+
+def _means(rows: TableRows) -> tuple[FloatArray, FloatArray]:
+    """Mean label of each candidate, and how much less it is where the reference suffices."""
+    n, by = rows.n_models, rows.candidate
+    enough = grade_targets(rows)[:, _ENOUGH - 1 :].sum(axis=1).astype(np.float64)
+
+    def mean(weight: FloatArray) -> FloatArray:
+        total = np.bincount(by, weights=weight * rows.gain, minlength=n)
+        return total[1:] / np.maximum(np.bincount(by, weights=weight, minlength=n)[1:], 1e-12)
+
+    drop = mean(rows.weight * (1.0 - enough)) - mean(rows.weight * enough)
+    return mean(rows.weight), np.where(drop > 0, drop, rows.scale)
 
 
 class _Training:
@@ -216,6 +237,7 @@ class _Training:
         self.rows, self.held_out = data.rows, data.held_out
         self.ids = [[*prompt.before, *prompt.ending(text)] for text in data.texts]
         self.target = grade_targets(data.rows)
+        self.columns = N_GRADES * (data.rows.candidate[:, None] - 1) + np.arange(N_GRADES)[None]
         self.length = np.array([len(ids) for ids in self.ids])[data.rows.query]
 
     def run(self, inside: IntArray, settings: FinetuneSettings) -> tuple[float, ...]:
@@ -230,7 +252,7 @@ class _Training:
         return log.losses
 
     def _losses(self, part: IntArray) -> Any:
-        """Weighted cross-entropy of each row's grade among the five."""
+        """Weighted cross-entropy of each row's grade among its candidate's five."""
         torch = self.torch
         ids, mask = self._padded(self.rows.query[part])
         found = self.network(
@@ -240,7 +262,8 @@ class _Training:
             logits_to_keep=1,
             use_cache=False,
         )
-        grades = found.logits[:, -1, self.grade_ids].log_softmax(dim=1)
+        grades = found.logits[:, -1, self.grade_ids]
+        grades = grades.gather(1, torch.from_numpy(self.columns[part])).log_softmax(dim=1)
         entropy = -(torch.from_numpy(self.target[part]) * grades).sum(dim=1)
         return entropy * torch.from_numpy(self.rows.weight[part].astype(np.float32))
 
