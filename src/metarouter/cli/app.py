@@ -18,13 +18,16 @@ from metarouter.cli import (
     fit,
     grade,
     judge,
+    keys,
     labels_battles,
     labels_check,
+    labels_export,
     labels_hub,
     labels_tiers,
     onboard,
     quickstart,
     route,
+    serve,
 )
 
 __all__ = ["make_app"]
@@ -48,6 +51,7 @@ def make_app() -> typer.Typer:
     app.command("calibrate")(calibrate.calibrate)
     app.command("onboard")(onboard.onboard)
     app.command("route")(route.route)
+    app.command("serve")(serve.serve)
     app.command("collect")(collect.collect)
     app.command("judge")(judge.judge)
     app.command("grade")(grade.grade)
@@ -56,7 +60,13 @@ def make_app() -> typer.Typer:
     labels.command("battles")(labels_battles.battles)
     labels.command("tiers")(labels_tiers.tiers)
     labels.command("hub")(labels_hub.hub)
+    labels.command("export")(labels_export.export)
     app.add_typer(labels, name="labels")
+    key_commands = typer.Typer(help="Say who may call the gateway.", no_args_is_help=True)
+    key_commands.command("create")(keys.create)
+    key_commands.command("list")(keys.list_all)
+    key_commands.command("revoke")(keys.revoke)
+    app.add_typer(key_commands, name="keys")
     bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
     bench.command("decision")(bench_decision.bench_decision)
     bench.command("fit")(bench_fit.bench_fit)

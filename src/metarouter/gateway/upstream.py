@@ -18,7 +18,6 @@ from typing import Literal
 
 import aiohttp
 
-from metarouter.errors import shorten
 from metarouter.gateway.breaker import CircuitBreaker
 from metarouter.gateway.settings import UpstreamSettings
 from metarouter.gateway.wire import answer_kind
@@ -398,7 +397,9 @@ async def _send(
             kind = answer_kind(response.headers.get("Content-Type", ""))
             first, is_whole = await _first_bytes(response, is_stream=kind == "stream")
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        message = f"upstream {upstream.name}: no connection: {shorten(str(error), 160)}"
+        # callers learn the name of the upstream, not its address
+        cause = type(getattr(error, "os_error", error)).__name__
+        message = f"upstream {upstream.name}: no connection ({cause})"
         raise CallError(message, kind="unsent") from None
     except TimeoutError:
         message = f"upstream {upstream.name}: no answer within {limit:g} s"

@@ -1,0 +1,101 @@
+"""``metarouter serve``: the gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from metarouter.gateway.settings import GatewaySettings
+
+__all__ = ["require_serve", "serve"]
+
+
+def serve(
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings, YAML or TOML.")
+    ] = None,
+    router: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Router folder of the policy `default`.")
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the models are, with /v1.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Variable with the upstream's key; or callers' own."),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address; 127.0.0.1 by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 8080 by default, 0 any.")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Database; sqlite:///metarouter.db.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the settings, and stop.")] = False,
+) -> None:
+    """Serve routers where OpenAI and Anthropic clients already talk.
+
+    Example: metarouter serve --router router --upstream https://api.openai.com/v1
+    """
+    require_serve()
+    from metarouter.cli.output import say
+    from metarouter.gateway.app import load_policies, make_gateway
+    from metarouter.gateway.serving import serve as run
+    from metarouter.gateway.settings import read_settings
+
+    flags = {"host": host, "port": port, "store": None if store is None else {"url": store}}
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = read_settings(config, given | _quick(router, upstream, api_key_env))
+    _check_keys(settings)
+    gateway = make_gateway(settings, load_policies(settings))
+    if check:
+        for name, policy in gateway.policies.items():
+            say(f"policy {name}: {', '.join(policy.models)} ({policy.router.policy.version})")
+        say(f"settings are good; upstreams: {', '.join(settings.upstreams)}")
+        return
+    run(gateway, lambda url: typer.echo(f"metarouter serves on {url}/v1", err=True))
+
+
+def require_serve() -> None:
+    """Tell how to install the extra where it is missing.
+
+    Raises
+    ------
+    MissingDependencyError
+    """
+    from importlib.util import find_spec
+
+    from metarouter.errors import MissingDependencyError
+
+    for name in ("aiohttp", "alembic", "pydantic_settings", "sqlalchemy", "starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise MissingDependencyError.of("the gateway", "serve")
+
+
+def _quick(router: Path | None, upstream: str | None, key: str | None) -> dict[str, Any]:
+    """Settings from flags alone: one upstream for all models, one policy."""
+    from metarouter.errors import OptionError
+
+    settings: dict[str, Any] = {}
+    if router is not None:
+        settings["policies"] = {"default": {"router": router}}
+    if upstream is not None:
+        where: dict[str, Any] = {"base_url": upstream, "dialect": "any"}
+        where |= {"forward_client_key": True} if key is None else {"api_key_env": key}
+        settings["upstreams"] = {"default": where}
+    elif key is not None:
+        raise OptionError("`api_key_env` needs `upstream`; in a file, set it for each upstream")
+    return settings
+
+
+def _check_keys(settings: GatewaySettings) -> None:
+    from metarouter.errors import OptionError
+
+    missing = settings.missing_variables()
+    if missing:
+        raise OptionError(
+            f"environment variable {missing[0]} is not set; an upstream's api_key_env names it"
+        )

@@ -1,0 +1,157 @@
+"""The ASGI app: routes, guard and life span from one settings object."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from metarouter.errors import OptionError
+from metarouter.gateway.deciding import ServedPolicy, load_policy
+from metarouter.gateway.keyring import Keyring
+from metarouter.gateway.metrics import Metrics
+from metarouter.gateway.plain import plain_routes
+from metarouter.gateway.problems import Problem, error_bytes
+from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
+from metarouter.gateway.settings import GatewaySettings, is_loopback
+from metarouter.gateway.state import Gateway, header_map, make_logger
+from metarouter.gateway.sticky import StickyModels
+from metarouter.gateway.upstream import Upstreams
+from metarouter.store.database import open_database
+from metarouter.store.writer import DecisionWriter
+
+__all__ = ["build_app", "load_policies", "make_gateway"]
+
+
+def load_policies(settings: GatewaySettings) -> dict[str, ServedPolicy]:
+    """The routers of all policies, checked against the upstreams.
+
+    Raises
+    ------
+    OptionError
+        When a policy has no model that an upstream serves.
+    """
+    policies = {name: load_policy(name, entry) for name, entry in settings.policies.items()}
+    for name, policy in policies.items():
+        lost = [model for model in policy.models if not settings.serves(model)]
+        if lost:
+            raise OptionError(
+                f"policies.{name}: no upstream serves {', '.join(lost)}; add them to the models of "
+                f"an upstream, or set policies.{name}.models"
+            )
+    return policies
+
+
+def make_gateway(settings: GatewaySettings, policies: Mapping[str, ServedPolicy]) -> Gateway:
+    """Open the store and put together what the endpoints share.
+
+    Raises
+    ------
+    OptionError
+        When the store cannot be opened, or when the gateway is open to others
+        and no key would let anybody in.
+    """
+    engine = open_database(settings.store.url)
+    keyring = Keyring(engine)
+    keyring.refresh()
+    if not is_loopback(settings.host) and not keyring.has_valid_key:
+        engine.dispose()
+        raise OptionError(
+            f"host = {settings.host!r} is open to others and there is no valid key; make one: "
+            f"metarouter keys create NAME"
+        )
+    writer = DecisionWriter(
+        engine,
+        _spill_path(engine),
+        size=settings.store.queue,
+        flush_seconds=settings.store.flush_seconds,
+    )
+    metrics = Metrics()
+    metrics.watch(writer)
+    return Gateway(
+        settings=settings,
+        policies=policies,
+        upstreams=Upstreams(
+            settings.upstreams, settings.fallbacks, on_attempt=metrics.note_attempt
+        ),
+        engine=engine,
+        writer=writer,
+        keyring=keyring,
+        metrics=metrics,
+        sticky=StickyModels(settings.sticky_seconds),
+        log=make_logger(settings.log_level),
+    )
+
+
+def build_app(gateway: Gateway) -> ASGIApp:
+    """The app of a gateway; the life span starts and flushes what it owns."""
+    proxies = [
+        Route(f"/v1/{protocol.path}", ProxyEndpoint(gateway, protocol), methods=["POST"])
+        for protocol in PROTOCOLS
+    ]
+    app = Starlette(routes=[*proxies, *plain_routes(gateway)], lifespan=_lifespan(gateway))
+    return app if gateway.settings.auth == "keys" else HostGuard(app, gateway.settings)
+
+
+def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await asyncio.to_thread(gateway.writer.start)
+        refreshing = asyncio.create_task(gateway.keyring.keep_fresh())
+        try:
+            async with gateway.upstreams:
+                gateway.log.info("started", policies=list(gateway.policies))
+                yield
+        finally:
+            refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await refreshing
+            await asyncio.to_thread(gateway.writer.close)
+            gateway.engine.dispose()
+            gateway.log.info("stopped", written=gateway.writer.written)
+
+    return lifespan
+
+
+class HostGuard:
+    """Takes only requests that call this host by a name of its own.
+
+    A gateway without keys trusts this machine. A page in a browser on it could
+    reach the gateway under a name that its owner points here; such a request
+    names that host.
+    """
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        self._app = app
+        self._names = frozenset({settings.host, *settings.hosts, "localhost"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or answer 421."""
+        if scope["type"] != "http" or self._is_known(header_map(scope).get("host", "")):
+            await self._app(scope, receive, send)
+            return
+        message = "this host is not known by that name; the setting hosts allows more"
+        problem = Problem(status=421, kind="invalid_request_error", message=message)
+        content = error_bytes(problem, "openai")
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 421, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    def _is_known(self, host: str) -> bool:
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        return name in self._names or name.strip("[]") in self._names or is_loopback(name)
+
+
+def _spill_path(engine: sa.Engine) -> Path:
+    """Beside the database: on the disk that the decisions were meant for."""
+    return Path(f"{engine.url.database}.spill.jsonl")

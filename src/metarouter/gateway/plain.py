@@ -1,0 +1,217 @@
+"""The endpoints that answer by themselves: decisions, feedback, models, health."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from metarouter.errors import InputError, MetarouterError
+from metarouter.gateway.conversation import read_chat
+from metarouter.gateway.deciding import ServedPolicy
+from metarouter.gateway.names import read_model_name
+from metarouter.gateway.options import read_options
+from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
+from metarouter.gateway.proxy import choose, read_content
+from metarouter.gateway.records import Exchange, decision_row
+from metarouter.gateway.state import Gateway, header_map
+from metarouter.gateway.wire import Body, read_body
+from metarouter.records import json_value
+from metarouter.store.feedback import read_feedback, save_feedback
+from metarouter.store.keys import ApiKey
+
+__all__ = ["plain_routes"]
+
+Handler = Callable[[Gateway, Request, ApiKey | None], Awaitable[Response]]
+
+
+def plain_routes(gateway: Gateway) -> list[Route]:
+    """Routes of the endpoints that answer by themselves."""
+
+    def bound(handler: Handler, *, is_open: bool = False) -> Callable[..., Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await _answer(gateway, handler, request, is_open=is_open)
+
+        return endpoint
+
+    return [
+        Route("/v1/route", bound(route), methods=["POST"]),
+        Route("/v1/feedback", bound(feedback), methods=["POST"]),
+        Route("/v1/models", bound(models), methods=["GET"]),
+        Route("/metrics", bound(metrics), methods=["GET"]),
+        Route("/health", bound(health, is_open=True), methods=["GET"]),
+        Route("/ready", bound(ready, is_open=True), methods=["GET"]),
+    ]
+
+
+async def _answer(
+    gateway: Gateway, handler: Handler, request: Request, *, is_open: bool
+) -> Response:
+    start = time.perf_counter()
+    try:
+        key = None if is_open else gateway.authorise(header_map(request.scope))
+        response = await handler(gateway, request, key)
+    except MetarouterError as error:
+        problem = problem_of(error)
+        response = _json_bytes(error_bytes(problem, "openai"), problem.status)
+    if not is_open:
+        gateway.metrics.note_request(
+            request.url.path.removeprefix("/v1/"),
+            response.status_code,
+            "ok" if response.status_code < 400 else "rejected",
+            seconds=time.perf_counter() - start,
+        )
+    return response
+
+
+async def route(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
+    """Decide, and call nobody: ``{"query": …}``, ``{"queries": […]}`` or ``{"messages": […]}``."""
+    content, headers = await _content(gateway, request), header_map(request.scope)
+    body = read_body(content)
+    options = read_options(body, headers)
+    name = body.value("model", str) or "metarouter"
+    asked = read_model_name(name, gateway.policies)
+    if asked.policy is None:
+        raise InputError(f"model = {name!r}; allowed: metarouter or metarouter:POLICY")
+    policy = gateway.policy(asked.policy, key)
+    may = policy.models if key is None or key.models is None else key.models
+    allowed = [model for model in policy.models if model in may]
+    decided = []
+    for text in _queries(body, gateway.settings.limits.batch):
+        start = time.perf_counter()
+        found = await choose(policy, text, options, threshold=asked.threshold, allowed=allowed)
+        exchange = Exchange(
+            endpoint="route",
+            decision=found.decision,
+            asked=name,
+            chosen=found.decision.model,
+            policy=policy,
+            key_id=None if key is None else key.key_id,
+            features_hash=found.features_hash,
+            prompt=text if gateway.settings.store.prompts else None,
+            decision_seconds=time.perf_counter() - start,
+            started=start,
+            outcome="decided",
+        )
+        gateway.writer.put(decision_row(exchange))
+        gateway.metrics.note_decision(policy.name, found.decision.model, found.decision.bound)
+        decided.append(_shown(exchange, policy))
+        if len(decided) % 20 == 0:
+            await asyncio.sleep(0)  # a long batch lets other requests through
+    return _json({"decisions": decided})
+
+
+def _queries(body: Body, limit: int) -> list[str]:
+    given = [name for name in ("query", "queries", "messages") if name in body.spans]
+    if len(given) != 1:
+        raise InputError(f"{given or 'no query'}; allowed: one of query, queries, messages")
+    if given == ["messages"]:
+        return [read_chat(body).text]
+    if given == ["query"]:
+        return [body.value("query", str) or ""]
+    queries: list[str] = body.value("queries", list[str]) or []
+    if len(queries) > limit:
+        raise InputError(f"{len(queries)} queries; allowed: at most {limit} (limits.batch)")
+    return queries
+
+
+def _shown(exchange: Exchange, policy: ServedPolicy) -> dict[str, Any]:
+    decision = exchange.decision
+    shown: dict[str, Any] = json_value(asdict(decision))
+    head = {"decision_id": exchange.decision_id, "policy": policy.name}
+    return head | shown | {"cost_unit": policy.router.policy.cost_unit}
+
+
+async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
+    """Keep a statement about an answer; it is on the disk when this answers."""
+    given = read_feedback(await _content(gateway, request))
+    key_id = None if key is None else key.key_id
+    try:
+        name, is_new = await asyncio.to_thread(save_feedback, gateway.engine, given, key_id)
+    except sa.exc.SQLAlchemyError as error:
+        gateway.log.error("store", error=type(error).__name__)
+        message = "the store does not answer: nothing was kept, send it again"
+        raise RefusedError(503, "store_unavailable", message) from error
+    return _json({"feedback_id": name, "is_new": is_new}, 201 if is_new else 200)
+
+
+async def models(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
+    """Policies and models that the caller may name."""
+    allowed = [
+        name
+        for name in gateway.policies
+        if key is None or key.policies is None or name in key.policies
+    ]
+    names = ["metarouter"] if allowed and next(iter(gateway.policies)) in allowed else []
+    names += [f"metarouter:{name}" for name in allowed]
+    known = [*gateway.upstreams.models, *_wildcard_models(gateway, allowed)]
+    known = [
+        m for m in dict.fromkeys(known) if key is None or key.models is None or m in key.models
+    ]
+    data = [_model(name, "metarouter") for name in names]
+    data += [_model(name, "upstream") for name in known]
+    return _json({"object": "list", "data": data})
+
+
+def _wildcard_models(gateway: Gateway, policies: Sequence[str]) -> list[str]:
+    """Models of policies, which an upstream that serves every name serves too."""
+    return [
+        model
+        for name in policies
+        for model in gateway.policies[name].models
+        if gateway.settings.serves(model)
+    ]
+
+
+def _model(name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+
+
+async def metrics(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
+    """What Prometheus reads."""
+    return Response(gateway.metrics.render(), media_type="text/plain; version=0.0.4")
+
+
+async def health(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
+    """That the process answers."""
+    return _json({"status": "ok"})
+
+
+async def ready(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
+    """Whether requests would be served: the store answers, an upstream may be asked."""
+    down = gateway.upstreams.open_breakers
+    try:
+        await asyncio.to_thread(_ping, gateway.engine)
+        store = "ok"
+    except sa.exc.SQLAlchemyError:
+        store = "down"
+    is_ready = store == "ok" and len(down) < len(gateway.settings.upstreams)
+    state = {"status": "ok" if is_ready else "not ready", "store": store, "left_alone": down}
+    return _json(state, 200 if is_ready else 503)
+
+
+def _ping(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1"))
+
+
+async def _content(gateway: Gateway, request: Request) -> bytes:
+    headers = header_map(request.scope)
+    limit = gateway.settings.limits.body_bytes
+    return await read_content(headers, request.receive, limit)  # type: ignore[arg-type]
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return _json_bytes(msgspec.json.encode(value), status)
+
+
+def _json_bytes(content: bytes, status: int) -> Response:
+    return Response(content, status, media_type="application/json")

@@ -1,0 +1,467 @@
+"""The endpoints that pass a request on: bare ASGI, because every request goes through here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from metarouter.errors import InputError, MetarouterError
+from metarouter.gateway.conversation import (
+    Conversation,
+    read_chat,
+    read_messages,
+    read_nothing,
+    read_responses,
+)
+from metarouter.gateway.deciding import Decided, ServedPolicy, fixed_decision
+from metarouter.gateway.keyring import read_client_key
+from metarouter.gateway.names import Asked, read_model_name
+from metarouter.gateway.options import RequestOptions, read_options
+from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
+from metarouter.gateway.records import Exchange, decision_headers, decision_row, with_fallback
+from metarouter.gateway.state import Gateway, header_map
+from metarouter.gateway.upstream import Answer, Dialect, StreamBrokenError, Target, UpstreamCall
+from metarouter.gateway.wire import Body, read_body, read_usage
+from metarouter.store.keys import ApiKey
+
+__all__ = ["PROTOCOLS", "ClientGoneError", "Protocol", "ProxyEndpoint", "choose", "read_content"]
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]]
+
+_HEAD, _TAIL = 4096, 8192  # bytes of an answer that token counts are looked for in
+_LONG_TEXT = 50_000  # characters; a decision on more would hold up other requests
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """One endpoint: where it goes, who speaks it, what in it is routed on."""
+
+    path: str
+    dialect: Dialect
+    read: Callable[[Body], Conversation]
+    is_routed: bool = True
+
+
+PROTOCOLS = (
+    Protocol(path="chat/completions", dialect="openai", read=read_chat),
+    Protocol(path="responses", dialect="openai", read=read_responses),
+    Protocol(path="messages", dialect="anthropic", read=read_messages),
+    Protocol(path="messages/count_tokens", dialect="anthropic", read=read_messages),
+    Protocol(path="embeddings", dialect="openai", read=read_nothing, is_routed=False),
+)
+
+
+class ClientGoneError(MetarouterError):
+    """The caller left before the answer was complete."""
+
+
+class ProxyEndpoint:
+    """Decides, passes on, relays, keeps a row.
+
+    Parameters
+    ----------
+    gateway : Gateway
+    protocol : Protocol
+    """
+
+    def __init__(self, gateway: Gateway, protocol: Protocol) -> None:
+        self._gateway = gateway
+        self._protocol = protocol
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        started = time.perf_counter()
+        headers = header_map(scope)
+        reply = _Reply(send)
+        try:
+            key = self._gateway.authorise(headers)
+            content = await read_content(headers, receive, self._gateway.settings.limits.body_bytes)
+            plan = await self._plan(content, headers, key, started)
+        except ClientGoneError:
+            return
+        except MetarouterError as error:
+            await self._fail(error, reply, started)
+            return
+        await self._pass_on(plan, scope, receive, reply)
+
+    async def _plan(
+        self, content: bytes, headers: Mapping[str, str], key: ApiKey | None, started: float
+    ) -> _Plan:
+        """What will be done, before anything is sent anywhere."""
+        gateway, protocol = self._gateway, self._protocol
+        body = read_body(content)
+        options = read_options(body, headers)
+        name = body.value("model", str)
+        if name is None:
+            raise InputError("field model is missing; allowed: metarouter, or a model's name")
+        asked = _asked(name, gateway)
+        if asked.policy is None:
+            return self._direct(name, body, options, key, started, headers)
+        if not protocol.is_routed:
+            raise InputError(f"model = {name!r}: /v1/{protocol.path} takes a model's name only")
+        conversation = protocol.read(body)
+        policy = gateway.policy(asked.policy, key)
+        sticky = _sticky_key(policy, options, conversation, key)
+        decided = await self._decide(policy, conversation, options, asked, key, sticky)
+        exchange = Exchange(
+            endpoint=protocol.path,
+            decision=decided.decision,
+            asked=name,
+            chosen=decided.decision.model,
+            policy=policy,
+            key_id=None if key is None else key.key_id,
+            features_hash=decided.features_hash,
+            prompt=conversation.text if gateway.settings.store.prompts else None,
+            decision_seconds=time.perf_counter() - started,
+            started=started,
+        )
+        return self._planned(exchange, body, options, key, headers, sticky)
+
+    def _direct(
+        self,
+        name: str,
+        body: Body,
+        options: RequestOptions,
+        key: ApiKey | None,
+        started: float,
+        headers: Mapping[str, str],
+    ) -> _Plan:
+        """A request that names its model."""
+        if options != RequestOptions(explain=options.explain):
+            raise InputError(f"model = {name!r} is no policy: options of decisions do not apply")
+        if not _may(key, name):
+            raise RefusedError(403, "permission_error", f"this key may not use model {name}")
+        if not self._gateway.upstreams.serves(name, self._protocol.dialect):
+            raise RefusedError(
+                404,
+                "not_found_error",
+                f"model = {name!r}: no upstream serves it at /v1/{self._protocol.path}; "
+                "see GET /v1/models",
+            )
+        exchange = Exchange(
+            endpoint=self._protocol.path,
+            decision=fixed_decision(name, "named by the caller", ""),
+            asked=name,
+            chosen=name,
+            key_id=None if key is None else key.key_id,
+            started=started,
+        )
+        return self._planned(exchange, body, options, key, headers, ())
+
+    def _planned(
+        self,
+        exchange: Exchange,
+        body: Body,
+        options: RequestOptions,
+        key: ApiKey | None,
+        headers: Mapping[str, str],
+        sticky: tuple[str, ...],
+    ) -> _Plan:
+        def may_stand_in(model: str) -> bool:
+            wanted = options.models
+            is_wanted = options.pin is None and (wanted is None or model in wanted)
+            return is_wanted and _may(key, model)
+
+        model = exchange.decision.model
+        targets = self._gateway.upstreams.targets(model, self._protocol.dialect, may_stand_in)
+        return _Plan(
+            exchange=exchange,
+            body=body,
+            targets=targets,
+            explain=options.explain,
+            sticky=sticky,
+            is_stream=body.value("stream", object) is True,
+            client_key=read_client_key(headers),
+        )
+
+    async def _decide(
+        self,
+        policy: ServedPolicy,
+        conversation: Conversation,
+        options: RequestOptions,
+        asked: Asked,
+        key: ApiKey | None,
+        sticky: tuple[str, ...],
+    ) -> Decided:
+        gateway, dialect = self._gateway, self._protocol.dialect
+        allowed = [
+            model
+            for model in policy.models
+            if gateway.upstreams.serves(model, dialect) and _may(key, model)
+        ]
+        is_step = conversation.is_tool_step and gateway.settings.sticky == "tool_loop"
+        if options.pin is None and (options.conversation or is_step):
+            kept = next(filter(None, map(gateway.sticky.get, sticky)), None)
+            if kept in allowed and (options.models is None or kept in options.models):
+                why = "the conversation" if options.conversation else "the tool loop"
+                return Decided(decision=policy.fixed(kept, f"{why} stays with {kept}"))
+        return await choose(
+            policy, conversation.text, options, threshold=asked.threshold, allowed=allowed
+        )
+
+    async def _pass_on(self, plan: _Plan, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        exchange = plan.exchange
+        call = UpstreamCall(
+            path=self._protocol.path,
+            dialect=self._protocol.dialect,
+            body=plan.body.with_model,
+            headers=scope["headers"],
+            is_stream=plan.is_stream,
+            client_key=plan.client_key,
+        )
+        try:
+            await _unless_gone(receive, self._relay(plan, call, reply))
+        except ClientGoneError:
+            exchange.outcome = "client_left"
+        except StreamBrokenError as error:
+            exchange.outcome = "broken"
+            self._gateway.log.warning("broken", id=exchange.decision_id, error=str(error))
+            await reply.break_off(error, self._protocol.dialect)
+        except MetarouterError as error:
+            headers = decision_headers(exchange, explain=plan.explain)
+            exchange.status = await reply.fail(error, self._protocol.dialect, headers)
+        except asyncio.CancelledError:
+            exchange.outcome = "stopped"
+            raise
+        finally:
+            self._keep(exchange)
+
+    async def _relay(self, plan: _Plan, call: UpstreamCall, reply: _Reply) -> None:
+        """Open the upstream and pass its bytes on."""
+        exchange = plan.exchange
+        answer = await self._gateway.upstreams.open(plan.targets, call, exchange.attempts)
+        try:
+            if answer.status < 400:
+                exchange.decision = with_fallback(exchange.decision, answer, exchange.attempts)
+                exchange.answered = answer.target.model
+                for name in plan.sticky:
+                    self._gateway.sticky.put(name, answer.target.model)
+            exchange.status = answer.status
+            exchange.first_byte_seconds = exchange.seconds
+            await reply.start(answer, decision_headers(exchange, explain=plan.explain))
+            tap = _Tap(answer.first)
+            await _pieces(answer, reply, tap)
+            exchange.usage = read_usage(tap.head, tap.tail)
+            exchange.outcome = "ok" if answer.status < 400 else "refused"
+        finally:
+            answer.close()
+
+    async def _fail(self, error: MetarouterError, reply: _Reply, started: float) -> None:
+        """Answer a request that got no decision; there is nothing to keep but a count."""
+        status = await reply.fail(error, self._protocol.dialect)
+        self._gateway.metrics.note_request(
+            self._protocol.path, status, "rejected", seconds=time.perf_counter() - started
+        )
+
+    def _keep(self, exchange: Exchange) -> None:
+        gateway, decision = self._gateway, exchange.decision
+        gateway.writer.put(decision_row(exchange))
+        if exchange.policy is not None:
+            gateway.metrics.note_decision(exchange.policy.name, decision.model, decision.bound)
+        gateway.metrics.note_request(
+            exchange.endpoint,
+            exchange.status,
+            exchange.outcome,
+            seconds=exchange.seconds,
+            first_byte=exchange.first_byte_seconds,
+            decision=exchange.decision_seconds,
+        )
+        gateway.log.info(
+            "request",
+            id=exchange.decision_id,
+            endpoint=exchange.endpoint,
+            key=exchange.key_id,
+            model=decision.model,
+            bound=decision.bound,
+            status=exchange.status,
+            outcome=exchange.outcome,
+            seconds=round(exchange.seconds, 4),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    exchange: Exchange
+    body: Body
+    targets: list[Target]
+    explain: bool
+    sticky: tuple[str, ...]
+    is_stream: bool
+    client_key: str | None
+
+
+class _Tap:
+    """The first and the last bytes of an answer."""
+
+    def __init__(self, first: bytes) -> None:
+        self.head = first[:_HEAD]
+        self.tail = first[-_TAIL:]
+
+    def see(self, part: bytes) -> None:
+        if len(self.head) < _HEAD:
+            self.head += part[: _HEAD - len(self.head)]
+        self.tail = (self.tail + part)[-_TAIL:]
+
+
+class _Reply:
+    """What goes back to the caller, and how far it got."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._started = False
+        self._is_stream = False
+
+    async def start(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
+        """Status, headers and first bytes of an answer."""
+        self._started, self._is_stream = True, answer.kind == "stream"
+        sent = [*answer.headers, *headers]
+        if answer.rest is None:
+            sent.append((b"content-length", str(len(answer.first)).encode()))
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": sent})
+        await self.send(answer.first, more=answer.rest is not None)
+
+    async def send(self, content: bytes, *, more: bool) -> None:
+        """Bytes of the body."""
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})
+
+    async def fail(
+        self, error: MetarouterError, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> int:
+        """An error answer; its status."""
+        problem = problem_of(error)
+        content = error_bytes(problem, dialect)
+        sent = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            *headers,
+        ]
+        if problem.retry_after:
+            sent.append((b"retry-after", str(int(problem.retry_after) + 1).encode()))
+        await self._send({"type": "http.response.start", "status": problem.status, "headers": sent})
+        await self.send(content, more=False)
+        return problem.status
+
+    async def break_off(self, error: MetarouterError, dialect: Dialect) -> None:
+        """End an answer that cannot be completed so that the caller notices.
+
+        A stream gets an event that says what happened, as the protocols have
+        it. Any other body stays short of its end, and the server closes the
+        connection.
+        """
+        if not self._is_stream:
+            return
+        content = error_bytes(problem_of(error), dialect)
+        event = b"event: error\n" if dialect == "anthropic" else b""
+        await self.send(b"\n\n" + event + b"data: " + content + b"\n\n", more=False)
+
+
+async def _pieces(answer: Answer, reply: _Reply, tap: _Tap) -> None:
+    if answer.rest is None:
+        return
+    async with aclosing(answer.rest) as pieces:  # type: ignore[type-var]
+        async for part in pieces:
+            tap.see(part)
+            await reply.send(part, more=True)
+    await reply.send(b"", more=False)
+
+
+async def choose(
+    policy: ServedPolicy,
+    text: str,
+    options: RequestOptions,
+    *,
+    threshold: float | None,
+    allowed: list[str],
+) -> Decided:
+    """The decision, in a thread where it would hold up other requests."""
+    if policy.is_slow or len(text) > _LONG_TEXT:
+        return await asyncio.to_thread(
+            policy.decide, text, options, threshold=threshold, allowed=allowed
+        )
+    return policy.decide(text, options, threshold=threshold, allowed=allowed)
+
+
+async def read_content(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
+    """The body of a request of type JSON.
+
+    Raises
+    ------
+    RefusedError
+        With status 415 for another type, which a page of another site could
+        send from a browser, or 413 for a body above `limit` bytes.
+    ClientGoneError
+        When the caller leaves before its end.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        message = f"content-type {kind[:60]!r}; allowed: application/json"
+        raise RefusedError(415, "invalid_request_error", message)
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        message = "a compressed body; allowed: content-encoding identity"
+        raise RefusedError(415, "invalid_request_error", message)
+    parts, size = [], 0
+    while True:
+        message_ = await receive()
+        if message_["type"] == "http.disconnect":
+            raise ClientGoneError("the caller left")
+        part = message_.get("body", b"")
+        size += len(part)
+        if size > limit:
+            text = f"body above {limit} bytes; the setting limits.body_bytes allows more"
+            raise RefusedError(413, "request_too_large", text)
+        parts.append(part)
+        if not message_.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until it is done or the caller leaves, which cancels it."""
+    task = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if task is not None:
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not gone or task is None:
+            raise
+        task.uncancel()
+        raise ClientGoneError("the caller left") from None
+    finally:
+        watcher.cancel()
+
+
+def _asked(name: str, gateway: Gateway) -> Asked:
+    # a real model goes first, should it be called like a policy
+    if name in gateway.upstreams.models:
+        return Asked(model=name)
+    return read_model_name(name, gateway.policies.keys())
+
+
+def _may(key: ApiKey | None, model: str) -> bool:
+    return key is None or key.models is None or model in key.models
+
+
+def _sticky_key(
+    policy: ServedPolicy, options: RequestOptions, conversation: Conversation, key: ApiKey | None
+) -> tuple[str, ...]:
+    """Names under which the model of this request is remembered."""
+    owner = f"{'' if key is None else key.key_id}|{policy.name}"
+    loop = f"{owner}|loop|{conversation.digest}"
+    if options.conversation is None:
+        return (loop,)
+    return (f"{owner}|conversation|{options.conversation}", loop)

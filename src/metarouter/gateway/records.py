@@ -1,0 +1,136 @@
+"""One request from start to end, and the row that is kept of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from metarouter.gateway.deciding import ServedPolicy
+from metarouter.gateway.ids import make_decision_id
+from metarouter.gateway.upstream import Answer, Attempt
+from metarouter.gateway.wire import Usage
+from metarouter.records import Decision, json_value
+
+__all__ = ["Exchange", "decision_headers", "decision_row", "with_fallback"]
+
+_MOST_OPTIONS = 10  # of an explanation, which has to fit into a header
+
+
+@dataclass(kw_only=True, slots=True)
+class Exchange:
+    """What is known of a request so far; filled in as it goes."""
+
+    endpoint: str
+    decision: Decision
+    asked: str
+    chosen: str
+    policy: ServedPolicy | None = None
+    key_id: str | None = None
+    features_hash: str = ""
+    prompt: str | None = None
+    decision_seconds: float | None = None
+    decision_id: str = field(default_factory=make_decision_id)
+    created: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+    attempts: list[Attempt] = field(default_factory=list)
+    answered: str | None = None
+    status: int | None = None
+    outcome: str = "failed"
+    first_byte_seconds: float | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the request began."""
+        return time.perf_counter() - self.started
+
+
+def with_fallback(decision: Decision, answer: Answer, attempts: list[Attempt]) -> Decision:
+    """The decision as it became: another model answered where the chosen one could not."""
+    if answer.target.model == decision.model:
+        return decision
+    failed = [attempt for attempt in attempts if attempt.outcome != "ok"]
+    why = ", ".join(dict.fromkeys(f"{attempt.upstream}: {attempt.outcome}" for attempt in failed))
+    option = next((o for o in decision.options if o.model == answer.target.model), None)
+    return replace(
+        decision,
+        model=answer.target.model,
+        cost=float("nan") if option is None else option.cost,
+        bound="fallback",
+        reason=(
+            f"{answer.target.model} answered for {decision.model} ({why}; {len(failed)} tries); "
+            f"the choice was: {decision.reason}"
+        ),
+    )
+
+
+def decision_headers(exchange: Exchange, *, explain: bool = False) -> list[tuple[bytes, bytes]]:
+    """The decision in headers of the answer."""
+    decision, policy = exchange.decision, exchange.policy
+    values = {
+        "model": decision.model,
+        "decision-id": exchange.decision_id,
+        "policy": "" if policy is None else f"{policy.name}@{decision.policy_version}",
+        "gain": _number(decision.predicted_gain, ".4f"),
+        "cost": _number(decision.cost, ".6g"),
+        "attempts": str(len(exchange.attempts) or ""),
+        "explanation": _explanation(decision) if explain else "",
+    }
+    return [
+        (f"x-metarouter-{name}".encode(), _header_bytes(value))
+        for name, value in values.items()
+        if value
+    ]
+
+
+def _number(value: float, form: str) -> str:
+    return "" if value != value else format(value, form)  # NaN: nothing was predicted
+
+
+def _explanation(decision: Decision) -> str:
+    import json
+
+    shown = replace(decision, options=decision.options[:_MOST_OPTIONS])
+    return json.dumps(json_value(asdict(shown)), separators=(",", ":"))
+
+
+def _header_bytes(value: str) -> bytes:
+    """A header that cannot start another: control characters and non-ASCII become "?"."""
+    return "".join(c if " " <= c <= "~" else "?" for c in value).encode()
+
+
+def decision_row(exchange: Exchange) -> dict[str, Any]:
+    """The row of the table of decisions."""
+    decision, policy = exchange.decision, exchange.policy
+    return {
+        "decision_id": exchange.decision_id,
+        "created": exchange.created,
+        "endpoint": exchange.endpoint,
+        "key_id": exchange.key_id,
+        "asked": exchange.asked,
+        "policy": None if policy is None else policy.name,
+        "policy_version": decision.policy_version or None,
+        "artifact": None if policy is None else policy.router.artifact.created,
+        "features_hash": exchange.features_hash or None,
+        "model": exchange.chosen,
+        "answered": exchange.answered,
+        "predicted_gain": json_value(decision.predicted_gain),
+        "predicted_gain_std": json_value(decision.predicted_gain_std),
+        "threshold": json_value(decision.threshold),
+        "cost": json_value(decision.cost),
+        "cost_unit": None if policy is None else policy.router.policy.cost_unit,
+        "options": json_value([asdict(option) for option in decision.options]),
+        "logging_propensity": decision.logging_propensity,
+        "bound": decision.bound,
+        "reason": decision.reason,
+        "outcome": exchange.outcome,
+        "status": exchange.status,
+        "attempts": [asdict(attempt) for attempt in exchange.attempts],
+        "prompt_tokens": exchange.usage.prompt_tokens,
+        "completion_tokens": exchange.usage.completion_tokens,
+        "decision_seconds": exchange.decision_seconds,
+        "first_byte_seconds": exchange.first_byte_seconds,
+        "seconds": exchange.seconds,
+        "prompt": exchange.prompt,
+    }

@@ -1,0 +1,53 @@
+"""The server process around the app."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from metarouter.gateway.app import build_app
+from metarouter.gateway.state import Gateway
+
+__all__ = ["serve"]
+
+_BACKLOG = 2048
+
+
+def serve(gateway: Gateway, on_bound: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests end and write what waits.
+
+    Parameters
+    ----------
+    gateway : Gateway
+    on_bound : called with the address once the port is taken.
+
+    Raises
+    ------
+    OSError
+        When the port cannot be taken.
+    """
+    settings = gateway.settings
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    address = (settings.host.strip("[]"), settings.port)
+    with socket.create_server(address, family=family, backlog=_BACKLOG) as listener:
+        host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+        on_bound(f"http://{host}:{listener.getsockname()[1]}")
+        uvicorn.Server(_config(gateway)).run(sockets=[listener])
+
+
+def _config(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_app(gateway),
+        loop="asyncio" if sys.platform == "win32" else "uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(gateway.settings.limits.drain_seconds),
+    )

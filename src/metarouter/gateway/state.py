@@ -1,0 +1,82 @@
+"""What the endpoints share: no globals, one object an app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from metarouter.gateway.deciding import ServedPolicy
+from metarouter.gateway.keyring import Keyring
+from metarouter.gateway.metrics import Metrics
+from metarouter.gateway.problems import RefusedError
+from metarouter.gateway.settings import GatewaySettings
+from metarouter.gateway.sticky import StickyModels
+from metarouter.gateway.upstream import Upstreams
+from metarouter.store.keys import ApiKey
+from metarouter.store.writer import DecisionWriter
+
+__all__ = ["Gateway", "header_map", "make_logger"]
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Gateway:
+    """Settings, policies and everything that talks."""
+
+    settings: GatewaySettings
+    policies: Mapping[str, ServedPolicy]
+    upstreams: Upstreams
+    engine: sa.Engine
+    writer: DecisionWriter
+    keyring: Keyring
+    metrics: Metrics
+    sticky: StickyModels
+    log: structlog.typing.FilteringBoundLogger
+
+    def authorise(self, headers: Mapping[str, str]) -> ApiKey | None:
+        """The caller's key; None where the gateway asks for none.
+
+        Raises
+        ------
+        RefusedError
+            With status 401.
+        """
+        return None if self.settings.auth == "none" else self.keyring.check(headers)
+
+    def policy(self, name: str, key: ApiKey | None) -> ServedPolicy:
+        """A policy, if the key may use it.
+
+        Raises
+        ------
+        RefusedError
+            With status 403.
+        """
+        if key is not None and key.policies is not None and name not in key.policies:
+            raise RefusedError(403, "permission_error", f"this key may not use policy {name}")
+        return self.policies[name]
+
+
+def header_map(scope: Mapping[str, Any]) -> dict[str, str]:
+    """Headers of a request by name in lower case; the last of several wins."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def make_logger(level: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger of JSON lines on stderr."""
+    import sys
+
+    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+    )
+    return logger

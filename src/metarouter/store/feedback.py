@@ -1,0 +1,140 @@
+"""What people and audits say about answers."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from typing import Annotated, Literal
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from metarouter.errors import InputError
+from metarouter.store.tables import feedback
+
+__all__ = ["Feedback", "FeedbackConflictError", "read_feedback", "save_feedback"]
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class FeedbackConflictError(InputError):
+    """The same feedback id was used for something else."""
+
+
+class Thumbs(msgspec.Struct, tag="thumbs", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whether a user liked the answer."""
+
+    decision_id: Annotated[str, msgspec.Meta(min_length=1, max_length=36)]
+    value: Literal["up", "down"]
+    feedback_id: Id | None = None
+    annotator: Name | None = None
+
+
+class Score(msgspec.Struct, tag="score", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A user's or a judge's score of the answer, from 0 to 1."""
+
+    decision_id: Annotated[str, msgspec.Meta(min_length=1, max_length=36)]
+    value: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    feedback_id: Id | None = None
+    annotator: Name | None = None
+
+
+class Preference(
+    msgspec.Struct, tag="preference", frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """Which of two models' answers to the same prompt was preferred."""
+
+    decision_id: Annotated[str, msgspec.Meta(min_length=1, max_length=36)]
+    model_a: Name
+    model_b: Name
+    winner: Literal["model_a", "model_b", "tie", "both_bad"]
+    feedback_id: Id | None = None
+    annotator: Name | None = None
+
+
+class Gold(msgspec.Struct, tag="gold", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An audit's verdict: the true score of each model's answer to the prompt."""
+
+    decision_id: Annotated[str, msgspec.Meta(min_length=1, max_length=36)]
+    scores: Annotated[dict[Name, float], msgspec.Meta(min_length=1, max_length=100)]
+    feedback_id: Id | None = None
+    annotator: Name | None = None
+
+
+Feedback = Thumbs | Score | Preference | Gold
+"""One statement about one decision; told apart by `type`."""
+
+_DECODER: msgspec.json.Decoder[Feedback] = msgspec.json.Decoder(Feedback)
+
+
+def read_feedback(content: bytes) -> Feedback:
+    r"""Read one statement from JSON.
+
+    Raises
+    ------
+    InputError
+        When a field is unknown, missing or wrong.
+
+    Examples
+    --------
+    >>> read_feedback(b'{"type": "thumbs", "decision_id": "d", "value": "up"}').value
+    'up'
+    """
+    try:
+        found = _DECODER.decode(content)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InputError(f"feedback: {error}; see docs/gateway.md") from None
+    if isinstance(found, Preference) and found.model_a == found.model_b:
+        raise InputError(f"feedback: model_a = model_b = {found.model_a!r}; allowed: two models")
+    if isinstance(found, Gold) and not all(map(math.isfinite, found.scores.values())):
+        raise InputError("feedback: scores hold a value that is not finite")
+    return found
+
+
+def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tuple[str, bool]:
+    """Write a statement; on return it is on the disk.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    given : Feedback
+        Its `feedback_id` tells repeats apart from new statements; without one,
+        the same content by the same key is a repeat.
+    key_id : whose key it came with, or None.
+
+    Returns
+    -------
+    feedback_id, is_new
+
+    Raises
+    ------
+    FeedbackConflictError
+        When the id was used for another statement.
+    """
+    content = msgspec.to_builtins(given)
+    name = given.feedback_id or _identity(given, key_id)
+    row = {
+        "feedback_id": name,
+        "created": time.time(),
+        "decision_id": given.decision_id,
+        "key_id": key_id,
+        "kind": content["type"],
+        "content": content,
+    }
+    with engine.begin() as connection:
+        done = connection.execute(insert(feedback).on_conflict_do_nothing(), row)
+        if done.rowcount:
+            return name, True
+        query = sa.select(feedback.c.content, feedback.c.key_id).filter_by(feedback_id=name)
+        known = connection.execute(query).one()
+    if known.content != content or known.key_id != key_id:
+        raise FeedbackConflictError(f"feedback_id = {name!r} was used for another statement")
+    return name, False
+
+
+def _identity(given: Feedback, key_id: str | None) -> str:
+    text = msgspec.json.encode([key_id, msgspec.to_builtins(given)], order="deterministic")
+    return hashlib.sha256(text).hexdigest()

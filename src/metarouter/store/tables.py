@@ -1,0 +1,78 @@
+"""The tables. A change here needs a migration in ``migrations/versions``."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = ["api_keys", "audit", "decisions", "feedback", "metadata"]
+
+metadata = sa.MetaData()
+
+# No foreign keys: feedback may arrive before its decision is written.
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("decision_id", sa.String(36), primary_key=True),
+    sa.Column("created", sa.Float, nullable=False, index=True),  # seconds since 1970
+    sa.Column("endpoint", sa.String(40), nullable=False),
+    sa.Column("key_id", sa.String(20)),
+    sa.Column("asked", sa.Text, nullable=False),  # model as the caller named it
+    sa.Column("policy", sa.Text),
+    sa.Column("policy_version", sa.Text),
+    sa.Column("artifact", sa.Text),  # when the router was fitted
+    sa.Column("features_hash", sa.String(32)),
+    sa.Column("model", sa.Text, nullable=False),  # chosen
+    sa.Column("answered", sa.Text),  # after fallback; null when nobody answered
+    sa.Column("predicted_gain", sa.Float),
+    sa.Column("predicted_gain_std", sa.Float),
+    sa.Column("threshold", sa.Float),
+    sa.Column("cost", sa.Float),
+    sa.Column("cost_unit", sa.String(10)),
+    sa.Column("options", sa.JSON),  # every model weighed, with gain, interval, cost
+    sa.Column("logging_propensity", sa.Float, nullable=False),
+    sa.Column("bound", sa.String(10), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("outcome", sa.String(20), nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("attempts", sa.JSON),
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("completion_tokens", sa.Integer),
+    sa.Column("decision_seconds", sa.Float),
+    sa.Column("first_byte_seconds", sa.Float),
+    sa.Column("seconds", sa.Float),
+    sa.Column("prompt", sa.Text),  # only where the settings say so
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("feedback_id", sa.String(64), primary_key=True),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("decision_id", sa.String(36), nullable=False, index=True),
+    sa.Column("key_id", sa.String(20)),
+    sa.Column("kind", sa.String(12), nullable=False),
+    sa.Column("content", sa.JSON, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("key_id", sa.String(20), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),  # sha256 of the key
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("expires", sa.Float),
+    sa.Column("revoked", sa.Float),
+    sa.Column("models", sa.JSON),  # null: all
+    sa.Column("policies", sa.JSON),  # null: all
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("action", sa.String(40), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("content", sa.JSON, nullable=False),
+)
