@@ -5,9 +5,10 @@
 Made-up battles of 64 models over 200 topics, ten tiers, γ = 10, one thread. "peer" does
 what the published router does for a query, written from its description: weigh every
 battle by 10 · 10^(similarity / largest), then fit scikit-learn's logistic regression
-without penalty or intercept on all battles, each of them twice so that ties split. It is
-given its design matrix, which the published code builds anew for every query. "scan" is
-ours with every prompt compared, "cells" ours with far prompts as wholes. All three get the
+without penalty or intercept on all battles, each of them twice so that ties split, the
+design matrix built from a data frame of battles for every query. "peer_kept" is the same
+with the design matrix kept from query to query, which the published code does not. "scan"
+is ours with every prompt compared, "cells" ours with far prompts as wholes. All get the
 same embeddings: the embedding call that the published 2.9 decisions/s contain is in none
 of them. Win probabilities of peer and scan are compared on the same queries.
 """
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -69,27 +71,36 @@ def make_arena(n: int, dim: int, n_queries: int) -> Arena:
 class Peer:
     """One logistic regression on all battles for every query."""
 
-    def __init__(self, table: GainTable, tier: NDArray[np.int64]) -> None:
+    def __init__(self, table: GainTable, tier: NDArray[np.int64], *, keep: bool) -> None:
         candidate, baseline = tier[table.candidate], tier[table.baseline]
         # The published design drops one entry of a battle within a tier; such battles are out.
-        self.kept = np.flatnonzero(candidate != baseline)
-        candidate, baseline = candidate[self.kept], baseline[self.kept]
-        n = len(self.kept)
-        design = np.zeros((n, int(tier.max()) + 1))
-        design[np.arange(n), candidate] = math.log(10.0)
-        design[np.arange(n), baseline] = -math.log(10.0)
-        gain = table.gain[self.kept]
-        self.design = np.vstack([design, design])
-        self.won = np.concatenate([gain >= 0, gain > 0]).astype(int)
-        x = np.asarray(table.features)[self.kept]
+        kept = candidate != baseline
+        outcome = np.select([table.gain > 0, table.gain < 0], ["first", "second"], "tie")
+        self.battles = pd.DataFrame({"a": candidate, "b": baseline, "outcome": outcome})[kept]
+        x = np.asarray(table.features)[kept]
         self.points = x / np.linalg.norm(x, axis=1, keepdims=True)
+        self.kept = self.design() if keep else None
+
+    def design(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Rows of ±ln 10 and who won, every battle twice, a tie once each way."""
+        place = pd.Series(
+            np.arange(10), index=sorted(set(self.battles["a"]) | set(self.battles["b"]))
+        )
+        twice = pd.concat([self.battles, self.battles], ignore_index=True)
+        rows = np.zeros((len(twice), len(place)))
+        rows[np.arange(len(twice)), place[twice["a"]]] = math.log(10.0)
+        rows[np.arange(len(twice)), place[twice["b"]]] = -math.log(10.0)
+        is_first_copy = np.arange(len(twice)) < len(self.battles)
+        won = (twice["outcome"] == "first") | ((twice["outcome"] == "tie") & is_first_copy)
+        return rows, won.to_numpy().astype(np.int64)
 
     def elo(self, query: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Ratings of the tiers for one query."""
-        similarity = self.points @ (query / np.linalg.norm(query))
+        """Ratings of the tiers for one query, given as a row."""
+        similarity = self.points @ (query[0] / np.linalg.norm(query))
         weight = 10.0 * 10.0 ** (similarity / similarity.max())
+        rows, won = self.design() if self.kept is None else self.kept
         model = LogisticRegression(fit_intercept=False, C=np.inf, tol=1e-4)
-        model.fit(self.design, self.won, sample_weight=np.tile(weight, 2))
+        model.fit(rows, won, sample_weight=np.tile(weight, 2))
         return np.asarray(400.0 * model.coef_[0] + 1000.0)
 
 
@@ -143,20 +154,23 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     arena = make_arena(arguments.battles, arguments.dim, arguments.queries)
     scan, exact = measure_ours("scan", 0, arena)
     cells, indexed = measure_ours("cells", None, arena)
-    peer = Peer(arena.table, exact.tier_)
     asked = arena.queries[: arguments.peer_queries]
-    published = {"router": "peer"} | seconds_each(lambda query: peer.elo(query[0]), asked)
+    peers = []
+    for name, keep in (("peer", False), ("peer_kept", True)):
+        peer = Peer(arena.table, exact.tier_, keep=keep)
+        peers.append({"router": name} | seconds_each(peer.elo, asked))
     strong, weak = exact.tier_[-1], exact.tier_[0]
-    elo = np.array([peer.elo(query) for query in asked])
+    elo = np.array([peer.elo(query[None]) for query in asked])
     p = 1.0 / (1.0 + 10.0 ** ((elo[:, weak] - elo[:, strong]) / 400.0))
     ours = exact.win_probability(arena.queries)[:, -1]
     near = indexed.win_probability(arena.queries)[:, -1]
     scan["largest_difference_to_peer"] = float(np.abs(p - ours[: len(p)]).max())
     cells["correlation_with_scan"] = float(np.corrcoef(near, ours)[0, 1])
     for record in (scan, cells):
-        record["times_peer"] = round(published["cpu_ms"] / record["cpu_ms"], 1)
+        for other in peers:
+            record[f"times_{other['router']}"] = round(other["cpu_ms"] / record["cpu_ms"], 1)
         record["times_published"] = round(1e3 / record["p50_ms"] / PUBLISHED, 1)
-    return [published, scan, cells]
+    return [*peers, scan, cells]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from metarouter.types import FloatArray
 __all__ = ["BradleyTerry", "contrast_variance", "laplacian", "sigmoid", "solve_strengths"]
 
 _MAX_STEPS = 100
+_SAFE_STEP = 0.5  # log-odds; over a shorter step the curvature hardly changes
 _TOLERANCE = 1e-10  # log-odds; 1e-8 Elo points are 6e-11 of them
 
 
@@ -158,16 +159,18 @@ def solve_strengths(
     eye, size = np.eye(wins.shape[-1]), wins.shape[-1]
     gauge = penalty * eye + 1.0 / size
     strength = np.broadcast_to(centre, wins.shape[:-1]).copy()
-    value = _log_posterior(wins, strength, penalty, centre)
     for _ in range(_MAX_STEPS):
         p = sigmoid(strength[..., :, None] - strength[..., None, :])
         gradient = (wins - games * p).sum(axis=-1)
         gradient -= penalty * (strength - centre)
         hessian = laplacian(games * p * (1.0 - p)) + gauge
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        if np.abs(step).max(initial=0.0) < _TOLERANCE:
+        largest = np.abs(step).max(initial=0.0)
+        if largest < _TOLERANCE:
             return strength + step, hessian
-        strength, value = _ascend(wins, strength, step, value, penalty, centre)
+        if largest > _SAFE_STEP:
+            step = _halved(wins, strength, step, penalty, centre)
+        strength += step
     raise DataError(
         f"strengths do not settle in {_MAX_STEPS} Newton steps: a model won or lost everything; "
         "allowed: a penalty above 0"
@@ -206,23 +209,17 @@ def sigmoid(x: FloatArray) -> FloatArray:
     return np.where(x >= 0, 1.0, tail) / (1.0 + tail)
 
 
-def _ascend(
-    wins: FloatArray,
-    strength: FloatArray,
-    step: FloatArray,
-    value: FloatArray,
-    penalty: float,
-    centre: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Take each problem's step, halved until it does not lower its log posterior."""
+def _halved(
+    wins: FloatArray, strength: FloatArray, step: FloatArray, penalty: float, centre: FloatArray
+) -> FloatArray:
+    """Each problem's step, halved until it does not lower the log posterior."""
+    value = _log_posterior(wins, strength, penalty, centre)
     for _ in range(60):
-        moved = strength + step
-        reached = _log_posterior(wins, moved, penalty, centre)
-        worse = reached < value - 1e-9 * (1.0 + np.abs(value))
+        worse = _log_posterior(wins, strength + step, penalty, centre) < value
         if not worse.any():
             break
         step = np.where(worse[..., None], 0.5 * step, step)
-    return moved, reached
+    return step
 
 
 def _log_posterior(
