@@ -86,8 +86,12 @@ class Benchmark:
         """The same number for equal prompts, shape (n,): they must stay in one fold."""
         return codes([" ".join(prompt.split()) for prompt in self.prompts])[0]
 
-    def table(self, rows: IntArray) -> GainTable:
-        """Gold labels of some questions as a gain table, no features yet."""
+    def table(self, rows: IntArray, *, with_subject: bool = False) -> GainTable:
+        """Gold labels of some questions as a gain table, no features yet.
+
+        Gain models that hold out whole domains when they tune themselves do so
+        only `with_subject`: it is right where the test holds out subjects too.
+        """
         n, n_candidates = len(rows), len(self.models) - 1
         quality = self.quality[rows]
         return make_gain_table(
@@ -101,8 +105,8 @@ class Benchmark:
             baseline=np.zeros(n * n_candidates, dtype=np.int64),
             candidate_score=quality[:, 1:].ravel(),
             baseline_score=np.repeat(quality[:, 0], n_candidates),
-            domain=self.subject[rows],
-            domains=self.subjects,
+            domain=self.subject[rows] if with_subject else None,
+            domains=self.subjects if with_subject else (),
         )
 
 

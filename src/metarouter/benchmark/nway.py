@@ -138,7 +138,7 @@ def run_nway(
     choices = {
         name: choice[tested]
         for name, choice in _choose_all(
-            benchmark, routers, folds, prices, seed, cache, progress
+            benchmark, routers, folds, prices, protocol == "subject", seed, cache, progress
         ).items()
     }
     judge = _Judge.of(quality, cost)
@@ -171,6 +171,7 @@ def _choose_all(
     routers: Sequence[RouterSpec],
     folds: Sequence[Fold],
     prices: FloatArray,
+    by_subject: bool,
     seed: int,
     cache: Path | None,
     progress: Progress | None,
@@ -181,7 +182,7 @@ def _choose_all(
     found = {spec.name: np.zeros(shape, dtype=np.int64) for spec in routers}
     done, total = 0, len(folds) * len(routers)
     for fold in folds:
-        table = benchmark.table(fold.train)
+        table = benchmark.table(fold.train, with_subject=by_subject)
         features = FoldFeatures(table.queries, [benchmark.prompts[i] for i in fold.test], cache)
         expected = 1e3 * benchmark.cost[fold.train].mean(axis=0)
         for spec in routers:

@@ -49,7 +49,7 @@ class RunOptions:
     protocol: str = "cv"
     seeds: range = range(1)
     n_gold: int = 1500
-    n_boot: int = 1000
+    n_boot: int = 500
     cache: Path | None = None
 
 
@@ -153,7 +153,11 @@ def _score_runs(
     for seed, folds in zip(options.seeds, runs, strict=False):
         parts: dict[str, list[Scores]] = {spec.name: [] for spec in options.routers}
         for fold in folds:
-            table = benchmark.table(fold.train) if outside is None else outside
+            table = (
+                outside
+                if outside is not None
+                else benchmark.table(fold.train, with_subject=options.protocol == "subject")
+            )
             features = FoldFeatures(table.queries, _texts(benchmark, fold.test), options.cache)
             for spec in options.routers:
                 with one_thread():
