@@ -42,7 +42,7 @@ ALLOWED = {
     "querying": _SERVING,
     "fitting": _TRAINING,
     "onboarding": _TRAINING | {"fitting"},
-    "routellm": _SERVING | {"querying", "providers"},
+    "routellm": _SERVING | {"providers"},
     "providers": _BASE | {"policy"},
     "collection": _LABELS | {"providers"},
     "testing": _TRAINING,

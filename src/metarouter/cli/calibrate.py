@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metarouter.cli.options import JsonOut, RouterFolder, Seed
+
+if TYPE_CHECKING:
+    from metarouter.router import Router
 
 __all__ = ["calibrate"]
 
@@ -32,6 +35,9 @@ def calibrate(
 ) -> None:
     """Set the threshold to a premium share, a budget, or a largest quality loss.
 
+    With two models and a share, also prints RouteLLM's name of it, router-NAME-THRESHOLD: premium
+    from that win rate upwards.
+
     Example: metarouter calibrate router --queries traffic.txt --premium-share 0.3
     """
     from metarouter.calibration import calibrate as calibrate_router
@@ -39,9 +45,10 @@ def calibrate(
     from metarouter.loading import load
     from metarouter.querying import read_queries
 
+    texts = None if queries is None else read_queries(queries)
     router, found = calibrate_router(
         load(folder),
-        None if queries is None else read_queries(queries),
+        texts,
         gold=gold,
         premium_share=premium_share,
         budget=budget,
@@ -50,15 +57,40 @@ def calibrate(
         seed=seed,
     )
     router.save(folder if out is None else out)
+    share = found.premium_share
     record = {
         "w": found.w,
-        "premium_share": found.premium_share.value,
-        "premium_share_low": found.premium_share.low,
-        "premium_share_high": found.premium_share.high,
+        "premium_share": share.value,
+        "premium_share_low": share.low,
+        "premium_share_high": share.high,
         "cost_per_1k": found.cost_per_1k.value,
         "certified": found.certified,
         "reason": found.reason,
         "policy_version": router.policy.version,
+        **_named(router, texts, premium_share),
     }
-    say(f"{found.reason}; premium share {found.premium_share.value:.3f}", json_out)
+    say(
+        f"{found.reason}; premium share {share.value:.3f}, on new queries of the same source "
+        f"between {share.low:.3f} and {share.high:.3f} ({share.level:.0%})",
+        json_out,
+    )
+    if record["router_name"] is not None:
+        say(f"as RouteLLM writes it: {record['router_name']}", json_out)
     emit(json_out, "calibrate", [record], seed=seed)
+
+
+def _named(router: Router, texts: list[str] | None, share: float | None) -> dict[str, Any]:
+    """RouteLLM's name of the threshold, and the share that it gives; None where it has none."""
+    from metarouter.routellm.names import router_name
+    from metarouter.routellm.win_rates import calibrate_win_rate, router_win_rates
+
+    if texts is None or share is None or len(router.models) > 2:
+        return {"router_name": None, "win_rate_threshold": None, "win_rate_share": None}
+    rates = router_win_rates(router, texts)
+    threshold = calibrate_win_rate(rates, share)
+    model = str(router.artifact.config.get("gain_model", "auto")).partition(":")[0]
+    return {
+        "router_name": router_name(model, threshold),
+        "win_rate_threshold": threshold,
+        "win_rate_share": float((rates >= threshold).mean()),
+    }

@@ -1,0 +1,167 @@
+"""RouteLLM's Controller: same calls, same meaning."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metarouter.errors import ArtifactError, InputError, OptionError
+from metarouter.loading import load
+from metarouter.providers import CallError
+from metarouter.routellm import Controller, RoutingError
+from metarouter.testing import FakeProvider
+
+STRONG, WEAK = "gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1"
+
+ASK = [{"role": "user", "content": "Why is the sky blue?"}]
+
+
+def controller(provider: FakeProvider | None = None, **options: Any) -> Controller:
+    routers = options.pop("routers", ["random"])
+    base = None if provider is None else provider.url
+    return Controller(routers, strong_model=STRONG, weak_model=WEAK, api_base=base, **options)
+
+
+def test_a_win_rate_of_at_least_the_threshold_goes_to_the_strong_model() -> None:
+    rates = {"yes": 0.7, "edge": 0.5, "no": 0.49}
+    own = controller(routers={"own": lambda prompts: np.array([rates[p] for p in prompts])})
+    routed = {prompt: own.route(prompt, "own", 0.5) for prompt in rates}
+    assert routed == {"yes": STRONG, "edge": STRONG, "no": WEAK}
+
+
+def test_random_needs_no_training_and_its_ends_force_a_model() -> None:
+    """RouteLLM: router-random-0.0 is always strong, router-random-1.0 always weak."""
+    prompts = [f"question {i}" for i in range(500)]
+    own = controller()
+    assert {own.route(prompt, "random", 0.0) for prompt in prompts} == {STRONG}
+    assert {own.route(prompt, "random", 1.0) for prompt in prompts} == {WEAK}
+    share = np.mean([own.route(prompt, "random", 0.7) == STRONG for prompt in prompts])
+    assert abs(share - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 500)
+
+
+def test_a_checkpoint_is_a_router_of_metarouter(checkpoint: Path) -> None:
+    """Its win rates are those of its gain model, for a Series of prompts as well."""
+    own = controller(routers=["mf"], config={"mf": {"checkpoint_path": str(checkpoint)}})
+    prompts = pd.Series(["What is 2 + 2?", "Prove that there are infinitely many primes."])
+    router = load(checkpoint)
+    expected = router.scorer.win_probability(router.features.transform(list(prompts)))[:, 0]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(own.batch_calculate_win_rate(prompts, "mf"), expected)
+
+
+def test_the_yaml_config_of_routellm_keeps_working(checkpoint: Path, tmp_path: Path) -> None:
+    """Options that an artifact makes needless are named in a warning, not silently dropped."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"mf:\n  checkpoint_path: {checkpoint}\n  use_proj: True\nrandom:\n")
+    with pytest.warns(UserWarning, match="mf: use_proj have no effect"):
+        own = controller(routers=["mf", "random"], config=str(file))
+    assert own.route("What is 2 + 2?", "mf", 0.0) == STRONG
+
+
+def test_a_completion_goes_to_the_model_that_the_name_asks_for(provider: FakeProvider) -> None:
+    own = controller(provider)
+    answer = own.chat.completions.create(model="router-random-0.0", messages=ASK)
+    assert answer.choices[0].message.content == f"{STRONG} was asked: {ASK[0]['content']}"
+    assert answer["model"] == answer.model == STRONG
+    assert answer.model_dump()["choices"][0]["finish_reason"] == "stop"
+    own.completion(router="random", threshold=1.0, messages=ASK)
+    assert own.model_counts == {"random": {STRONG: 1, WEAK: 1}}
+
+
+def test_the_name_goes_before_the_arguments(provider: FakeProvider) -> None:
+    own = controller(provider)
+    answer = own.completion(model="router-random-0.0", router="mf", threshold=1.0, messages=ASK)
+    assert answer.model == STRONG
+
+
+def test_the_key_is_sent_and_never_shown(provider: FakeProvider) -> None:
+    own = controller(provider, api_key="sk-secret")
+    own.completion(model="router-random-0.5", messages=ASK)
+    assert provider.requests[0].headers["Authorization"] == "Bearer sk-secret"
+    assert "sk-secret" not in repr(own.upstream)
+
+
+def test_openai_is_asked_with_the_key_of_the_environment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The key is missed when a completion is asked for, and not before."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    own = controller()
+    with pytest.raises(OptionError, match="OPENAI_API_KEY is unset"):
+        own.completion(model="router-random-0.5", messages=ASK)
+
+
+def test_create_works_inside_a_running_loop(provider: FakeProvider) -> None:
+    """As in a notebook."""
+    own = controller(provider)
+
+    async def notebook() -> str:
+        return str(own.completion(model="router-random-0.0", messages=ASK).model)
+
+    assert asyncio.run(notebook()) == STRONG
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"messages": ASK}, "no router and threshold; allowed: model="),
+        ({"messages": ASK, "router": "random"}, "no router and threshold"),
+        ({"messages": ASK, "router": "mf", "threshold": 0.5}, "router = 'mf'; allowed: random"),
+        ({"messages": ASK, "router": "random", "threshold": "0.5"}, "threshold = '0.5'; allowed"),
+        ({"messages": ASK, "model": "gpt-4"}, "model = 'gpt-4'; allowed"),
+        ({"model": "router-random-0.5"}, "messages: not a list"),
+        ({"model": "router-random-0.5", "messages": []}, "no user turn with text"),
+    ],
+)
+def test_what_cannot_be_routed_is_a_routing_error_before_anything_is_sent(
+    provider: FakeProvider, request_: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RoutingError, match=message):
+        controller(provider).completion(**request_)
+    assert provider.requests == []
+
+
+def test_streams_are_refused_with_the_place_that_has_them(provider: FakeProvider) -> None:
+    with pytest.raises(OptionError, match="stream = True; allowed: False here; `metarouter serve`"):
+        controller(provider).completion(model="router-random-0.5", messages=ASK, stream=True)
+
+
+def test_a_failing_endpoint_is_a_provider_error(provider: FakeProvider) -> None:
+    """Busy is tried again, a wrong path is not."""
+    provider.script.extend(["rate_limit", ""])
+    assert controller(provider).completion(model="router-random-0.0", messages=ASK).model == STRONG
+    assert len(provider.requests) == 2
+    lost = Controller(["random"], STRONG, WEAK, api_base=f"{provider.url}/elsewhere")
+    with pytest.raises(CallError, match="status 404"):
+        lost.completion(model="router-random-0.5", messages=ASK)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        (None, OptionError, "router mf has no checkpoint_path; allowed: a folder that"),
+        ({"mf": {"path": "x"}}, OptionError, "config: mf = 'path'; allowed: checkpoint_path"),
+        (
+            {"mf": {"checkpoint_path": "routellm/mf_gpt4_augmented"}},
+            OptionError,
+            "nothing is downloaded here",
+        ),
+        ({"mf": 3}, InputError, "config: mf = 3"),
+        ("no/such/file.yaml", InputError, "no/such/file.yaml: cannot be read"),
+    ],
+)
+def test_configs_that_lead_nowhere_say_so(
+    config: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        controller(routers=["mf"], config=config)
+
+
+def test_a_folder_that_holds_no_sound_router_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactError):
+        controller(routers=["mf"], config={"mf": {"checkpoint_path": tmp_path}})
