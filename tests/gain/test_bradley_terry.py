@@ -123,9 +123,14 @@ def test_standard_errors_match_the_spread_over_samples() -> None:
     assert np.mean(stated) == pytest.approx(np.var(strengths, ddof=1), rel=0.35)
 
 
-def test_a_model_that_won_everything_is_finite_with_a_penalty_only() -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "won"),
+    [([0, 0, 1], [1, 1, 2], [1.0, 1.0, 0.5]), ([0], [1], [1.0]), ([0, 0, 1], [1, 2, 2], [1.0] * 3)],
+)
+def test_a_model_that_won_everything_is_finite_with_a_penalty_only(
+    first: list[int], second: list[int], won: list[float]
+) -> None:
     """Separable battles need the penalty; without it the error says so."""
-    first, second, won = [0, 0, 1], [1, 1, 2], [1.0, 1.0, 0.5]
     assert np.isfinite(BradleyTerry(penalty=0.01).fit(first, second, won).strength_).all()
     with pytest.raises(DataError, match="penalty above 0"):
         BradleyTerry(penalty=0.0).fit(first, second, won)

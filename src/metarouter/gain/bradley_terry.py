@@ -164,7 +164,10 @@ def solve_strengths(
         gradient = (wins - games * p).sum(axis=-1)
         gradient -= penalty * (strength - centre)
         hessian = laplacian(games * p * (1.0 - p)) + gauge
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        try:
+            step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        except np.linalg.LinAlgError:
+            break  # strengths so far apart that nothing is left to learn from
         largest = np.abs(step).max(initial=0.0)
         if largest < _TOLERANCE:
             return strength + step, hessian
