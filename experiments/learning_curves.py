@@ -76,7 +76,7 @@ def as_markdown(records: list[Record]) -> str:
 
 def draw(records: list[Record], path: Path) -> None:
     """The curves above 0, where a random router is."""
-    routers = [name for name in dict.fromkeys(str(r["router"]) for r in records)]
+    routers = list(dict.fromkeys(str(r["router"]) for r in records))
     series = []
     for place, name in enumerate(routers):
         own = [r for r in records if r["router"] == name]
