@@ -7,6 +7,12 @@ from metarouter.testing.judges import SIMULATED_JUDGES, semi_synthetic_votes
 from metarouter.testing.nuisances import OracleNuisances
 from metarouter.testing.queries import QuerySet, make_queries
 from metarouter.testing.simulation import SIMULATED_BIASES, Simulation, make_simulation
+from metarouter.testing.upstream import (
+    FakeUpstream,
+    UpstreamReply,
+    UpstreamRequest,
+    default_reply,
+)
 from metarouter.testing.worlds import WORLDS, World, WorldOptions, WorldPaths, make_world
 
 __all__ = [
@@ -15,14 +21,18 @@ __all__ = [
     "WORLDS",
     "FakeProvider",
     "FakeRequest",
+    "FakeUpstream",
     "Fault",
     "Faults",
     "OracleNuisances",
     "QuerySet",
     "Simulation",
+    "UpstreamReply",
+    "UpstreamRequest",
     "World",
     "WorldOptions",
     "WorldPaths",
+    "default_reply",
     "make_queries",
     "make_simulation",
     "make_world",
