@@ -1,84 +1,28 @@
-"""A gateway on a free port of this process, in front of upstreams that we write."""
+"""Fixtures of gateways; what they are made of is in gateway_makers."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
+from gateway_makers import FAST, Served, running
 
-import metarouter as mr
-from metarouter.gateway.app import build_app, load_policies, make_gateway
-from metarouter.gateway.settings import read_settings
-from metarouter.gateway.state import Gateway
+from metarouter.fitting import FitOptions, fit_table
 from metarouter.testing import FakeUpstream, make_world
-
-FAST: dict[str, Any] = {"first_pause": 0.01, "breaker_failures": 1000}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Served:
-    """A running gateway, a client for it, and the upstream behind it."""
-
-    gateway: Gateway
-    client: httpx2.Client
-    upstream: FakeUpstream
-    url: str
-
-    def post(self, path: str, body: bytes, **headers: str) -> httpx2.Response:
-        sent = {"content-type": "application/json", **headers}
-        return self.client.post(path, content=body, headers=sent)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Rows of the table of decisions, once all are written."""
-        from metarouter.store.tables import decisions
-
-        end = time.monotonic() + 10
-        while self.gateway.writer.waiting and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(0.25)  # the batch that is being gathered
-        with self.gateway.engine.connect() as connection:
-            query = decisions.select().order_by(decisions.c.created)
-            return [dict(row) for row in connection.execute(query).mappings()]
 
 
 @pytest.fixture(scope="session")
 def router_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small router over cheap and premium."""
-    folder = tmp_path_factory.mktemp("router")
+    folder = tmp_path_factory.mktemp("router") / "router"
     world = make_world("random_gold", n_queries=80, n_gold=60, n_test=2)
-    paths = world.write(folder / "labels")
-    mr.fit(gold=paths.gold, gain_model="ridge", embedder="hashed").save(folder / "router")
-    return folder / "router"
-
-
-@contextmanager
-def running(settings: dict[str, Any]) -> Iterator[tuple[Gateway, str]]:
-    """A gateway in a thread, until the block ends."""
-    checked = read_settings(None, settings)
-    gateway = make_gateway(checked, load_policies(checked))
-    config = uvicorn.Config(
-        build_app(gateway), port=0, log_config=None, access_log=False, lifespan="on", ws="none"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        end = time.monotonic() + 30
-        while not server.started and thread.is_alive() and time.monotonic() < end:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield gateway, f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
+    options = FitOptions(corrector="gold_only", gain_model="ridge", embedder="hashed", folds=0)
+    fit_table(world.table, options).save(folder)
+    return folder
 
 
 @pytest.fixture

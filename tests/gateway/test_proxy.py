@@ -6,11 +6,9 @@ import json
 from collections.abc import Callable
 
 import pytest
+from gateway_makers import HELLO, Served
 
-from conftest import Served
 from metarouter.testing import UpstreamReply
-
-HELLO = b'{"model": "metarouter", "messages": [{"role": "user", "content": "Hello you"}]}'
 
 
 def test_a_routed_request_changes_nothing_but_the_model(serve: Callable[..., Served]) -> None:
