@@ -64,3 +64,5 @@ def test_a_pool_without_costs_is_refused(folder: Path) -> None:
     (benchmark,) = load_benchmark("mmlu-pro", folder)
     with pytest.raises(DataError, match="no costs"):
         run_nway(replace(benchmark, cost=None), [parse_router("ridge@static")])
+    with pytest.raises(DataError, match="try cv or subject"):
+        run_nway(benchmark, [parse_router("ridge@static")], "transfer")

@@ -127,10 +127,12 @@ def run_nway(
     Raises
     ------
     DataError
-        When the benchmark has no costs.
+        When the benchmark has no costs, or the protocol is ``transfer``.
     """
     if benchmark.cost is None:
         raise DataError(f"{benchmark.name} has no costs: many models need them")
+    if protocol == "transfer":
+        raise DataError("no other benchmark has labels of these models: try cv or subject")
     (folds,) = make_runs(benchmark, protocol, range(seed, seed + 1), n_gold)
     tested = np.sort(np.concatenate([fold.test for fold in folds]))
     quality, cost = benchmark.quality[tested], 1e3 * benchmark.cost[tested]
