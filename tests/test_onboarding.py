@@ -87,10 +87,10 @@ def averaged_by_hand(rows: Any, gain: Any, weight: Any, levels: Any) -> tuple[An
     centre = (weight @ gain) / weight.sum()
     variance = (weight @ (gain - centre) ** 2 + 5 * 0.25) / (weight.sum() + 5)
     start = np.concatenate([pi, np.zeros(rows.shape[1] - 2)])
-    own = {0.003: 0.0, 0.01: 0.0, 0.03: 0.0, 0.1: 0.0}
-    own = {s: np.exp(-0.5 * (np.log(s / 0.01) / 2) ** 2) for s in own}
+    bell = {s: np.exp(-0.5 * (np.log(s / 0.03) / 2) ** 2) for s in (0.003, 0.01, 0.03, 0.1, 0.3, 1)}
+    own = {0.0: 0.1} | {s: 0.9 * value / sum(bell.values()) for s, value in bell.items()}
     log, means, covariances = [], [], []
-    for tau, s, share in product((0.1, 0.3, 1.0, 3.0), (0.0, *own), (0.75, 1.0)):
+    for tau, s, share in product((0.1, 0.3, 1.0, 3.0), own, (0.75, 1.0)):
         noise = share * variance
         D = np.zeros((rows.shape[1], rows.shape[1]))
         D[:2, :2] = tau * V
@@ -98,7 +98,7 @@ def averaged_by_hand(rows: Any, gain: Any, weight: Any, levels: Any) -> tuple[An
         D[3:, 3:] = s * noise * np.eye(rows.shape[1] - 3)
         C = rows @ D @ rows.T + np.diag(noise / weight)
         r = gain - rows @ start
-        prior = -0.5 * np.log(tau) ** 2 + (np.log(own[s] / sum(own.values())) if s else 0.0)
+        prior = np.log(own[s]) - 0.5 * np.log(tau) ** 2
         log.append(-0.5 * (np.linalg.slogdet(C)[1] + r @ np.linalg.solve(C, r)) + prior)
         means.append(start + D @ rows.T @ np.linalg.solve(C, r))
         covariances.append(D - D @ rows.T @ np.linalg.solve(C, rows @ D))

@@ -10,6 +10,7 @@ import typer
 from metarouter.cli import (
     bench_decision,
     bench_fit,
+    bench_overhead,
     benchmark,
     calibrate,
     collect,
@@ -70,6 +71,7 @@ def make_app() -> typer.Typer:
     bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
     bench.command("decision")(bench_decision.bench_decision)
     bench.command("fit")(bench_fit.bench_fit)
+    bench.command("overhead")(bench_overhead.bench_overhead)
     app.add_typer(bench, name="bench")
     return app
 

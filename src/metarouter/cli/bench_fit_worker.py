@@ -8,7 +8,7 @@ import sys
 import time
 from itertools import pairwise
 
-__all__ = ["main"]
+__all__ = ["main", "peak_rss_mb"]
 
 
 def main(gold: str, preference: str, corrector: str, embedder: str, seed: str) -> None:
@@ -25,11 +25,11 @@ def main(gold: str, preference: str, corrector: str, embedder: str, seed: str) -
     seconds = [after - before for before, after in pairwise(marks)]
     found = {"seconds": marks[-1] - marks[0]}
     found |= {f"{name}_seconds": value for name, value in zip(steps, seconds, strict=True)}
-    sys.stdout.write(json.dumps(found | {"peak_rss_mb": _peak_rss_mb()}))
+    sys.stdout.write(json.dumps(found | {"peak_rss_mb": peak_rss_mb()}))
 
 
-def _peak_rss_mb() -> float:
-    """Largest memory of this process; the system counts KiB, macOS bytes."""
+def peak_rss_mb() -> float:
+    """Largest memory of this process in MiB; the system counts KiB, macOS bytes."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

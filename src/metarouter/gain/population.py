@@ -31,7 +31,8 @@ from metarouter.types import FloatArray
 __all__ = ["NewGain", "Population", "estimate_gain", "make_population"]
 
 _POPULATION = np.array([0.1, 0.3, 1.0, 3.0])  # τ: spread of the new model over the others'
-_OWN = np.array([0.0, 0.003, 0.01, 0.03, 0.1])  # s: own departure over label noise
+_OWN = np.array([0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0])  # s: own departure over label noise
+_NO_DEPARTURE = 0.1  # prior probability of s = 0
 _NOISE = np.array([0.75, 1.0])  # σ² over the variance of the labels
 _PRIOR_NOISE, _PRIOR_LABELS = 0.25, 5.0  # of right-or-wrong pairs; counts as so many labels
 _LEAST_LEVEL = 0.05  # standard deviation of b, where the known levels agree by chance
@@ -216,11 +217,10 @@ def _prior(population: Population, tau: float, s: float, n_own: int, noise: floa
 
 
 def _log_prior(tau: float, s: float) -> float:
-    """Log-normal about τ = 1 and s = 0.01; half of the weight is on no departure."""
-    own = _OWN[1:]
-    weights = np.exp(-0.5 * (np.log(own / 0.01) / 2.0) ** 2)
-    log_own = 0.0 if s == 0.0 else np.log(weights[own == s][0] / weights.sum())
-    return float(log_own - 0.5 * np.log(tau) ** 2)
+    """Log-normal about τ = 1 and about s = 0.03, the core's prior of a gain's signal."""
+    weights = np.exp(-0.5 * (np.log(_OWN[1:] / 0.03) / 2.0) ** 2)
+    weights = np.append(_NO_DEPARTURE, (1.0 - _NO_DEPARTURE) * weights / weights.sum())
+    return float(np.log(weights[s == _OWN][0]) - 0.5 * np.log(tau) ** 2)
 
 
 def _label_variance(gain: FloatArray, weight: FloatArray) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -119,7 +119,7 @@ class Controller:
         wins = float(self._rater(router)([prompt])[0])
         return self.model_pair.strong if wins >= threshold else self.model_pair.weak
 
-    def batch_calculate_win_rate(self, prompts: Sequence[str], router: str) -> FloatArray:
+    def batch_calculate_win_rate(self, prompts: Iterable[str], router: str) -> FloatArray:
         """Win rates of the strong model, shape (n,), in the order of the prompts.
 
         Parameters
