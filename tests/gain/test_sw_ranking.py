@@ -273,17 +273,18 @@ def test_ten_tiers_of_ten_models_or_fewer_are_the_models() -> None:
     assert optimal_tiers(rating, 10).tolist() == [0, 2, 1]
 
 
-def left_out_error(table: GainTable, model: SWRanking, gamma: float) -> float:
+def left_out_errors(table: GainTable, model: SWRanking, gamma: float) -> FloatArray:
     """Weighted squared error on each prompt's battle, fitted without that prompt."""
-    eye, error = np.eye(5), 0.0
+    eye, errors = np.eye(5), []
     x = eye[model.tier_[table.candidate]] - eye[model.tier_[table.baseline]]
     y, features = 0.5 + 0.5 * table.gain, np.asarray(table.features, dtype=np.float64)
     for i in range(len(table)):
         rest = np.arange(len(table)) != i
         w = battle_weights(replace_rows(table, rest), features[i], gamma, "query")
         beta, _ = logistic(x[rest], y[rest], w, model.strength_, 1.0)
-        error += table.weight[i] * (y[i] - 1.0 / (1.0 + math.exp(-x[i] @ beta))) ** 2
-    return error
+        p = 1.0 / (1.0 + math.exp(-x[i] @ beta))
+        errors.append(table.weight[i] * (y[i] - p) ** 2)
+    return np.array(errors)
 
 
 def replace_rows(table: GainTable, keep: BoolArray) -> GainTable:
@@ -291,12 +292,19 @@ def replace_rows(table: GainTable, keep: BoolArray) -> GainTable:
     return replace(table.rows(keep), features=np.asarray(table.features)[keep])
 
 
-def test_gamma_is_the_best_by_leaving_prompts_out() -> None:
-    """The γ chosen has the least error on battles of prompts that were left out."""
-    table = make_arena(80)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_gamma_is_the_smallest_about_as_good_as_the_best(seed: int) -> None:
+    """Within a standard error of the least error on prompts that were left out."""
+    table = make_arena(70, seed=seed)
     model = SWRanking().fit(table)
-    errors = {gamma: left_out_error(table, model, gamma) for gamma in GAMMAS}
-    assert model.gamma_ == min(errors, key=errors.__getitem__)
+    errors = [left_out_errors(table, model, gamma) for gamma in GAMMAS]
+    best = min(errors, key=lambda e: float(e.sum()))
+    good = [
+        gamma
+        for gamma, e in zip(GAMMAS, errors, strict=True)
+        if (e - best).mean() <= (e - best).std() / math.sqrt(len(e))
+    ]
+    assert model.gamma_ == good[0]
 
 
 def test_more_battles_allow_a_more_local_ranking() -> None:
@@ -310,7 +318,7 @@ def test_more_battles_allow_a_more_local_ranking() -> None:
         is_gold=[False] * 2000,
         features=kinds,
     )
-    assert SWRanking().fit(table).gamma_ >= 1_000.0
+    assert SWRanking().fit(table).gamma_ >= 100.0
     noise = replace(table, gain=np.random.default_rng(1).choice([-1.0, 1.0], 2000))
     assert SWRanking().fit(noise).gamma_ == 10.0
 

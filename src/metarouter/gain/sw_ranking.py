@@ -57,16 +57,17 @@ class SWRanking(ScoredTableModel):
     gamma : float > 1, optional
         How much more the most similar battle counts than one of similarity 0.
         Near 1 every query gets the overall ranking; RouteLLM has 10. By default
-        the value among 10, 100, 1,000 and 10,000 that predicts left-out
-        training queries best.
+        the smallest of 10, 100, 1,000 and 10,000 that predicts left-out
+        training queries within a standard error of the best.
     normaliser : "query" or "battle", default "query"
         What a similarity is divided by: the largest similarity of the query to
         any prompt (RouteLLM's code), or the largest similarity of the battle's
         prompt to any other prompt (its paper).
     num_tiers : int >= 2, optional
         Where battles are sparse, tiers let models learn from each other's. By
-        default 10, as in RouteLLM, or one for each model, whichever predicts
-        left-out prompts better; with 10 models or fewer each is its own tier.
+        default 10, as in RouteLLM, or one for each model where that predicts
+        left-out prompts better by a standard error; with 10 models or fewer
+        each is its own tier.
     within_tiers : bool, default True
         Place a model in its tier by its own overall rating. False makes all
         models of a tier equal, as in RouteLLM.
@@ -104,7 +105,8 @@ class SWRanking(ScoredTableModel):
     References
     ----------
     Ong et al. (2024), RouteLLM: Learning to route LLMs with preference data,
-    section 4.1. https://arxiv.org/abs/2406.18665
+    section 4.1. https://arxiv.org/abs/2406.18665. Breiman et al. (1984),
+    Classification and regression trees, section 3.4.3 (one standard error).
 
     Examples
     --------
@@ -202,18 +204,26 @@ class SWRanking(ScoredTableModel):
         gammas: Sequence[float],
         rng: np.random.Generator,
     ) -> tuple[_Ranking, float]:
-        """The ranking and γ with the least squared error on prompts left out in turn."""
+        """The smoothest ranking and γ that is about as good on prompts left out in turn.
+
+        About as good is within a standard error of the best: prompts to come are
+        rarely as close to the training prompts as these are to each other.
+        """
         if len(rankings) == len(gammas) == 1:
             return rankings[0], gammas[0]
         cells = max(len(rows.features), len(rows.query))
         most = max(50, min(_MAX_HELD_OUT, _HELD_OUT_CELLS // cells))
         held = np.sort(rng.permutation(len(rows.features))[:most])
-        tried = [(ranking, gamma) for ranking in rankings for gamma in gammas]
-        errors = [self._error(rows, ranking, gamma, held) for ranking, gamma in tried]
-        return tried[int(np.argmin(errors))]
+        tried = [(ranking, gamma) for gamma in gammas for ranking in rankings]
+        errors = np.array([self._errors(rows, ranking, gamma, held) for ranking, gamma in tried])
+        excess = errors - errors[int(errors.sum(axis=1).argmin())]
+        spread = np.sqrt(excess.shape[1]) * excess.std(axis=1)
+        return tried[int(np.argmax(excess.sum(axis=1) <= spread))]
 
-    def _error(self, rows: TableRows, ranking: _Ranking, gamma: float, held: IntArray) -> float:
-        """Weighted squared error of P on the rows of left-out prompts."""
+    def _errors(
+        self, rows: TableRows, ranking: _Ranking, gamma: float, held: IntArray
+    ) -> FloatArray:
+        """Weighted squared error of P on the rows of each left-out prompt."""
         battles, tier = ranking.battles, ranking.tier
         scan = BattleScan(battles, math.log(gamma), ranking.largest, leave_out_same=True)
         wins, _ = scan(battles.points[held])
@@ -224,7 +234,8 @@ class SWRanking(ScoredTableModel):
         strength_of = strength[:, tier] + ranking.offset  # of each model, near each prompt
         at, candidate, baseline = place[rows.query[row]], rows.candidate[row], rows.baseline[row]
         p = sigmoid(strength_of[at, candidate] - strength_of[at, baseline])
-        return float(rows.weight[row] @ (rows.win[row] - p) ** 2)
+        squared = np.bincount(at, rows.weight[row] * (rows.win[row] - p) ** 2, len(held))
+        return np.asarray(squared, dtype=np.float64)
 
     def _n_cells(self, n_points: int) -> int:
         if self.cells is not None:
