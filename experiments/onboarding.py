@@ -21,6 +21,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +91,12 @@ def main() -> None:
         report(world, [row for row in rows if row.world == world])
 
 
+read = cache(load_benchmark)
+
+
 def mmlu_pro(data: Path, seed: int) -> Iterator[Row]:
     """Each model of the pool as the new one, over two references."""
-    benchmark = load_benchmark("mmlu-pro", data)[0]
+    benchmark = read("mmlu-pro", data)[0]
     split, chosen = draw(benchmark, seed, N_TRAIN, N_TEST)
     quality = benchmark.quality[chosen]
     for reference in REFERENCES:
@@ -107,7 +111,7 @@ def mmlu_pro(data: Path, seed: int) -> Iterator[Row]:
 
 def pairs(data: Path, seed: int) -> Iterator[Row]:
     """Each pair as the new one, for the router of one other pair and for all."""
-    benchmarks = load_benchmark("pairs", data)
+    benchmarks = read("pairs", data)
     split, chosen = draw(benchmarks[0], seed, len(benchmarks[0]) // 2, None)
     gains = [each.gain[chosen] for each in benchmarks]
     known = [split.ridge(gain, split.train) for gain in gains]

@@ -103,6 +103,7 @@ def averaged_by_hand(rows: Any, gain: Any, weight: Any, levels: Any) -> tuple[An
         means.append(start + D @ rows.T @ np.linalg.solve(C, r))
         covariances.append(D - D @ rows.T @ np.linalg.solve(C, rows @ D))
     share = np.exp(np.array(log) - max(log))
+    share[share < 1e-3] = 0.0
     share /= share.sum()
     mean = share @ np.array(means)
     spread = [c + np.outer(m - mean, m - mean) for c, m in zip(covariances, means, strict=True)]

@@ -34,6 +34,7 @@ _POPULATION = np.array([0.1, 0.3, 1.0, 3.0])  # τ: spread of the new model over
 _OWN = np.array([0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0])  # s: own departure over label noise
 _NO_DEPARTURE = 0.1  # prior probability of s = 0
 _NOISE = np.array([0.75, 1.0])  # σ² over the variance of the labels
+_KEEP = 1e-3  # hypotheses below this share of the best are dropped
 _PRIOR_NOISE, _PRIOR_LABELS = 0.25, 5.0  # of right-or-wrong pairs; counts as so many labels
 _LEAST_LEVEL = 0.05  # standard deviation of b, where the known levels agree by chance
 
@@ -137,42 +138,72 @@ def estimate_gain(
     [1.0, 0.0, 0.0, 0.0]
     """
     m = len(population.mean)
-    n_own = rows.shape[1] - m - 1
     inner = np.hstack([rows[:, :m] @ population.root, rows[:, m:]])  # V is 1 here
     problem = _Problem.of(inner, gain - rows[:, :m] @ population.mean, weight)
-    variance = _label_variance(gain, weight)
-    grid = [
-        (problem.solve(_prior(population, tau, s, n_own, share * variance), share * variance),
-         s, share * variance, _log_prior(tau, s))
-        for tau in _POPULATION for s in _OWN for share in _NOISE
-    ]  # fmt: skip
-    log = np.array([solution.log_evidence + prior for solution, _, _, prior in grid])
-    probability = np.exp(log - log.max())
+    grid = _hypotheses(population, rows.shape[1] - m - 1, _label_variance(gain, weight))
+    log = np.array([problem.log_evidence(each.prior, each.noise) + each.log_prior for each in grid])
+    probability = np.where(log > log.max() + np.log(_KEEP), np.exp(log - log.max()), 0.0)
     probability /= probability.sum()
-    inner_mean = probability @ np.array([each.mean for each, *_ in grid])
-    covariance = np.zeros((inner.shape[1], inner.shape[1]))
-    for share, (solution, *_) in zip(probability, grid, strict=True):
-        away = solution.mean - inner_mean
-        covariance += share * (solution.covariance + np.outer(away, away))
-    back = np.zeros((rows.shape[1], inner.shape[1]))
-    n_root = population.root.shape[1]
-    back[:m, :n_root] = population.root
-    back[m:, n_root:] = np.eye(n_own + 1)
+    inner_mean, covariance = _averaged(problem, grid, probability)
+    back = _unrotate(population, rows.shape[1])
     mean = back @ inner_mean
     mean[:m] += population.mean
     return NewGain(
         mean=mean,
         covariance=back @ covariance @ back.T,
-        noise_variance=float(probability @ np.array([noise for _, _, noise, _ in grid])),
-        own_share=float(probability @ np.array([s > 0 for _, s, *_ in grid])),
+        noise_variance=float(probability @ np.array([each.noise for each in grid])),
+        own_share=float(probability @ np.array([each.departs for each in grid])),
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Solution:
-    log_evidence: float
-    mean: FloatArray
-    covariance: FloatArray
+class _Hypothesis:
+    prior: FloatArray  # (p,) variances of the rotated combination, the level, the departure
+    noise: float  # σ²
+    departs: bool
+    log_prior: float
+
+
+def _hypotheses(population: Population, n_own: int, variance: float) -> list[_Hypothesis]:
+    n_root, level = population.root.shape[1], [population.level_variance]
+    return [
+        _Hypothesis(
+            prior=np.concatenate(
+                [np.full(n_root, tau), level, np.full(n_own, s * share * variance)]
+            ),
+            noise=float(share * variance),
+            departs=bool(s > 0),
+            log_prior=_log_prior(tau, s),
+        )
+        for tau in _POPULATION
+        for s in _OWN
+        for share in _NOISE
+    ]
+
+
+def _averaged(
+    problem: _Problem, grid: list[_Hypothesis], probability: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and covariance of the mixture of the hypotheses that count."""
+    counting = np.flatnonzero(probability)
+    found = [problem.posterior(grid[i].prior, grid[i].noise) for i in counting]
+    share = probability[counting]
+    means = np.array([mean for mean, _ in found])
+    mean = share @ means
+    around = (means - mean) * np.sqrt(share)[:, None]
+    covariance: FloatArray = around.T @ around
+    for part, (_, own) in zip(share, found, strict=True):
+        covariance += part * own
+    return mean, covariance
+
+
+def _unrotate(population: Population, p: int) -> FloatArray:
+    """The map from the rotated combination, the level and the departure to θ."""
+    m, n_root = population.root.shape
+    back = np.zeros((p, p - m + n_root))
+    back[:m, :n_root] = population.root
+    back[m:, n_root:] = np.eye(p - m)
+    return back
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,30 +221,24 @@ class _Problem:
             joint = np.asarray(np.linalg.qr(joint).R)
         return cls(rows=joint[:, :-1], target=joint[:, -1], n=len(target))
 
-    def solve(self, prior: FloatArray, noise: float) -> _Solution:
-        """Posterior under θ ~ N(0, diag(prior)) and label variance `noise`."""
-        spread = self.rows * prior
-        lower = np.linalg.cholesky(spread @ self.rows.T + noise * np.eye(len(self.rows)))
-        halves = np.linalg.solve(lower, np.column_stack([spread, self.target]))
-        target, halves = halves[:, -1], halves[:, :-1]
+    def log_evidence(self, prior: FloatArray, noise: float) -> float:
+        """Log marginal likelihood under θ ~ N(0, diag(prior)), but for a constant."""
+        lower = np.linalg.cholesky(self._covariance(prior, noise))
+        target = np.linalg.solve(lower, self.target)
         log_determinant = 2.0 * np.log(np.diag(lower)).sum()
         log_determinant += (self.n - len(lower)) * np.log(noise)
-        return _Solution(
-            log_evidence=-0.5 * float(log_determinant + target @ target),
-            mean=halves.T @ target,
-            covariance=np.diag(prior) - halves.T @ halves,
-        )
+        return -0.5 * float(log_determinant + target @ target)
 
+    def posterior(self, prior: FloatArray, noise: float) -> tuple[FloatArray, FloatArray]:
+        """Mean and covariance of θ."""
+        spread = self.rows * prior
+        held = np.linalg.solve(self._covariance(prior, noise), spread).T
+        return held @ self.target, np.diag(prior) - held @ spread
 
-def _prior(population: Population, tau: float, s: float, n_own: int, noise: float) -> FloatArray:
-    """Prior variances of the rotated combination, the level and the departure."""
-    return np.concatenate(
-        [
-            np.full(population.root.shape[1], tau),
-            [population.level_variance],
-            np.full(n_own, s * noise),
-        ]
-    )
+    def _covariance(self, prior: FloatArray, noise: float) -> FloatArray:
+        result: FloatArray = (self.rows * prior) @ self.rows.T
+        result[np.diag_indices_from(result)] += noise
+        return result
 
 
 def _log_prior(tau: float, s: float) -> float:
