@@ -125,11 +125,6 @@ def test_what_cannot_be_routed_is_a_routing_error_before_anything_is_sent(
     assert provider.requests == []
 
 
-def test_streams_are_refused_with_the_place_that_has_them(provider: FakeProvider) -> None:
-    with pytest.raises(OptionError, match="stream = True; allowed: False here; `metarouter serve`"):
-        controller(provider).completion(model="router-random-0.5", messages=ASK, stream=True)
-
-
 def test_a_failing_endpoint_is_a_provider_error(provider: FakeProvider) -> None:
     """Busy is tried again, a wrong path is not."""
     provider.script.extend(["rate_limit", ""])

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from metarouter.errors import OptionError, ProviderError
+from metarouter.errors import ProviderError
 from metarouter.labels.messages import render_messages
 from metarouter.providers import Endpoint, ProviderClient, RetryPolicy, call_with_retries
 from metarouter.routellm.names import RoutingError
@@ -76,7 +76,7 @@ class Upstream:
         OptionError
             When OpenAI is asked and there is no key.
         """
-        endpoint, body = self._endpoint(), msgspec.json.encode(request)
+        endpoint, body = self.endpoint(), msgspec.json.encode(request)
         async with ProviderClient() as client:
             reply = await call_with_retries(
                 lambda _: client.post(endpoint, "chat/completions", body),
@@ -88,7 +88,8 @@ class Upstream:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProviderError(f"{endpoint.base_url}: answer is no JSON object: {error}") from None
 
-    def _endpoint(self) -> Endpoint:
+    def endpoint(self) -> Endpoint:
+        """The endpoint as it is now: its key may be in the environment or not."""
         own_key = self.api_key is None and (self.base_url is None or _KEY in os.environ)
         headers = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
         return Endpoint(
@@ -135,20 +136,6 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
-
-
-def check_supported(request: Mapping[str, Any]) -> None:
-    """Refuse what would be answered otherwise than asked.
-
-    Raises
-    ------
-    OptionError
-        When the answer shall be streamed.
-    """
-    if request.get("stream"):
-        raise OptionError.of(
-            "stream", True, "False here; `metarouter serve` streams, with the same model names"
-        )
 
 
 def _wrapped(value: Any) -> Any:

@@ -16,14 +16,13 @@ import numpy as np
 from metarouter.errors import shorten
 from metarouter.labels.messages import message_problem
 from metarouter.routellm.completions import (
-    Completion,
     Upstream,
-    check_supported,
     last_user_text,
     wait_for,
 )
 from metarouter.routellm.names import RoutingError, check_threshold, parse_router_name
 from metarouter.routellm.settings import Config, make_win_rater, read_config
+from metarouter.routellm.streams import iterate, stream_chat
 from metarouter.routellm.win_rates import WinRater
 from metarouter.types import FloatArray
 
@@ -132,7 +131,7 @@ class Controller:
 
     def completion(
         self, *, router: str | None = None, threshold: float | None = None, **request: Any
-    ) -> Completion:
+    ) -> Any:
         """A chat completion of the model that the router chose.
 
         Parameters
@@ -142,19 +141,36 @@ class Controller:
         **request
             Any field of the request; all but `model` are sent as they are.
 
+        Returns
+        -------
+        :class:`~metarouter.routellm.completions.Completion`, or with
+        ``stream=True`` an iterator over its pieces.
+
         Raises
         ------
         RoutingError
             When the request cannot be routed.
         CallError
-            When the endpoint failed, after retries.
+            When the endpoint failed; after retries, where nothing is streamed.
         """
-        return wait_for(self.acompletion(router=router, threshold=threshold, **request))
+        routed = wait_for(self._routed(router, threshold, request))
+        if routed.get("stream"):
+            return iterate(stream_chat(self.upstream.endpoint(), routed))
+        return wait_for(self.upstream.ask(routed))
 
     async def acompletion(
         self, *, router: str | None = None, threshold: float | None = None, **request: Any
-    ) -> Completion:
+    ) -> Any:
         """The same, awaited; features are computed in a thread of their own."""
+        routed = await self._routed(router, threshold, request)
+        if routed.get("stream"):
+            return stream_chat(self.upstream.endpoint(), routed)
+        return await self.upstream.ask(routed)
+
+    async def _routed(
+        self, router: str | None, threshold: float | None, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The request as it is sent on."""
         if "model" in request:
             router, threshold = parse_router_name(request["model"])
         if router is None or threshold is None:
@@ -162,13 +178,12 @@ class Controller:
                 "no router and threshold; allowed: model='router-NAME-THRESHOLD', or both of "
                 "router= and threshold="
             )
-        check_supported(request)
         messages = _messages(request.get("messages"))
         text = last_user_text(messages)
         model = await asyncio.to_thread(self.route, text, router, threshold)
         with self._lock:
             self._counts.setdefault(router, Counter())[model] += 1
-        return await self.upstream.ask(request | {"messages": messages, "model": model})
+        return request | {"messages": messages, "model": model}
 
     def _rater(self, router: str) -> WinRater:
         if router not in self.routers:
