@@ -46,6 +46,7 @@ def _state(members: list[MFMember], **config: float) -> ModelState:
             "columns": np.hstack(columns),
             "level": np.stack(levels),
             "centre": np.zeros(levels[0].shape),
+            "mean_gain": np.zeros(levels[0].shape),
             "slope": np.ones(levels[0].shape),
             "slope_std": np.zeros(levels[0].shape),
         },
@@ -116,17 +117,18 @@ def test_shared_error_of_corrected_rows_is_added() -> None:
 
 
 def test_the_slope_stretches_departures_from_the_centre() -> None:
-    """Mean c + b (p − c), variance b² v + (s.d. of b · (p − c))²."""
+    """Mean ḡ + b (p − c), variance b² v + (s.d. of b · (p − c))²."""
     rng = np.random.default_rng(3)
     members = [_member(rng, 2, 5, 4) for _ in range(4)]
     X = rng.normal(size=(20, 5))
     plain = MFScorer(_state(members)).predict(X)
     state = _state(members)
     state.arrays["centre"] += 0.1
+    state.arrays["mean_gain"] += 0.3
     state.arrays["slope"] *= 0.5
     state.arrays["slope_std"] += 0.2
     set_right = MFScorer(state).predict(X)
-    np.testing.assert_allclose(set_right.mean, 0.1 + 0.5 * (plain.mean - 0.1))
+    np.testing.assert_allclose(set_right.mean, 0.3 + 0.5 * (plain.mean - 0.1))
     variance = 0.25 * plain.std**2 + (0.2 * (plain.mean - 0.1)) ** 2
     np.testing.assert_allclose(set_right.std**2, variance)
 

@@ -68,8 +68,9 @@ def test_the_folded_scorer_is_the_bilinear_model_in_torch() -> None:
             delta = (hidden * (v[1] - v[0])) @ torch.from_numpy(member.output)
             wins.append(torch.sigmoid(delta))
         plain = 2.0 * torch.stack(wins).mean(dim=0).numpy() - 1.0
-        slope, centre = (model.state().arrays[name][0] for name in ("slope", "centre"))
-        expected = centre + slope * (plain - centre)
+        arrays = model.state().arrays
+        slope, centre, mean = (arrays[name][0] for name in ("slope", "centre", "mean_gain"))
+        expected = mean + slope * (plain - centre)
         np.testing.assert_allclose(
             model.predict(table.row_features()).mean[:, 0], expected, atol=1e-5
         )

@@ -15,9 +15,11 @@ from metarouter.gain.mf_scorer import MFScorer
 from metarouter.gain.mf_training import MFBattles, MFMember, MFSettings, train_members
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.labels.table import GainTable
-from metarouter.types import BoolArray, ModelState
+from metarouter.types import BoolArray, FloatArray, ModelState
 
 __all__ = ["MFGain"]
+
+_FEWEST = 20  # labels below which their mean says too little of the level
 
 
 @dataclass
@@ -198,6 +200,7 @@ def _state(rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelSt
             "columns": np.hstack(columns).astype(np.float32),
             "level": np.stack(levels).astype(np.float32),
             "centre": np.zeros(rows.n_models - 1),
+            "mean_gain": np.zeros(rows.n_models - 1),
             "slope": np.ones(rows.n_models - 1),
             "slope_std": np.zeros(rows.n_models - 1),
         },
@@ -213,12 +216,32 @@ def _with_slope(scorer: MFScorer, rows: TableRows, seen: BoolArray) -> ModelStat
     departure = np.einsum("qm,qmc->qc", share, gains) - centre
     held_out = np.asarray(unseen.any(axis=1))[rows.query]
     slope, slope_std = candidate_slopes(departure[rows.query], centre, rows, held_out)
-    arrays = {"centre": centre, "slope": slope, "slope_std": slope_std}
+    level = centre + _offset(departure[rows.query] + centre, rows, held_out)
+    arrays = {"centre": centre, "mean_gain": level, "slope": slope, "slope_std": slope_std}
     return replace(scorer.state, arrays=scorer.state.arrays | arrays)
 
 
+def _offset(predicted: FloatArray, rows: TableRows, held_out: BoolArray) -> FloatArray:
+    """Mean of each candidate's held-out labels above what was predicted, (n_models − 1,).
+
+    Early stopping pulls the level too. 0 where fewer than half of the labels, or
+    20, were held out from some member: their mean is noisier than the level.
+    """
+    offset = np.zeros(rows.n_models - 1)
+    for m in range(rows.n_models - 1):
+        direct = (rows.baseline == 0) & (rows.candidate == m + 1)
+        chosen = direct & held_out
+        if chosen.sum() >= max(_FEWEST, direct.sum() / 2):
+            excess = rows.gain[chosen] - predicted[chosen, m]
+            offset[m] = np.average(excess, weights=rows.weight[chosen])
+    return offset
+
+
 def _std_floor(rows: TableRows) -> float:
-    """Standard error of the mean gain, from the effective number of queries."""
+    """Standard error of the mean gain, from the effective number of queries.
+
+    Labels that are all alike are taken to vary by the scale, as if seen by chance.
+    """
     weight = np.bincount(rows.query, weights=rows.weight).astype(np.float64)
-    spread = float(np.sqrt(np.cov(rows.gain, aweights=rows.weight, ddof=0)))
+    spread = float(np.sqrt(np.cov(rows.gain, aweights=rows.weight, ddof=0))) or rows.scale
     return spread * math.sqrt(float((weight**2).sum())) / float(weight.sum())

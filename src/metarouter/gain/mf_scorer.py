@@ -34,6 +34,7 @@ class MFScorer:
         self._columns = np.asarray(state.arrays["columns"], dtype=np.float32)
         self._level = np.asarray(state.arrays["level"], dtype=np.float32)  # (members, candidates)
         self._centre = np.asarray(state.arrays["centre"], dtype=np.float64)
+        self._mean_gain = np.asarray(state.arrays["mean_gain"], dtype=np.float64)
         self._slope = np.asarray(state.arrays["slope"], dtype=np.float64)
         self._slope_std = np.asarray(state.arrays["slope_std"], dtype=np.float64)
         config = state.config
@@ -82,6 +83,6 @@ class MFScorer:
         departure = mean - self._centre
         variance = self._slope**2 * variance + (self._slope_std * departure) ** 2
         return GainEstimate(
-            mean=self._centre + self._slope * departure,
+            mean=self._mean_gain + self._slope * departure,
             std=np.sqrt(np.maximum(variance, self._floor**2) + self._shared_variance),
         )

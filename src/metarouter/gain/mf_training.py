@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ def train_members(
     spread = (float(np.sqrt(features.var(axis=0).mean())) or 1.0) if settings.bias else 1.0
     scaled = ((features - centre) / spread).astype(np.float32)
     training = _Training(scaled, battles, seen, settings)
-    n_epochs, losses = training.run(rng)
+    with _one_thread(training.torch):
+        n_epochs, losses = training.run(rng)
     return MFTrained(
         members=[_original_units(member, centre, spread) for member in training.members()],
         seen=seen,
@@ -319,6 +321,17 @@ def _minibatches(
     order = rows if rng is None else rng.permutation(rows)
     for start in range(0, len(order), size):
         yield order[start : start + size]
+
+
+@contextmanager
+def _one_thread(torch: Any) -> Iterator[None]:
+    """Keep torch from starting threads: steps this small gain little, and wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _import_torch() -> Any:

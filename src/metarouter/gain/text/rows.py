@@ -171,6 +171,7 @@ def _standard_error(rows: TableRows) -> float:
     weight = np.bincount(rows.query, weights=rows.weight)
     mean = np.average(rows.gain, weights=rows.weight)
     spread = math.sqrt(float(np.average((rows.gain - mean) ** 2, weights=rows.weight)))
+    spread = spread or rows.scale  # labels all alike may be so by chance
     return spread * math.sqrt(float((weight**2).sum())) / float(weight.sum())
 
 
