@@ -45,6 +45,8 @@ ALLOWED = {
     "routellm": _SERVING | {"providers"},
     "providers": _BASE | {"policy"},
     "collection": _LABELS | {"providers"},
+    "store": _BASE,
+    "gateway": _SERVING | {"querying", "providers", "store"},
     "testing": _TRAINING,
 }
 
@@ -114,7 +116,8 @@ def test_the_command_line_starts_without_the_libraries_of_training() -> None:
         "import contextlib, io, json, sys\n"
         "from metarouter.cli import run\n"
         "with contextlib.redirect_stdout(io.StringIO()): code = run(['--help'])\n"
-        "heavy = [m for m in ('numpy', 'sklearn', 'scipy', 'pyarrow') if m in sys.modules]\n"
+        "heavy = [m for m in ('numpy', 'sklearn', 'scipy', 'pyarrow', 'aiohttp', 'sqlalchemy', "
+        "'starlette', 'pydantic_settings') if m in sys.modules]\n"
         "print(json.dumps({'code': code, 'heavy': heavy}))"
     )
     assert result == {"code": 0, "heavy": []}

@@ -1,0 +1,210 @@
+"""The command itself, as a process: flags, checks, signals, what is on the disk afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from gateway_makers import HELLO
+
+from metarouter.cli import run
+from metarouter.errors import InputError, OptionError
+from metarouter.gateway.settings import read_settings
+from metarouter.testing import FakeUpstream, UpstreamReply
+
+OPEN = "0.0.0.0"  # noqa: S104 - what is refused
+JSON = {"content-type": "application/json"}
+
+
+@contextmanager
+def _process(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``metarouter serve`` on a free port, and its address."""
+    command = [sys.executable, "-m", "metarouter", "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "serves on http" in line
+        url = line.split()[-1].removesuffix("/v1")
+        for _ in range(600):
+            try:
+                httpx2.get(f"{url}/health")
+                break
+            except httpx2.TransportError:
+                time.sleep(0.1)
+        yield process, url
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _ids(folder: Path) -> set[str]:
+    with sqlite3.connect(folder / "metarouter.db") as connection:
+        found = {row[0] for row in connection.execute("SELECT decision_id FROM decisions")}
+    connection.close()
+    return found
+
+
+def test_sigterm_lets_requests_end_and_keeps_every_decision(
+    router_folder: Path, tmp_path: Path
+) -> None:
+    """A request in flight is answered in full; all decisions are in the store."""
+    with FakeUpstream() as upstream:
+        flags = ("--router", str(router_folder), "--upstream", upstream.url)
+        with _process(tmp_path, *flags) as (process, url), httpx2.Client(timeout=20) as client:
+            kept = set()
+            for _ in range(200):
+                answer = client.post(f"{url}/v1/chat/completions", content=HELLO, headers=JSON)
+                kept.add(answer.headers["x-metarouter-decision-id"])
+            upstream.script.append(
+                UpstreamReply(
+                    pieces=[b"data: 1\n\n"] * 5, content_type="text/event-stream", pause=0.2
+                )
+            )
+            body = HELLO[:-1] + b', "stream": true}'
+            with client.stream(
+                "POST", f"{url}/v1/chat/completions", content=body, headers=JSON
+            ) as stream:
+                process.send_signal(signal.SIGTERM)
+                assert stream.read() == b"data: 1\n\n" * 5
+            kept.add(stream.headers["x-metarouter-decision-id"])
+            assert process.wait(30) in (0, -signal.SIGTERM)
+    assert _ids(tmp_path) == kept
+
+
+def test_acknowledged_feedback_survives_a_kill(router_folder: Path, tmp_path: Path) -> None:
+    """SIGKILL right after the answer: the statement is on the disk."""
+    flags = ("--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1")
+    for number in range(3):
+        with _process(tmp_path, *flags) as (process, url):
+            said = {"type": "thumbs", "decision_id": f"d{number}", "value": "up"}
+            answer = httpx2.post(f"{url}/v1/feedback", json=said)
+            process.kill()
+            assert answer.status_code == 201
+    with sqlite3.connect(tmp_path / "metarouter.db") as connection:
+        found = [row[0] for row in connection.execute("SELECT decision_id FROM feedback")]
+    connection.close()
+    assert sorted(found) == ["d0", "d1", "d2"]
+
+
+def test_check_reads_everything_and_stops(
+    router_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A YAML file with a policy, upstreams and a share; paths are relative to the file."""
+    monkeypatch.setenv("SOME_KEY", "sk-1")
+    monkeypatch.chdir(tmp_path)
+    queries = tmp_path / "queries.txt"
+    queries.write_text("\n".join(f"question number {i}" for i in range(50)))
+    relative = os.path.relpath(router_folder, tmp_path)
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        f"""
+        policies:
+          thrifty: {{router: {relative}, premium_share: 0.2, queries: queries.txt}}
+        upstreams:
+          one: {{base_url: "http://127.0.0.1:9/v1", api_key_env: SOME_KEY,
+                models: {{cheap: small, premium: large}}}}
+        """
+    )
+    assert run(["serve", "--config", str(config), "--check"]) == 0
+    assert "policy thrifty: cheap, premium" in capsys.readouterr().out
+    monkeypatch.delenv("SOME_KEY")
+    assert run(["serve", "--config", str(config), "--check"]) == 2
+    assert "SOME_KEY" in capsys.readouterr().err
+
+
+UP = {"one": {"base_url": "http://127.0.0.1:9/v1"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "upstreams"),
+        ({"upstreams": UP, "colour": 1}, "colour: no such setting"),
+        ({"upstreams": {"one": {"base_url": "ftp://x"}}}, "upstreams.one.base_url = 'ftp://x'"),
+        ({"upstreams": {"one": {"base_url": "http://u:pw@h/v1"}}}, "allowed: a plain URL"),
+        ({"upstreams": UP, "host": OPEN}, "host = '0.0.0.0' is open to others"),
+        ({"upstreams": UP, "port": 70_000}, "port = 70000"),
+        ({"upstreams": {"one": {**UP["one"], "api_key_env": "sk-abc!"}}}, "not a key"),
+        (
+            {"upstreams": {"one": {**UP["one"], "forward_client_key": True}}, "auth": "keys"},
+            "forward_client_key",
+        ),
+        (
+            {"upstreams": {"one": {**UP["one"], "models": {"a": "a"}}}, "fallbacks": {"a": ["b"]}},
+            "no upstream serves 'b'",
+        ),
+        ({"upstreams": UP, "store": {"url": "postgresql://u:pw@h/d"}}, "sqlite:///PATH"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(
+    settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """Messages name key and value, and never a password."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(json.dumps(settings))  # JSON is YAML
+    with pytest.raises(OptionError) as caught:
+        read_settings(file)
+    assert message in str(caught.value)
+    assert "pw" not in str(caught.value)
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('port = 1\n[upstreams.one]\nbase_url = "http://127.0.0.1:9/v1"\n')
+    assert read_settings(file).port == 1
+    monkeypatch.setenv("METAROUTER_PORT", "2")
+    monkeypatch.setenv("METAROUTER_LIMITS__BATCH", "7")
+    assert (read_settings(file).port, read_settings(file).limits.batch) == (2, 7)
+    assert read_settings(file, {"port": 3}).port == 3
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c"])
+def test_a_file_that_holds_no_settings_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"gateway\.yaml"):
+        read_settings(file)
+
+
+def test_an_open_host_needs_a_key_that_exists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key the command refuses and says how to make one; the commands of keys work."""
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "gateway.yaml"
+    config.write_text(json.dumps({"upstreams": UP, "host": OPEN, "auth": "keys"}))
+    assert run(["serve", "--config", str(config), "--check"]) == 2
+    assert "metarouter keys create" in capsys.readouterr().err
+    assert run(["keys", "create", "alice", "--config", str(config)]) == 0
+    key_id, key = capsys.readouterr().out.split()
+    assert run(["serve", "--config", str(config), "--check"]) == 0
+    assert run(["keys", "list", "--config", str(config), "--json", "-"]) == 0
+    listed = capsys.readouterr().out
+    assert key not in listed
+    assert '"state": "valid"' in listed
+    assert run(["keys", "revoke", key_id, "--config", str(config)]) == 0
+    assert run(["serve", "--config", str(config), "--check"]) == 2
+
+
+def test_labels_export_writes_what_callers_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"sqlite:///{tmp_path / 'a.db'}"
+    assert run(["labels", "export", "--store", store, "--out", str(tmp_path / "labels")]) == 0
+    assert "gold: 0 rows" in capsys.readouterr().out
