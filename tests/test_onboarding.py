@@ -213,6 +213,23 @@ def test_token_prices_are_those_of_the_new_model(texts: list[str]) -> None:
     assert pair.expected_costs(texts[:5]).shape == (5, 2)
 
 
+@pytest.mark.parametrize("gain_model", ["gp", "forest", "sw_ranking", "knn", "cluster", "random"])
+def test_any_gain_model_can_be_the_base(texts: list[str], gain_model: str) -> None:
+    """Finite gains and deviations, with labels and without."""
+    table = make_gain_table(
+        queries=texts, gain=np.sign(hardness(texts)), is_gold=np.ones(300, dtype=bool),
+        models=("small", "large"),
+    )  # fmt: skip
+    options = FitOptions(embedder="surface", corrector="none", gain_model=gain_model, folds=0)
+    base = fit_table(table, options)
+    gold = labels(texts[:20], np.ones(20), np.zeros(20), ("new", "small"))
+    for served in (onboard(base, model="new"), onboard(base, gold, model="new")):
+        gain = served.predict_gain(texts[:50])
+        assert gain.mean.shape == gain.std.shape == (50, 2)
+        assert np.isfinite(gain.mean).all()
+        assert (gain.std[:, 1] > 0).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from metarouter.errors import ArtifactError, InputError, OptionError
+from metarouter.features.registry import make_embedder
 from metarouter.loading import load
 from metarouter.providers import CallError
 from metarouter.routellm import Controller, RoutingError
@@ -133,6 +135,21 @@ def test_a_failing_endpoint_is_a_provider_error(provider: FakeProvider) -> None:
     lost = Controller(["random"], STRONG, WEAK, api_base=f"{provider.url}/elsewhere")
     with pytest.raises(CallError, match="status 404"):
         lost.completion(model="router-random-0.5", messages=ASK)
+
+
+def test_a_published_mf_checkpoint_scores_what_its_embedder_gives(tmp_path: Path) -> None:
+    """σ(wᵀ((v_s/‖v_s‖ − v_w/‖v_w‖) ⊙ W x)) with its rows 24 and 36, on raw embeddings."""
+    embedder, rng = make_embedder("surface"), np.random.default_rng(0)
+    P, W, w = rng.normal(size=(64, 8)), rng.normal(size=(8, embedder.dim)), rng.normal(size=(1, 8))
+    arrays = {"P.weight": P, "text_proj.0.weight": 0.01 * W, "classifier.0.weight": w}
+    save_file({k: v.astype(np.float32) for k, v in arrays.items()}, tmp_path / "model.safetensors")
+    config = {"mf": {"checkpoint_path": tmp_path, "embedder": "surface"}}
+    rates = controller(routers=["mf"], config=config).batch_calculate_win_rate(["Why?"], "mf")
+    v = P / np.linalg.norm(P, axis=1, keepdims=True)
+    logit = w[0] @ ((v[24] - v[36]) * (0.01 * W @ embedder.embed(["Why?"])[0]))
+    np.testing.assert_allclose(rates, 1 / (1 + np.exp(-logit)), rtol=1e-5)
+    with pytest.raises(OptionError, match="needs the embedder that it was trained with"):
+        controller(routers=["mf"], config={"mf": {"checkpoint_path": tmp_path}})
 
 
 @pytest.mark.parametrize(
