@@ -51,6 +51,37 @@ def local_class(factor: float, *, shifted: bool = False) -> type:
     return Local
 
 
+def derived_class(factor: float) -> type:
+    class Base:
+        def scale(self) -> float:
+            return factor
+
+    class Middle(Base):
+        pass
+
+    class Derived(Middle):
+        def scale(self) -> float:
+            return super().scale() + 1  # closes over Derived itself
+
+    return Derived
+
+
+def recursive(step: int) -> Callable[[int], int]:
+    def count(n: int) -> int:
+        return 0 if n <= 0 else 1 + count(n - step)
+
+    return count
+
+
+def unfilled(step: int) -> Callable[[], int]:
+    def early() -> int:
+        return late + step
+
+    if step < 0:
+        late = 0
+    return early
+
+
 LARGE = np.zeros(5000)
 OTHER = np.where(np.arange(5000) == 2500, 1.0, 0.0)
 
@@ -73,6 +104,13 @@ DIFFERENT: list[Callable[..., Any]] = [
     local_class(1.0),
     local_class(2.0),
     local_class(1.0, shifted=True),
+    derived_class(1.0),
+    derived_class(2.0),
+    recursive(1),
+    recursive(2),
+    unfilled(1),
+    unfilled(2),
+    unfilled(-1),
     Scaled,
     Scaled(1.0),
     Scaled(2.0),
@@ -88,6 +126,15 @@ def test_callables_that_differ_have_different_names() -> None:
 def test_a_callable_keeps_its_name(make: Callable[..., Any]) -> None:
     """So that a comparison can be resumed."""
     assert callable_identity(make) == callable_identity(make)
+
+
+def test_what_holds_itself_or_nothing_yet_is_the_same_when_made_again() -> None:
+    """`super()`, recursion, and a name that a closure waits for; also what is inherited."""
+    for make in (derived_class, recursive, unfilled):
+        assert callable_identity(make(1)) == callable_identity(make(1))
+    many: list[Any] = []
+    many.append(many)
+    assert callable_identity(adding(many)) == callable_identity(adding(many))
 
 
 def test_what_cannot_be_told_is_never_the_same() -> None:
