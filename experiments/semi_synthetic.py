@@ -1,6 +1,6 @@
 """Real prompts and gold gains of MMLU, judges made from a formula.
 
-    ./run python experiments/semi_synthetic.py --data ../shared/data --seeds 5
+    ./run python experiments/semi_synthetic.py --data ../shared/data --first-seed 100 --seeds 6
 
 GPT-4 against Mixtral, contaminated prompts left out. For each seed 1,000
 prompts may carry gold labels (the first n of them do), 4,000 others carry votes
@@ -9,7 +9,7 @@ test set. Features are the default pipeline, fitted on the 5,000 training
 prompts. A cell is a judge and a number of gold labels; its yardstick is the
 fixed method whose mean area over the seeds is the largest, which the user could
 not have known. Intervals: bootstrap over seeds, the yardstick chosen anew in
-every draw, 95 %.
+every draw, 95 %. The priors of ``auto`` were set on seeds 0 to 7: report others.
 """
 
 from __future__ import annotations
@@ -47,15 +47,17 @@ PREMIUM, CHEAP = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--out", type=Path, default=Path("results/semi_synthetic.jsonl"))
     arguments = parser.parse_args()
     log = Log(arguments.out)
     prompts = read_mmlu(arguments.data)
-    for seed in range(arguments.seeds):
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    for seed in seeds:
         run_seed(log, prompts, seed)
         print(f"seed {seed} done", flush=True)
-    report(log, arguments.seeds)
+    report(log, seeds)
 
 
 def read_mmlu(data: Path) -> pd.DataFrame:
@@ -108,9 +110,9 @@ def make_table(
     )
 
 
-def report(log: Log, seeds: int) -> None:
+def report(log: Log, seeds: range) -> None:
     """Print areas and the ratio to hindsight of every cell, then the mean and the worst."""
-    cells = areas(r for r in log.records if r.seed < seeds)
+    cells = areas(r for r in log.records if r.seed in seeds)
     rows = []
     for (judge, cell), by in cells.items():
         means = {name: float(values.mean()) for name, values in by.items()}
@@ -119,7 +121,7 @@ def report(log: Log, seeds: int) -> None:
             with_interval(partial(ratio_to_hindsight, by, name)) for name in ("auto", OWN_POSTERIOR)
         ]
         rows.append([judge, cell, *(f"{means[name]:.2f}" for name in METHODS), *ratios, best])
-    print(f"\narea x 100, mean of {seeds} seeds\n")
+    print(f"\narea x 100, mean of {len(seeds)} seeds\n")
     print(markdown(["judge", "cell", *METHODS, "auto/hindsight", "own/hindsight", "best"], rows))
     for name in METHODS:
         ratios_of = [ratio_to_hindsight(by, name) for by in cells.values()]

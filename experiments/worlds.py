@@ -51,8 +51,7 @@ def main() -> None:
     for name in ("semi_synthetic", "mt_bench_human"):
         log = arguments.results / f"{name}.jsonl"
         if log.exists():
-            found = (r for r in read_records(log) if r.seed < arguments.seeds)
-            worlds |= logged_cells(list(found))
+            worlds |= logged_cells(list(read_records(log)))
     report(worlds)
 
 

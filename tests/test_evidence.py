@@ -13,7 +13,7 @@ from metarouter.types import FloatArray
 
 SIGNALS = np.array([0.0, *np.logspace(-3.0, 1.5, 14)])
 SCALES = (0.01, 0.04, 0.16, 0.64)
-PRIORS = {"ignore": 6.0, "inform": 4.0, "oppose": 1.0, "rescale": 1.0}
+PRIORS = {"ignore": 16.0, "inform": 4.0, "oppose": 2.0, "rescale": 1.0}
 LEVEL = np.array([0])  # entry of θ that is the level
 SIZE = 1.3  # standard deviation of the judge
 
@@ -111,11 +111,11 @@ def predicted_densely(
                 offset = slope * f + kept * judge_level
                 C, target = K[:n, :n] + np.diag(1 / w), y - offset[:n]
                 Ci = np.linalg.inv(C)
-                q = target @ Ci @ target
-                logs.append(-n / 2 * np.log(q) - np.linalg.slogdet(C)[1] / 2 + np.log(prior))
+                q = target @ Ci @ target + variance
+                logs.append(-(n + 1) / 2 * np.log(q) - np.linalg.slogdet(C)[1] / 2 + np.log(prior))
                 means.append(offset[n:] + K[n:, :n] @ Ci @ target)
                 spread = np.diag(K[n:, n:] - K[n:, :n] @ Ci @ K[:n, n:])
-                squares.append(q / (n - 2) * spread + means[-1] ** 2)
+                squares.append(q / (n - 1) * spread + means[-1] ** 2)
     relative = np.exp(np.array(logs) - max(logs))
     share = np.where(relative >= (3e-3 if average else 1.0), relative, 0.0)
     share /= share.sum()
@@ -249,7 +249,7 @@ def test_std_is_calibrated_on_draws_from_the_model() -> None:
         n = 60
         X = rng.normal(size=(n + 8, 6)) / np.sqrt(6)
         f = rng.normal(size=n + 8)
-        use = rng.choice(USES, p=np.array([PRIORS[use] for use in USES]) / 12.0)
+        use = rng.choice(USES, p=np.array([PRIORS[use] for use in USES]) / 23.0)
         priors, d, slope, slope_variance, kept, b = np.array(hypotheses(use, 0.5, 1.0)).T
         i = rng.choice(len(priors), p=priors / priors.sum())
         rho = slope[i] + np.sqrt(slope_variance[i]) * rng.normal()

@@ -28,10 +28,11 @@ marginal likelihood. The hypotheses differ in
   ``rescale`` κ = ρ ~ N(0, τ/v), b and δ as in ``ignore``: a judge on another scale
       or weak, of either sign.
 
-σ² is integrated out under the prior 1/σ² (in v it is what s leaves of the
-variance of the gold labels), so the log evidence is
+σ² is integrated out under an inverse-gamma prior worth one label, around the
+variance τ² of the gold labels (of which s leaves σ² = τ²/(1 + s) in v), so the
+log evidence is
 
-.. math:: -\tfrac{n}{2}\log r'C^{-1}r - \tfrac12 \log|C|,\qquad
+.. math:: -\tfrac{n + 1}{2}\log(r'C^{-1}r + \tau^2) - \tfrac12 \log|C|,\qquad
           C = I + dK + W D W',
 
 with r the gain less what the hypothesis fixes, d = var δ / σ², the columns of W
@@ -51,7 +52,7 @@ https://doi.org/10.1002/9780470316665, for ρ = s/v.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +64,7 @@ USES = ("ignore", "inform", "oppose", "rescale")
 _SIGNALS = np.concatenate([[0.0], np.logspace(-3.0, 1.5, 14)])  # s = var ψ / σ²
 _SCALES = np.array([0.01, 0.04, 0.16, 0.64])  # τ = var(ρ f) / σ²
 _CORRELATION = 0.2  # of ψ and β over queries, its prior standard deviation
+_PRIOR_LABELS = 1.0  # labels that the prior of σ² is worth
 _KEEP = 3e-3  # hypotheses below this share of the best weight are dropped
 
 
@@ -71,9 +73,9 @@ class Priors:
     """What is believed before the gold labels are seen.
 
     The first four are the weights of what the preference model may be worth;
-    they are normalised. Half of the weight is on gold alone, because a judge
-    that is used wrongly with 50 gold labels does more harm than one that is
-    left out wrongly.
+    they are normalised. Two thirds of the weight are on gold alone, because a
+    judge that is used wrongly with 50 gold labels does more harm than one that
+    is left out wrongly.
 
     Parameters
     ----------
@@ -87,9 +89,9 @@ class Priors:
         signal at all counts as much as that.
     """
 
-    ignore: float = 6.0
+    ignore: float = 16.0
     inform: float = 4.0
-    oppose: float = 1.0
+    oppose: float = 2.0
     rescale: float = 1.0
     signal: float = 0.03
     spread: float = 2.0
@@ -161,6 +163,7 @@ class Evidence:
     """Hypotheses that matter, with what is needed to predict under each."""
 
     parts: tuple[_Part, ...]  # one for each basis
+    mean_weight: float  # of a gold row
 
     def share(self, use: str) -> float:
         """Posterior probability of one use of the preference model."""
@@ -186,8 +189,9 @@ class Evidence:
         return total
 
     def noise_variance(self) -> float:
-        """Posterior mean of σ², the variance of one gold label."""
-        return float(sum(part.weight @ part.solution.noise for part in self.parts))
+        """Posterior mean of the variance of a gold label of weight 1."""
+        found = sum(part.weight @ part.solution.noise for part in self.parts)
+        return float(found) * self.mean_weight
 
     def posterior(
         self, columns: Sequence[IntArray], judge: FloatArray, constants: IntArray
@@ -227,9 +231,11 @@ def weigh_hypotheses(
     weight: FloatArray | None = None,
     level: FloatArray | None = None,
     judge_size: float | None = None,
+    label_variance: float | None = None,
     priors: Priors | None = None,
     uses: Sequence[str] = USES,
     basis_priors: Sequence[float] | None = None,
+    basis_sizes: Sequence[float] | None = None,
     average: bool = True,
 ) -> Evidence:
     """Weigh every hypothesis on the gold labels.
@@ -252,12 +258,18 @@ def weigh_hypotheses(
         1 where a row has a level of its own (default), 0 where the bases hold
         the levels.
     judge_size : float, or None
-        Standard deviation of f over all training queries; that over the gold
-        rows when None.
+        Standard deviation over queries of f without its levels; that over the
+        gold rows when None.
+    label_variance : float, or None
+        Variance of a gold label of weight 1 around the mean of its contrast,
+        positive; that of `gain` when None. It sets the scale of the weak prior
+        of σ².
     priors, uses
         Prior beliefs, and the uses considered.
     basis_priors : sequence of float, or None
         Prior weight of each basis; equal when None.
+    basis_sizes : sequence of float, or None
+        Mean squared length of a query's row in each basis; 1 when None.
     average : bool, default True
         False gives the hypothesis of highest evidence all the weight.
 
@@ -268,85 +280,109 @@ def weigh_hypotheses(
     """
     gain = np.asarray(gain, dtype=np.float64)
     n = len(gain)
-    w = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64) / np.mean(weight)
+    raw = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)
+    w = raw / raw.mean()
     f = np.zeros(n) if judge is None else np.asarray(judge, dtype=np.float64)
     f_level = np.full(n, f.mean()) if judge_level is None else np.asarray(judge_level)
     ones = np.ones(n) if level is None else np.asarray(level, dtype=np.float64)
-    size = float(np.std(f)) if judge_size is None else judge_size
-    columns = np.stack([ones, f, f_level, gain], axis=1) * np.sqrt(w)[:, None]
+    size = float(np.std(f - f_level)) if judge_size is None else judge_size
     mean = float(w @ gain) / n
-    total = max(float(w @ (gain - mean) ** 2) / n, 1e-12 * mean**2, 1e-300)  # var of a gold label
-    considered = uses if size > 0 and judge is not None else ("ignore",)
-    hypotheses = _hypotheses(priors or Priors(), considered, judge_size=size, ratio=size**2 / total)
-    own_level = np.isin(hypotheses.use, ("ignore", "rescale"))
-    hypotheses.level_variance[own_level] = max(1.0, mean**2 / total)
-    if not ones.any():
-        hypotheses.level_variance[:] = 0.0
+    spread = float(w @ (gain - mean) ** 2) / n  # of a row of average weight
+    if label_variance is not None:
+        spread = label_variance / float(raw.mean())
+    # Labels that are all equal still have a scale.
+    total = max(spread, 1e-12 * max(mean**2, size**2), 1e-300)
+    columns = np.stack([ones, f, f_level, gain], axis=1) * np.sqrt(w)[:, None]
+    hypotheses = _hypotheses(
+        priors or Priors(),
+        uses if judge is not None and size > 0 else ("ignore",),
+        judge_size=size,
+        ratio=size**2 / total,
+        own_level=max(1.0, mean**2 / total),
+        has_level=bool(ones.any()),
+    )
     rotated = [_rotate(each * np.sqrt(w)[:, None], columns) for each in mapped]
-    solved = [_solve(each, columns.T @ columns, hypotheses, n) for each in rotated]
+    sizes = np.ones(len(mapped)) if basis_sizes is None else np.asarray(basis_sizes)
+    scaled = [
+        replace(hypotheses, discrepancy=hypotheses.discrepancy / float(each)) for each in sizes
+    ]
+    gram = columns.T @ columns
+    solved = [
+        _solve(basis, gram, each, n, total) for basis, each in zip(rotated, scaled, strict=True)
+    ]
     log = np.stack([each.log_evidence for each in solved]) + hypotheses.log_prior
     if basis_priors is not None:
         log += np.log(np.asarray(basis_priors, dtype=np.float64))[:, None]
     weights = _posterior_weights(log, average)
-    return Evidence(
-        parts=tuple(_kept(*each, hypotheses) for each in zip(rotated, solved, weights, strict=True))
-    )
+    parts = zip(rotated, solved, weights, scaled, strict=True)
+    return Evidence(parts=tuple(_kept(*each) for each in parts), mean_weight=float(raw.mean()))
 
 
 def _hypotheses(
-    priors: Priors, uses: Sequence[str], *, judge_size: float, ratio: float
+    priors: Priors,
+    uses: Sequence[str],
+    *,
+    judge_size: float,
+    ratio: float,
+    own_level: float,
+    has_level: bool,
 ) -> _Hypotheses:
     """All uses × signals (× scales); `ratio` is var f over the variance of gold labels."""
-    blocks = []
+    blocks: list[_Hypotheses] = []
     for use in uses:
+        prior = np.log(max(getattr(priors, use), 1e-300))
         if use in ("inform", "oppose"):
-            block = _with_error(priors, judge_size, ratio, 1.0 if use == "inform" else -1.0)
+            found = [_with_error(priors, use, judge_size, ratio)]
         else:
-            scales = _SCALES if use == "rescale" else np.zeros(1)
-            block = np.hstack(
-                [_alone(priors, scale / max(judge_size**2, 1e-300)) for scale in scales]
-            )
-            block[0] -= np.log(len(scales))
-        block[0] += np.log(max(getattr(priors, use), 1e-300))
-        blocks.append((use, block))
-    fields = np.hstack([block for _, block in blocks])
+            scales = _SCALES / judge_size**2 if use == "rescale" else np.zeros(1)
+            found = [_alone(priors, use, float(scale), own_level) for scale in scales]
+        blocks += [
+            replace(each, log_prior=each.log_prior + prior - np.log(len(found))) for each in found
+        ]
+    joined = _Hypotheses(
+        use=tuple(use for block in blocks for use in block.use),
+        **{
+            name: np.concatenate([getattr(block, name) for block in blocks])
+            for name in _Hypotheses.__dataclass_fields__
+            if name != "use"
+        },
+    )
+    if has_level:
+        return joined
+    return replace(joined, level_variance=np.zeros_like(joined.level_variance))
+
+
+def _alone(priors: Priors, use: str, slope_variance: float, own_level: float) -> _Hypotheses:
+    """Hypotheses in which δ is all of the gain, but for a free slope."""
+    s = _SIGNALS
     return _Hypotheses(
-        use=tuple(use for use, block in blocks for _ in range(block.shape[1])),
-        log_prior=fields[0],
-        discrepancy=fields[1],
-        slope=fields[2],
-        slope_variance=fields[3],
-        level=fields[4],
-        level_variance=fields[5],
+        use=(use,) * len(s),
+        log_prior=_log_prior(priors, s),
+        discrepancy=s,
+        slope=np.zeros_like(s),
+        slope_variance=np.full_like(s, slope_variance),
+        level=np.zeros_like(s),
+        level_variance=np.full_like(s, own_level),
     )
 
 
-def _alone(priors: Priors, slope_variance: float) -> FloatArray:
-    """Fields of hypotheses in which δ is all of the gain, but for a free slope."""
-    s = _SIGNALS
-    zero, one = np.zeros_like(s), np.ones_like(s)
-    return np.stack([_log_prior(priors, s), s, zero, slope_variance * one, zero, one])
-
-
-def _with_error(priors: Priors, judge_size: float, ratio: float, sign: float) -> FloatArray:
-    """Fields of hypotheses in which f is the gain (or its opposite) and an error."""
+def _with_error(priors: Priors, use: str, judge_size: float, ratio: float) -> _Hypotheses:
+    """Hypotheses in which f is the gain, or its opposite, and an error."""
     exact = ratio / (1.0 - ratio) if ratio < 1.0 else np.inf  # the s of a judge without error
     s = np.append(_SIGNALS[1:], exact) if exact < _SIGNALS[-1] else _SIGNALS[1:]
     v = ratio * (1.0 + s)
     slope = np.minimum(s / v, 1.0)
     left = np.where(s < v, s * (1.0 - slope), s - v)
     left[np.isclose(s, v, rtol=1e-9)] = 0.0
-    level_variance = np.maximum(v - s, 0.0) + left
-    slope_variance = _CORRELATION**2 * slope * (1.0 - slope) * v / judge_size**2
-    return np.stack(
-        [
-            _log_prior(priors, s),
-            left,
-            sign * slope,
-            slope_variance,
-            sign * (1.0 - slope),
-            level_variance,
-        ]
+    sign = 1.0 if use == "inform" else -1.0
+    return _Hypotheses(
+        use=(use,) * len(s),
+        log_prior=_log_prior(priors, s),
+        discrepancy=left,
+        slope=sign * slope,
+        slope_variance=_CORRELATION**2 * slope * (1.0 - slope) * v / judge_size**2,
+        level=sign * (1.0 - slope),
+        level_variance=np.maximum(v - s, 0.0) + left,
     )
 
 
@@ -383,7 +419,7 @@ def _kept(
     )
 
 
-def _solve(rotated: _Rotated, gram: FloatArray, h: _Hypotheses, n: int) -> _Solution:
+def _solve(rotated: _Rotated, gram: FloatArray, h: _Hypotheses, n: int, total: float) -> _Solution:
     """Posterior of every hypothesis on one basis."""
     spread = h.discrepancy[:, None] * rotated.values
     columns = rotated.columns
@@ -397,11 +433,11 @@ def _solve(rotated: _Rotated, gram: FloatArray, h: _Hypotheses, n: int) -> _Solu
     drawn = np.einsum("gij,gj->gi", covariance, residual[:, :2])
     quadratic = np.einsum("gi,gi->g", shift, residual)
     quadratic -= np.einsum("gi,gi->g", drawn, residual[:, :2])
-    quadratic = np.maximum(quadratic, 1e-12 * max(float(gram[3, 3]), 1e-300))
+    quadratic = np.maximum(quadratic, 0.0) + _PRIOR_LABELS * total
     log_det += np.log1p(spread).sum(axis=1)
     return _Solution(
-        log_evidence=-0.5 * (n * np.log(quadratic) + log_det),
-        noise=quadratic / max(n - 2, 1),
+        log_evidence=-0.5 * ((n + _PRIOR_LABELS) * np.log(quadratic) + log_det),
+        noise=quadratic / max(n + _PRIOR_LABELS - 2.0, 1.0),
         coef=np.stack([drawn[:, 0], drawn[:, 1] + h.slope, h.level], axis=1),
         covariance=covariance,
     )

@@ -11,9 +11,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarouter.errors import DataError, NotFittedError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
@@ -30,6 +31,8 @@ _CHUNK = 32_768
 _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
 _JUDGE_BASES = ("linear", "rbf12", "linear+rbf12")  # thousands of labels: the wider ones
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
+_LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
+_SIZED = 4_000  # queries over which the size of f is taken, about
 
 
 @dataclass
@@ -102,8 +105,11 @@ class EvidenceCorrector:
         query_map = learn_query_map(features, self.bases, seed=self.seed, max_dim=width)
         design = _design(query_map, gold)
         columns = [_basis_columns(query_map, basis, n_candidates) for basis in self.bases]
-        judge, at_gold = self._preference_model(query_map, columns, gold, preference, design)
         constants = query_map.dim * np.arange(n_candidates)
+        judge, at_gold = self._preference_model(
+            query_map, columns, gold, preference, design, constants
+        )
+        size = _size_over_queries(query_map, features, judge.coef, n_candidates)
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             gold.gain,
@@ -111,16 +117,21 @@ class EvidenceCorrector:
             judge_level=design[:, constants] @ judge.coef[constants],
             weight=gold.weight,
             level=None if table.is_pair else np.zeros(len(gold)),
-            judge_size=judge.spread,
+            judge_size=size
+            if len(preference) and size > _LEAST_JUDGE * preference.gain.std()
+            else 0.0,
+            label_variance=label_noise(table),
             priors=self.priors,
             uses=self.uses,
-            basis_priors=[BASIS_PRIORS[basis] for basis in self.bases],
+            basis_priors=[BASIS_PRIORS.get(basis, 1.0) for basis in self.bases],
+            basis_sizes=[1.0 + basis.count("+") for basis in self.bases],
             average=self.average,
         )
         self.evidence_ = evidence
         posterior = evidence.posterior(columns, judge.coef, constants)
         covariance = posterior.covariance
-        # The evidence takes f as known; its own error adds ρ² times its variance.
+        # The evidence takes f as known; its own error adds ρ² times its variance. (That of
+        # its level enters with κ², a few per cent of a doubt that b covers many times over.)
         covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance
         self.posterior_ = GainPosterior(
             query_map=query_map,
@@ -164,28 +175,30 @@ class EvidenceCorrector:
         gold: GainTable,
         preference: GainTable,
         design: FloatArray,
+        constants: IntArray,
     ) -> tuple[_Judge, FloatArray | None]:
         """The preference model f, and f at the gold rows out of fold."""
         if len(preference) < 2 or not preference.gain.std():
             return _no_judge(design.shape[1]), None
         candidates = [
-            each
-            for basis, each in zip(self.bases, columns, strict=True)
-            if basis in _JUDGE_BASES or len(columns) == 1
-        ]
+            each for basis, each in zip(self.bases, columns, strict=True) if basis in _JUDGE_BASES
+        ] or list(columns)
         fold = _folds(gold, preference, self.n_folds, self.seed)
         parts = _judge_moments(query_map, preference, fold)
         whole = functools.reduce(Moments.__add__, parts.values())
         judges = np.arange(design.shape[1], len(whole.x_sum))
         fits = [_fit_judge(whole, each, judges) for each in candidates]
         best = int(np.argmin([fit.score for fit in fits]))
-        at_gold = design @ fits[best].coef
+        judge, basis = fits[best], candidates[best]
+        at_gold = design @ judge.coef
         for k, part in parts.items():
             rows = fold[gold.query] == k
             if k >= 0 and rows.any() and whole.n - part.n > 1:
-                out_of_fold = _fit_judge(whole - part, candidates[best], judges)
-                at_gold[rows] = design[rows] @ out_of_fold.coef
-        return fits[best], at_gold
+                left_out = _fit_judge(whole - part, basis, judges, judge.penalty).coef
+                # A level without the fold's votes would move against them.
+                left_out[constants] = judge.coef[constants]
+                at_gold[rows] = design[rows] @ left_out
+        return judge, at_gold
 
     def _describe(self, evidence: Evidence, n_gold: int, n_preference: int) -> dict[str, Any]:
         return {
@@ -251,7 +264,7 @@ class _Judge:
     coef: FloatArray  # (p,)
     at: IntArray  # (r,) entries of u that were estimated
     covariance: FloatArray  # (r, r) of their coefficients
-    spread: float  # standard deviation of f over the preference rows
+    penalty: float
     score: float  # lower is better
 
 
@@ -260,16 +273,31 @@ def _no_judge(p: int) -> _Judge:
         coef=np.zeros(p),
         at=np.zeros(0, dtype=np.int64),
         covariance=np.zeros((0, 0)),
-        spread=0.0,
+        penalty=0.0,
         score=0.0,
     )
 
 
-def _fit_judge(moments: Moments, columns: IntArray, judges: IntArray) -> _Judge:
+def _size_over_queries(
+    query_map: QueryMap, features: NDArray[np.float32], coef: FloatArray, n_candidates: int
+) -> float:
+    """Standard deviation of f over queries, for a pool the mean of its candidates' squares."""
+    step = max(len(features) // _SIZED, 1)
+    mapped = query_map.transform(features[::step])
+    by_candidate = coef.reshape(n_candidates, -1)
+    return float(np.sqrt((mapped @ by_candidate.T).var(axis=0).mean()))
+
+
+def _fit_judge(
+    moments: Moments,
+    columns: IntArray,
+    judges: IntArray,
+    penalty: Literal["evidence"] | float = "evidence",
+) -> _Judge:
     at = np.concatenate([columns, judges])
     is_pair = 0 not in columns  # whose level is entry 0; a pool's bases hold the levels
     problem = moments.spectrum(at, intercept=is_pair)
-    model = Ridge().fit_spectrum(problem)
+    model = Ridge(penalty=penalty).fit_spectrum(problem)
     assert model.coef_ is not None  # noqa: S101 - set by the fit
     coef = np.zeros(len(moments.x_sum) - len(judges))
     coef[columns] = model.coef_[: len(columns)]
@@ -278,11 +306,10 @@ def _fit_judge(moments: Moments, columns: IntArray, judges: IntArray) -> _Judge:
         coef[0], estimated = model.intercept_, np.concatenate([[0], columns])
     else:
         covariance = covariance[1:, 1:]
-    rotated = problem.basis[: len(columns)].T @ coef[columns]
     return _Judge(
         coef=coef,
         at=estimated,
         covariance=covariance,
-        spread=float(np.sqrt((rotated**2 @ problem.values) / moments.n)),
+        penalty=model.penalty_,
         score=float(problem.evidence(np.array([model.penalty_]))[0]),
     )

@@ -64,6 +64,7 @@ class TwoFidelityGain(ScoredGain):
             None,
             weight=w,
             basis_priors=[BASIS_PRIORS[basis] for basis in BASES],
+            basis_sizes=[1.0 + basis.count("+") for basis in BASES],
         )
         posterior = evidence.posterior(columns, np.zeros(design.shape[1]), np.array([0]))
         fitted = GainPosterior(

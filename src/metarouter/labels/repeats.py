@@ -31,7 +31,7 @@ def merge_repeats(table: GainTable) -> GainTable:
     Returns
     -------
     GainTable
-        The same queries and features; the table itself when nothing repeats.
+        The same queries and features; rows about equal texts name the first of them.
 
     Examples
     --------
@@ -43,9 +43,12 @@ def merge_repeats(table: GainTable) -> GainTable:
     """
     if (table.weight <= 0).any():
         table = table.rows(table.weight > 0)
+    first_query = first_of_text(table)
+    if (first_query != np.arange(len(first_query))).any():  # one id a text
+        table = replace(table, query=first_query[table.query])
     size = len(table.models)
     judge = np.where(table.is_gold, 0, table.judge + 1)
-    parts = (first_of_text(table)[table.query], table.candidate, table.baseline, judge)
+    parts = (table.query, table.candidate, table.baseline, judge)
     key = parts[0]
     for part, base in zip(parts[1:], (size, size, int(judge.max(initial=0)) + 1), strict=True):
         key = key * base + part
