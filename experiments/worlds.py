@@ -42,7 +42,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--pairs", default="pairs", help="folder of pairs.py in the results")
-    parser.add_argument("--seeds", type=int, default=20)
     arguments = parser.parse_args()
     worlds = {}
     records = arguments.results / arguments.pairs / "records.json"
