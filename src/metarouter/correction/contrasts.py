@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray
 
-__all__ = ["contrast_inputs", "level_rows", "row_inputs"]
+__all__ = ["contrast_inputs", "level_rows", "level_size", "row_inputs"]
 
 _POOL_DIM = 1_500  # bounds the inputs of a pool
 
@@ -24,36 +27,54 @@ def level_rows(table: GainTable) -> FloatArray:
     return rows[:, 1:]
 
 
-def row_inputs(table: GainTable) -> FloatArray:
+def level_size(table: GainTable) -> float:
+    """Root mean square length of a row's features: how large a model's own column is.
+
+    It is learned from the table that a corrector is fitted to and kept, because
+    rows of another table must be written as those were. 1 for a pair, which has
+    no such column.
+    """
+    if table.is_pair:
+        return 1.0
+    kept = _leading(table)
+    total = float(np.einsum("ij,ij->", kept, kept, dtype=np.float64))
+    return float(np.sqrt(max(total / len(kept), 1e-12)))
+
+
+def row_inputs(table: GainTable, size: float) -> NDArray[Any]:
     """Features of each row, and for a pool the models it compares.
 
-    Shape (n_rows, d) for a pair, (n_rows, d + n_models − 1) for a pool.
+    `size` is :func:`level_size` of the fitted table. Shape (n_rows, d) for a
+    pair, (n_rows, d + n_models − 1) for a pool.
     """
     features = table.row_features().astype(np.float64)
     if table.is_pair:
         return features
-    size = np.sqrt(max(float((features**2).sum(axis=1).mean()), 1e-12))
     return np.hstack([features, size * level_rows(table)])
 
 
-def contrast_inputs(table: GainTable) -> FloatArray:
+def contrast_inputs(table: GainTable, size: float) -> NDArray[Any]:
     """Inputs in which a function that is linear for each model is linear for each row.
 
     With g_m(x) = a_m + x'b_m for each candidate m and g = 0 for the reference, a
     row about models a and b has g_a(x) − g_b(x), which is linear in the outer
-    product of its +1 and −1 (:func:`level_rows`) and (1, x). Of a pool with many
-    models only the leading features enter, so that rows stay below some 1,500
-    numbers. For a pair these are the features, to which learners add a level.
+    product of its +1 and −1 (:func:`level_rows`) and (1, x), where `size`,
+    :func:`level_size` of the fitted table, stands for 1. Of a pool with many
+    models only the leading features enter, in single precision, so that rows
+    stay below some 1,500 numbers of 4 bytes. For a pair these are the features,
+    to which learners add a level.
 
     Shape (n_rows, d) for a pair, (n_rows, (n_models − 1) · (1 + k)), k ≤ d, for a
     pool.
     """
-    features = table.row_features().astype(np.float64)
     if table.is_pair:
-        return features
-    levels = level_rows(table)
-    kept = features[:, : max(_POOL_DIM // levels.shape[1] - 1, 2)]
-    size = np.sqrt(max(float((kept**2).sum(axis=1).mean()), 1e-12))
-    own = np.hstack([np.full((len(table), 1), size), kept])
-    rows: FloatArray = (levels[:, :, None] * own[:, None, :]).reshape(len(table), -1)
-    return rows
+        return table.row_features().astype(np.float64)
+    levels = level_rows(table).astype(np.float32)
+    kept = _leading(table)
+    own = np.hstack([np.full((len(table), 1), size, dtype=np.float32), kept])
+    return (levels[:, :, None] * own[:, None, :]).reshape(len(table), -1)
+
+
+def _leading(table: GainTable) -> NDArray[np.float32]:
+    """The features of each row that a pool of this size has room for."""
+    return table.row_features()[:, : max(_POOL_DIM // (len(table.models) - 1) - 1, 2)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metarouter.causal import DRLearner, Propensity, RLearner, SLearner, TLearner, XLearner
 from metarouter.correction.alignment import estimate_scale
-from metarouter.correction.contrasts import contrast_inputs
+from metarouter.correction.contrasts import contrast_inputs, level_size
 from metarouter.correction.simple import align
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.labels.table import GainTable
@@ -90,9 +90,10 @@ class MetaCorrector:
             )
         self.scale_ = estimate_scale(table.gold().gain, table.preference().gain, self.alignment)
         table = align(table, self.scale_)
+        self._level_size = level_size(table)
         learner = self._make(table.is_gold)
         self.learner_ = learner.fit(
-            contrast_inputs(table),
+            contrast_inputs(table, self._level_size),
             table.gain,
             table.is_gold,
             sample_weight=table.weight,
@@ -116,7 +117,7 @@ class MetaCorrector:
         shift, variance, known = self._seen.find(table)
         new = ~known & ~table.is_gold
         if new.any():
-            inputs = contrast_inputs(table)[new]
+            inputs = contrast_inputs(table.rows(new), self._level_size)
             shift[new] = self.learner_.predict(inputs)
             variance[new] = self.learner_.predict_variance(inputs)
         return table.with_gains(

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from metarouter.correction.alignment import estimate_scale
-from metarouter.correction.contrasts import row_inputs
+from metarouter.correction.contrasts import level_size, row_inputs
 from metarouter.correction.simple import align
 from metarouter.errors import DataError, MissingDependencyError, NotFittedError
 from metarouter.labels.table import GainTable
@@ -55,7 +55,9 @@ class PublishedCorrector:
             raise DataError("the published learners need labels of both sources")
         self.scale_ = estimate_scale(table.gold().gain, table.preference().gain, self.alignment)
         table = align(table, self.scale_)
-        X, y, t = row_inputs(table), table.gain, table.is_gold.astype(np.float64)
+        self._level_size = level_size(table)
+        X, y = row_inputs(table, self._level_size), table.gain
+        t = table.is_gold.astype(np.float64)
         target, weight, keep = (_r_target if self.learner == "r" else _dr_target)(X, y, t)
         weight = None if weight is None else weight[keep]
         self.model_ = _final_forest().fit(X[keep], target[keep], sample_weight=weight)
@@ -70,7 +72,7 @@ class PublishedCorrector:
         at = np.flatnonzero(~table.is_gold)
         gains = table.gain.copy()
         if len(at):
-            shift = self.model_.predict(row_inputs(table.rows(at)))
+            shift = self.model_.predict(row_inputs(table.rows(at), self._level_size))
             gains[at] += np.clip(shift, -_SHIFT_LIMIT, _SHIFT_LIMIT)
         return table.with_gains(gains, table.variance)
 
