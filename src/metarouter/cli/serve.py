@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,8 @@ def serve(
     Example: metarouter serve --router router --upstream https://api.openai.com/v1
     """
     require_serve()
+    # One decision is too small to share: threads of the BLAS would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from metarouter.cli.output import say
     from metarouter.gateway.app import load_policies, make_gateway
     from metarouter.gateway.serving import serve as run

@@ -21,7 +21,7 @@ from metarouter.gateway.plain import plain_routes
 from metarouter.gateway.problems import Problem, error_bytes
 from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
 from metarouter.gateway.settings import GatewaySettings, is_loopback
-from metarouter.gateway.state import Gateway, header_map, make_logger
+from metarouter.gateway.state import Gateway, make_logger
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.upstream import Upstreams
 from metarouter.store.database import open_database
@@ -130,11 +130,11 @@ class HostGuard:
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
-        self._names = frozenset({settings.host, *settings.hosts, "localhost"})
+        self._names = frozenset({settings.host, *settings.hosts, "localhost", "127.0.0.1"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer 421."""
-        if scope["type"] != "http" or self._is_known(header_map(scope).get("host", "")):
+        if scope["type"] != "http" or self._is_known(_host(scope)):
             await self._app(scope, receive, send)
             return
         message = "this host is not known by that name; the setting hosts allows more"
@@ -148,8 +148,12 @@ class HostGuard:
         await send({"type": "http.response.body", "body": content})
 
     def _is_known(self, host: str) -> bool:
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
         return name in self._names or name.strip("[]") in self._names or is_loopback(name)
+
+
+def _host(scope: Scope) -> str:
+    return next((str(value, "latin-1") for name, value in scope["headers"] if name == b"host"), "")
 
 
 def _spill_path(engine: sa.Engine) -> Path:

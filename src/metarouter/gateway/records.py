@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from metarouter.gateway.deciding import ServedPolicy
 from metarouter.gateway.ids import make_decision_id
 from metarouter.gateway.upstream import Answer, Attempt
 from metarouter.gateway.wire import Usage
-from metarouter.records import Decision, json_value
+from metarouter.records import Decision, ModelOption, json_value
 
 __all__ = ["Exchange", "decision_headers", "decision_row", "with_fallback"]
 
@@ -100,6 +101,15 @@ def _header_bytes(value: str) -> bytes:
     return "".join(c if " " <= c <= "~" else "?" for c in value).encode()
 
 
+def _plain(value: ModelOption | Attempt) -> dict[str, Any]:
+    """A flat record as JSON has it; much faster than ``dataclasses.asdict``."""
+    return {name: _finite(getattr(value, name)) for name in value.__slots__}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def decision_row(exchange: Exchange) -> dict[str, Any]:
     """The row of the table of decisions."""
     decision, policy = exchange.decision, exchange.policy
@@ -115,18 +125,18 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "features_hash": exchange.features_hash or None,
         "model": exchange.chosen,
         "answered": exchange.answered,
-        "predicted_gain": json_value(decision.predicted_gain),
-        "predicted_gain_std": json_value(decision.predicted_gain_std),
-        "threshold": json_value(decision.threshold),
-        "cost": json_value(decision.cost),
+        "predicted_gain": _finite(decision.predicted_gain),
+        "predicted_gain_std": _finite(decision.predicted_gain_std),
+        "threshold": _finite(decision.threshold),
+        "cost": _finite(decision.cost),
         "cost_unit": None if policy is None else policy.router.policy.cost_unit,
-        "options": json_value([asdict(option) for option in decision.options]),
+        "options": [_plain(option) for option in decision.options],
         "logging_propensity": decision.logging_propensity,
         "bound": decision.bound,
         "reason": decision.reason,
         "outcome": exchange.outcome,
         "status": exchange.status,
-        "attempts": [asdict(attempt) for attempt in exchange.attempts],
+        "attempts": [_plain(attempt) for attempt in exchange.attempts],
         "prompt_tokens": exchange.usage.prompt_tokens,
         "completion_tokens": exchange.usage.completion_tokens,
         "decision_seconds": exchange.decision_seconds,

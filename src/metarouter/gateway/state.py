@@ -63,7 +63,7 @@ class Gateway:
 
 def header_map(scope: Mapping[str, Any]) -> dict[str, str]:
     """Headers of a request by name in lower case; the last of several wins."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    return {str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]}
 
 
 def make_logger(level: str) -> structlog.typing.FilteringBoundLogger:

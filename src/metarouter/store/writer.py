@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ class DecisionWriter:
     engine : the store's database.
     spill : path of the file for what cannot be written.
     size : int, rows that may wait.
-    flush_seconds : float, how long rows are gathered before they are written.
+    flush_seconds : float, how often what waits is written.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class DecisionWriter:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
-        self._to_file(self._gathered(0.0, limit=self._queue.qsize()))
+        self._to_file(self._taken(self._queue.qsize()))
 
     def replay(self) -> int:
         """Rows of the spill file to the database; their number.
@@ -93,36 +92,36 @@ class DecisionWriter:
         return len(rows)
 
     def _run(self) -> None:
-        while not self._stop.is_set() or not self._queue.empty():
-            batch = self._gathered(self._flush_seconds, limit=_BATCH)
-            while batch:
-                try:
-                    self._insert(batch)
-                except sa.exc.SQLAlchemyError:
-                    self.failures += 1
-                    if self._stop.is_set():
-                        self._to_file(batch)
-                        return
-                    self._stop.wait(_PAUSE)
-                else:
-                    self.written += len(batch)
-                    break
+        # It sleeps by the clock: a thread that woke for every row would cost requests their time.
+        while not self._stop.wait(self._flush_seconds) or not self._queue.empty():
+            while batch := self._taken(_BATCH):
+                self._write(batch)
 
-    def _gathered(self, seconds: float, limit: int) -> list[Row]:
-        """What comes within `seconds` of the first row, up to `limit` rows."""
-        rows: list[Row] = []
-        end = None
-        while len(rows) < limit:
-            wait = self._flush_seconds if end is None else end - time.monotonic()
+    def _write(self, batch: Sequence[Row]) -> None:
+        """Into the database, however long that takes; while closing, one try."""
+        while True:
+            is_last = self._stop.is_set()
             try:
-                rows.append(self._queue.get(timeout=max(wait, 0.0)) if seconds else self._next())
+                self._insert(batch)
+            except sa.exc.SQLAlchemyError:
+                self.failures += 1
+                if is_last:
+                    self._to_file(batch)
+                    return
+                self._stop.wait(_PAUSE)
+            else:
+                self.written += len(batch)
+                return
+
+    def _taken(self, limit: int) -> list[Row]:
+        """Rows that wait, up to `limit`."""
+        rows: list[Row] = []
+        while len(rows) < limit:
+            try:
+                rows.append(self._queue.get_nowait())
             except queue.Empty:
                 break
-            end = end or time.monotonic() + seconds
         return rows
-
-    def _next(self) -> Row:
-        return self._queue.get_nowait()
 
     def _insert(self, rows: Sequence[Row]) -> None:
         if rows:
