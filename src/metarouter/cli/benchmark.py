@@ -38,7 +38,7 @@ def benchmark(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of benchmark data.")],
     routers: Annotated[
         str, typer.Option(help="Names with commas, each alone or as name@embedder.")
-    ] = "ensemble,logistic,ridge,knn",
+    ] = "ensemble,logistic@minilm+surface,ridge,knn@minilm",
     protocol: Annotated[
         Protocol, typer.Option(help="What is held out: random folds, subjects, all, or most.")
     ] = Protocol.cv,
