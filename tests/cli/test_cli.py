@@ -14,6 +14,7 @@ import pytest
 
 import metarouter
 from metarouter.cli import run
+from metarouter.errors import OptionError
 from metarouter.testing import WorldPaths, make_world
 
 COMMANDS = [
@@ -23,9 +24,23 @@ COMMANDS = [
     ["compare"],
     ["calibrate"],
     ["route"],
+    ["onboard"],
+    ["benchmark"],
+    ["serve"],
+    ["collect"],
+    ["judge"],
+    ["grade"],
     ["labels", "check"],
+    ["labels", "battles"],
+    ["labels", "tiers"],
+    ["labels", "hub"],
+    ["labels", "export"],
+    ["keys", "create"],
+    ["keys", "list"],
+    ["keys", "revoke"],
     ["bench", "decision"],
     ["bench", "fit"],
+    ["bench", "overhead"],
 ]
 
 Capture = pytest.CaptureFixture[str]
@@ -368,6 +383,19 @@ def test_gold_of_one_model_names_the_other(router: Path, tmp_path: Path, capsys:
     gold.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     line = _error(capsys, ["evaluate", str(router), "--gold", str(gold)])
     assert "no label is about the premium model 'premium': the labels are about cheap" in line
+
+
+def test_an_error_names_options_of_the_invoked_command_only(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`model` is an option of `onboard`; to `fit` it is a field of label rows."""
+
+    def refuse(*sources: object, **options: object) -> None:
+        raise OptionError("no row has a `model`; see `folds`")
+
+    monkeypatch.setattr("metarouter.fitting.fit", refuse)
+    line = _error(capsys, ["fit", "--gold", "g.jsonl", "--out", str(tmp_path / "router")])
+    assert "no row has a `model`; see --folds" in line
 
 
 def test_bench_decision_has_the_contract_fields(router: Path, capsys: Capture) -> None:

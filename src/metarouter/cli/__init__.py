@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["main", "run"]
@@ -42,11 +42,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     from metarouter.errors import MetarouterError
 
     command = get_command(make_app())
+    args = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        args = None if arguments is None else list(arguments)
         code = command.main(args=args, prog_name="metarouter", standalone_mode=False)
     except MetarouterError as error:
-        return _fail(_as_typed(str(error), dict(_flags(command))), error.exit_code)
+        return _fail(_as_typed(str(error), _flags(command, args)), error.exit_code)
     except TyperException as error:
         return _fail(f"{error.format_message()} See: metarouter --help", 2)
     except (Abort, KeyboardInterrupt):
@@ -60,13 +60,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _flags(command: Any) -> Iterator[tuple[str, str]]:
-    """Each option of a command and its subcommands: Python's name, and how it is typed."""
-    for param in command.params:
-        if param.param_type_name == "option":
-            yield param.name, max(param.opts, key=len)
-    for subcommand in getattr(command, "commands", {}).values():
-        yield from _flags(subcommand)
+def _flags(command: Any, arguments: Sequence[str]) -> dict[str, str]:
+    """Python's names of the invoked command's options, and how they are typed."""
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    return {
+        param.name: max(param.opts, key=len)
+        for param in command.params
+        if param.param_type_name == "option"
+    }
 
 
 def _as_typed(message: str, flags: dict[str, str]) -> str:
