@@ -307,6 +307,18 @@ def test_regret_is_drawn_and_listed_at_the_price_in_use(evaluation: Evaluation) 
     assert row in text[text.index("Regret in gain units per query") :]
 
 
+def test_a_price_beyond_the_grid_has_no_point_on_it(evaluation: Evaluation) -> None:
+    """The router is not drawn at a price it does not use."""
+    regret = evaluation.regret
+    beyond = float(2 * regret.w[-1] + 1)
+    shown = []
+    for w in (float(regret.w[7]), beyond):
+        page = render_evaluation_report(replace(evaluation, facts={**evaluation.facts, "w": w}))
+        picture = page[page.index("Regret of the router at every price") :]
+        shown.append("this router" in picture[: picture.index("</svg>")])
+    assert shown == [True, False]
+
+
 def test_splits_without_a_gap_are_counted() -> None:
     """Where no APGR can be given the report says in how many splits, and why."""
     text = render_compare_report(make_result())

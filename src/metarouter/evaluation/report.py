@@ -335,8 +335,9 @@ def _curve_table(evaluation: Evaluation) -> Table:
 def _regret_parts(evaluation: Evaluation) -> dict[str, Any]:
     regret, unit = evaluation.regret, _cost_unit(evaluation)
     band = regret.band
-    w = evaluation.facts.get("w")
-    at = None if w is None else int(np.abs(regret.w - w).argmin())
+    # The grid ends where decisions stop to change: a price beyond it has no point.
+    found = np.flatnonzero(regret.w == evaluation.facts.get("w"))
+    at = int(found[0]) if len(found) else None
     return {
         "regret": draw_curves(
             "Regret of the router at every price of cost, with a 95 % band",
