@@ -98,6 +98,8 @@ def _explanation(decision: Decision) -> str:
 
 def _header_bytes(value: str) -> bytes:
     """A header that cannot start another: control characters and non-ASCII become "?"."""
+    if value.isascii() and value.isprintable():
+        return value.encode()
     return "".join(c if " " <= c <= "~" else "?" for c in value).encode()
 
 
