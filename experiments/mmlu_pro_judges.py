@@ -9,7 +9,7 @@ of win, tie and loss: the number a judge of
 −0.4. For each seed 500 questions may carry gold labels, 4,000 others carry
 verdicts, and the rest are the test set. Ratios are to the best fixed method of
 a cell (judge and number of gold labels, pairs and seeds averaged), known only
-afterwards; intervals resample pairs and seeds, 95 %.
+afterwards; intervals, 95 %, resample pairs, then the seeds they share.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def run_seed(log: Log, questions: pd.DataFrame, seed: int) -> None:
                 task = Task(
                     world=judge,
                     cell=f"n_gold={n}",
-                    seed=len(PAIRS) * seed + i,  # a unit of resampling
+                    seed=len(PAIRS) * seed + i,  # pairs of a seed side by side
                     table=make_table(list(train["question"]), gain, votes, n, features),
                     test_features=test_features,
                     test_gain=(test[premium] - test[cheap]).to_numpy(),
@@ -131,7 +131,8 @@ def report(log: Log, seeds: int) -> None:
     for (judge, cell), by in cells.items():
         means = {name: float(values.mean()) for name, values in by.items()}
         ratios = [
-            with_interval(partial(ratio_to_hindsight, by, name)) for name in ("auto", OWN_POSTERIOR)
+            with_interval(partial(ratio_to_hindsight, by, name, units=len(PAIRS)))
+            for name in ("auto", OWN_POSTERIOR)
         ]
         best = max(YARDSTICKS, key=means.__getitem__)
         rows.append([judge, cell, *(f"{means[name]:.2f}" for name in METHODS), *ratios, best])

@@ -16,7 +16,7 @@ from metarouter.correction import FittedGain, learn_gain, make_corrector
 from metarouter.evaluation.metrics import efficiency_gain_area
 from metarouter.gain import PoolGainModel, make_gain_model
 from metarouter.labels.table import GainTable
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
 
 YARDSTICKS = ("gold_only", "preference_only", "none", "mean_shift", "r", "dr", "x")
 PUBLISHED = ("published_r", "published_dr")
@@ -135,13 +135,26 @@ def hindsight(means: Mapping[str, float], rivals: Sequence[str] = YARDSTICKS) ->
 
 
 def ratio_to_hindsight(
-    by: Mapping[str, FloatArray], name: str, rng: np.random.Generator | None = None
+    by: Mapping[str, FloatArray],
+    name: str,
+    rng: np.random.Generator | None = None,
+    units: int = 1,
 ) -> float:
-    """Mean area of a method over that of the best rival; of redrawn seeds with `rng`."""
+    """Mean area of a method over that of the best rival; redrawn with `rng`.
+
+    Values are those of all units (pairs of models) of the first seed, then of the
+    second; units are redrawn, then the seeds, which they share.
+    """
     n = len(by[name])
-    at = np.arange(n) if rng is None else rng.integers(n, size=n)
+    at = np.arange(n) if rng is None else _redraw(n // units, units, rng)
     means = {method: float(values[at].mean()) for method, values in by.items()}
     return means[name] / hindsight(means)
+
+
+def _redraw(seeds: int, units: int, rng: np.random.Generator) -> IntArray:
+    unit = rng.integers(units, size=units)
+    seed = rng.integers(seeds, size=seeds)
+    return (units * seed[:, None] + unit).ravel()
 
 
 def interval(statistic: Statistic, n_boot: int) -> tuple[float, float]:

@@ -53,3 +53,26 @@ def test_worlds_average_pairs_before_they_divide() -> None:
         "auto": np.array([[0.11, 0.11], [0.9, 0.9]]),
     }
     assert ratio([cell], "auto") == pytest.approx(1.0)
+
+
+def test_an_interval_over_pairs_is_not_narrowed_by_seeds() -> None:
+    """Pairs are redrawn first: ten seeds of four pairs are four units, not forty."""
+    from study import ratio_to_hindsight
+
+    level = np.array([0.5, 1.0, 2.0, 4.0])
+    by = {"none": np.ones(40), "auto": np.tile(level, 10)}
+    rng = np.random.default_rng(0)
+    draws = [ratio_to_hindsight(by, "auto", rng, units=4) for _ in range(2000)]
+    assert np.mean(draws) == pytest.approx(level.mean(), rel=0.05)
+    assert np.std(draws) == pytest.approx(level.std() / 2, rel=0.1)
+
+
+def test_new_models_of_equally_long_names_are_probed_with_other_queries() -> None:
+    """The order of the labels is a model's own, and the same whenever it is run."""
+    from onboarding import probe_order
+
+    train = np.arange(100)
+    gemma, llama = (probe_order(0, name, train) for name in ("gemma-7b", "llama-7b"))
+    assert not np.array_equal(gemma, llama)
+    assert np.array_equal(probe_order(0, "gemma-7b", train), gemma)
+    assert np.array_equal(np.sort(gemma), train)
