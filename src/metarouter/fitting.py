@@ -99,9 +99,10 @@ def fit(
         See :func:`metarouter.features.make_pipeline`.
     premium_share, budget, max_loss, w : float, optional
         What sets the threshold, at most one; a premium share of 0.5 by
-        default. The share and the budget are met on the training prompts, the
-        loss limit on cross-fitted gold predictions, which makes its confidence
-        approximate; :func:`metarouter.calibrate` on other gold makes it exact.
+        default. The share and the budget are met on the training prompts, on
+        at most 200,000 of them, drawn at random; the loss limit on
+        cross-fitted gold predictions, which makes its confidence approximate;
+        :func:`metarouter.calibrate` on other gold makes it exact.
     confidence : float, default 0.95, of `max_loss`.
     cost : "unit" or "token", default "unit"
         Count premium calls, or expected USD from token prices.
@@ -401,7 +402,10 @@ def _price_of_cost(
 
 
 def _sample(n: int, seed: int) -> IntArray:
-    """All queries, or enough of them that a share is known to a fifth of a per cent."""
+    """All queries, or enough of them that a share is known to a fifth of a per cent.
+
+    A budget is met on the same queries, as closely as their costs are alike.
+    """
     if n <= _PRICED:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, _PRICED, replace=False))
