@@ -13,6 +13,7 @@ import pytest
 
 import metarouter
 from metarouter.features.registry import embedder_names
+from metarouter.gain import TABLE_GAIN_MODELS
 from metarouter.testing import WORLDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,7 @@ def test_the_readme_names_every_command() -> None:
     [
         ("docs/correctors.md", metarouter.CORRECTORS),
         ("docs/correctors.md", metarouter.GAIN_MODELS),
+        ("docs/routers.md", TABLE_GAIN_MODELS),
         ("docs/estimands.md", metarouter.CORRECTORS),
         ("docs/testing.md", tuple(WORLDS)),
         ("CHANGELOG.md", metarouter.CORRECTORS),
