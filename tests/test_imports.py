@@ -33,6 +33,7 @@ ALLOWED = {
     "gain": _LABELS | {"features"},
     "policy": _LABELS | {"features", "gain"},
     "evaluation": _LABELS | {"causal", "correction", "features", "gain", "policy"},
+    # Evaluates gain models on data sets; it needs neither correctors nor routers.
     "benchmark": _LABELS | {"features", "gain", "policy", "evaluation"},
     "artifact": _BASE,
     "router": _SERVING,
@@ -41,12 +42,15 @@ ALLOWED = {
     "crossfitted": _SERVING,
     "querying": _SERVING,
     "fitting": _TRAINING,
+    # Fingerprints labels as fitting does.
     "onboarding": _TRAINING | {"fitting"},
+    # Serve and send: no training, so that they start and run on the serving path alone.
     "routellm": _SERVING | {"providers"},
+    "gateway": _SERVING | {"querying", "providers", "store"},
+    # Calls are priced by the policy's price table.
     "providers": _BASE | {"policy"},
     "collection": _LABELS | {"providers"},
     "store": _BASE,
-    "gateway": _SERVING | {"querying", "providers", "store"},
     "testing": _TRAINING,
 }
 
