@@ -95,8 +95,8 @@ def test_a_real_model_passes_through(serve: Callable[..., Served], path: str) ->
     [
         ("metarouter", {"w": 1e6}, "cheap"),
         ("metarouter:default", {"w": -1e6}, "premium"),
-        ("router-default-1e6", {}, "cheap"),
-        ("router-default--1e6", {}, "premium"),
+        ("router-default-1.0", {}, "cheap"),
+        ("router-default-0", {}, "premium"),
         ("metarouter", {"pin": "premium"}, "premium"),
         ("metarouter", {"models": ["cheap"], "w": -1e6}, "cheap"),
     ],
@@ -122,6 +122,7 @@ def test_names_and_options_bend_the_decision(
         (b'{"messages": []}', 400, "field model is missing"),
         (b'{"model": 3}', 400, "field model"),
         (b'{"model": "metarouter:other", "messages": []}', 400, "policies: default"),
+        (b'{"model": "router-default-1.5", "messages": []}', 400, "0 to 1"),
         (b'{"model": "metarouter", "metarouter": {"colour": 1}}', 400, "colour"),
         (b'{"model": "metarouter", "metarouter": {"w": 1, "pin": "cheap"}}', 400, "one of them"),
         (b'{"model": "metarouter", "metarouter": {"pin": "gpt-4o"}}', 400, "none of policy"),

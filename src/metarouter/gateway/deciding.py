@@ -79,7 +79,8 @@ class ServedPolicy:
         text : str; blank text goes to the default model.
         options : RequestOptions
         threshold : float, optional
-            Gain that another model needs over the reference, whatever it costs.
+            In [0, 1], as in RouteLLM: another model answers where its chance to do
+            better than the reference, ties counting half, is above this.
         allowed : models that can answer this request.
 
         Raises
@@ -160,7 +161,9 @@ class ServedPolicy:
             raise InputError("w and premium_share do not go with a threshold in the model's name")
         rule = self.router.policy
         version = f"{rule.version}+threshold={threshold:g}"
-        counted = replace(rule, w=threshold, cost_unit="calls", version=version)
+        scale = float(self.router.artifact.parts["gain"].config.get("scale", 1.0))
+        needed = scale * (2.0 * threshold - 1.0)  # P = (1 + ψ/s)/2
+        counted = replace(rule, w=needed, cost_unit="calls", version=version)
         units = [0.0, *[1.0] * (len(costs) - 1)]
         decision = counted.decide_one(mean, std, units)
         real = dict(zip(rule.models, costs, strict=True))

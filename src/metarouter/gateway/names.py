@@ -35,13 +35,12 @@ def read_model_name(name: str, policies: Collection[str]) -> Asked:
     Returns
     -------
     Asked
-        The threshold is in gain units: the premium model has to be better by
-        that much.
+        The threshold is a win rate in [0, 1], as in RouteLLM.
 
     Raises
     ------
     InputError
-        When the policy does not exist.
+        When the policy does not exist, or the threshold is no win rate.
 
     Examples
     --------
@@ -61,7 +60,10 @@ def read_model_name(name: str, policies: Collection[str]) -> Asked:
     found = _THRESHOLD_NAME.fullmatch(name)
     if found is None:
         return Asked(model=name)
-    return Asked(policy=_known(found[1], name, policies), threshold=float(found[2]))
+    threshold = float(found[2])
+    if not 0.0 <= threshold <= 1.0:
+        raise InputError(f"model = {shorten(name)}; a threshold is a win rate: 0 to 1")
+    return Asked(policy=_known(found[1], name, policies), threshold=threshold)
 
 
 def _known(policy: str, name: str, policies: Collection[str]) -> str:
