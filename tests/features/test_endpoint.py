@@ -20,7 +20,7 @@ from metarouter.loading import load
 from metarouter.router import Router
 
 KEY = "METAROUTER_EMBEDDINGS_KEY"
-SECRET = "sk-a-very-secret-value"  # noqa: S105 - not one
+SECRET = "sk-a-very-secret-value"
 
 
 @pytest.fixture
