@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -22,8 +24,9 @@ from metarouter.providers import (
     ProviderClient,
     Target,
 )
-from metarouter.providers.chat import read_answer
+from metarouter.providers.chat import error_text, read_answer
 from metarouter.records import ModelSpec
+from metarouter.routellm.streams import stream_chat
 from metarouter.testing import FakeProvider, Fault, Faults
 
 HELLO = ChatRequest(messages=({"role": "user", "content": "Hello?"},), max_tokens=20)
@@ -164,38 +167,63 @@ def test_no_more_requests_are_in_flight_than_allowed(provider: FakeProvider) -> 
     assert peak == 3
 
 
-def test_a_key_that_an_error_quotes_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does any other message or representation hold it."""
-    monkeypatch.setenv("TINY_KEY", SECRET)
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
+class Echo(BaseHTTPRequestHandler):
+    """Refuses, and quotes the headers where the message is about to be cut."""
 
-    class Echo(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            body = f'{{"error": {{"message": "bad key {self.headers["Authorization"]}"}}}}'
-            self.send_response(401)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        quoted = [self.headers.get(name, "") for name in ("Authorization", "X-Api-Key")]
+        body = json.dumps(
+            {"error": {"message": " ".join(["bad key", *quoted, "." * 140, *quoted])}}
+        )
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Silent."""
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
 
+
+@pytest.fixture
+def echo() -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), Echo)
-    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    target = _target(f"http://127.0.0.1:{server.server_port}/v1", api_key_env="TINY_KEY")
-    try:
-        with pytest.raises(CallError, match=r"status 401.*bad key Bearer \*\*\*") as caught:
-            _ask(target)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_keys_that_an_error_quotes_are_masked(
+    echo: str, is_streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's and those in headers; nor does any other text hold them."""
+    monkeypatch.setenv("TINY_KEY", SECRET)
+    target = _target(echo, api_key_env="TINY_KEY", headers={"X-Api-Key": "team-canary-55"})
+
+    async def stream() -> None:
+        async for _ in stream_chat(target.endpoint, {"model": "tiny"}):
+            pass
+
+    with pytest.raises(CallError, match=r"status 401.*bad key \*\*\* \*\*\*") as caught:
+        asyncio.run(stream()) if is_streamed else _ask(target)
     assert caught.value.is_fatal
-    assert "TINY_KEY" in str(caught.value)
-    assert SECRET not in f"{caught.value!r} {caught.value} {target!r}"
+    assert "canary" not in f"{caught.value!r} {caught.value} {target!r}"
+
+
+@pytest.mark.parametrize("before", range(150, 210))
+@pytest.mark.parametrize("form", ['{{"error": "{}"}}', '{{"detail": "{}"}}', "{}"])
+def test_no_part_of_a_key_outlives_the_cut(form: str, before: int) -> None:
+    """Wherever in the message it stands, and also where slashes are escaped."""
+    key = "sk/" + "KEY" * 20
+    for quoted in (key, key.replace("/", r"\/")):
+        body = form.format("." * before + quoted).encode()
+        assert "KEY" not in error_text(body, [f"Bearer {key}"])
+    spaced = form.format("." + " " * 390 + key).encode()
+    assert "KEY" not in error_text(spaced, [f"Bearer {key}"])
 
 
 def test_a_key_that_is_not_set_names_its_variable(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,20 +113,42 @@ def read_answer(body: bytes, seconds: float) -> ChatAnswer:
     )
 
 
-def error_text(body: bytes) -> str:
-    """The message of an error answer, cut to one short line."""
+def error_text(body: bytes, secrets: Iterable[str]) -> str:
+    """The message of an error answer, without the secrets, then cut to one short line.
+
+    Parameters
+    ----------
+    body : bytes, as the endpoint answered.
+    secrets : values of headers that were sent, which an endpoint may quote; of
+        one like ``Bearer KEY`` the last word is masked too.
+
+    Examples
+    --------
+    >>> error_text(b'{"error": "unknown key sk-1"}', ["Bearer sk-1"])
+    "'unknown key ***'"
+    """
     try:
         content = msgspec.json.decode(body)
         error = content.get("error", content)
         text = error if isinstance(error, str) else error["message"]
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-        text = body[:400].decode("utf-8", "replace")
-    return shorten(" ".join(str(text).split()), 200)
+        text = body.decode("utf-8", "replace")
+    return shorten(" ".join(_masked(str(text), secrets).split()), 200)
 
 
 def is_quota_error(body: bytes) -> bool:
     """Whether a 429 says that the account is empty rather than that it is too fast."""
     return b'"insufficient_quota"' in body
+
+
+def _masked(text: str, secrets: Iterable[str]) -> str:
+    """A text without the secrets, also as JSON escapes them; the longest go first."""
+    words = {word for secret in secrets for word in (secret.strip(), *secret.split()[-1:])}
+    escaped = {word.replace("\\", r"\\").replace('"', r"\"") for word in words}
+    escaped |= {word.replace("/", r"\/") for word in escaped}
+    for word in sorted((words | escaped) - {""}, key=len, reverse=True):
+        text = text.replace(word, "***")
+    return text
 
 
 def _text_of(content: str | list[dict[str, Any]] | None) -> str:

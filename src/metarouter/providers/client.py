@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
@@ -128,22 +128,25 @@ class ProviderClient:
         OptionError
             When the endpoint's key is not in the environment.
         """
-        key = endpoint.key()
-        sent = {"Content-Type": "application/json", **endpoint.headers, **(headers or {})}
-        if key is not None:
-            sent["Authorization"] = f"Bearer {key}"
+        secret = endpoint.secret_headers()
+        sent = {"Content-Type": "application/json", **secret, **(headers or {})}
         place = (endpoint.name, endpoint.base_url)
         gate = self._gates.setdefault(place, _Gate(endpoint.concurrency))
         async with gate.entered():
             try:
-                return await self._send(endpoint, path, body, sent)
+                return await self._send(endpoint, path, body, sent, secret.values())
             except CallError as error:
                 if error.retry_after is not None:
                     gate.close_for(min(error.retry_after, endpoint.retries.longest_pause))
-                raise _with_place(error, endpoint, key) from None
+                raise _with_place(error, endpoint) from None
 
     async def _send(
-        self, endpoint: Endpoint, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        endpoint: Endpoint,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        secrets: Collection[str],
     ) -> Reply:
         aiohttp = _aiohttp()
         if self._session is None:
@@ -170,7 +173,7 @@ class ProviderClient:
             message = f"connection ended early ({type(error).__name__})"
             raise CallError(message, kind="broken") from None
         if not 200 <= response.status < 300:
-            raise _status_error(response.status, response.headers, content)
+            raise _status_error(response.status, response.headers, content, secrets)
         return Reply(
             status=response.status,
             headers=response.headers,
@@ -207,9 +210,11 @@ async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _status_error(status: int, headers: Mapping[str, str], content: bytes) -> CallError:
+def _status_error(
+    status: int, headers: Mapping[str, str], content: bytes, secrets: Collection[str]
+) -> CallError:
     return CallError(
-        f"status {status}: {error_text(content)}",
+        f"status {status}: {error_text(content, secrets)}",
         kind=kind_of_status(status),
         status=status,
         retry_after=read_retry_after(headers.get("Retry-After")),
@@ -217,16 +222,13 @@ def _status_error(status: int, headers: Mapping[str, str], content: bytes) -> Ca
     )
 
 
-def _with_place(error: CallError, endpoint: Endpoint, key: str | None = None) -> CallError:
-    """The error with the endpoint in front, and the key, should it be quoted, masked."""
-    text = str(error)
-    if key:
-        text = text.replace(key, "***")
+def _with_place(error: CallError, endpoint: Endpoint) -> CallError:
+    """The error with the endpoint in front."""
     hint = ""
     if error.is_fatal:
         hint = f"; check the address, the model and the key in {endpoint.api_key_env or '(none)'}"
     return CallError(
-        f"endpoint {endpoint.name} ({endpoint.base_url}): {text}{hint}",
+        f"endpoint {endpoint.name} ({endpoint.base_url}): {error}{hint}",
         kind=error.kind,
         status=error.status,
         retry_after=error.retry_after,

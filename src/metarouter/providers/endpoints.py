@@ -105,6 +105,17 @@ class Endpoint:
             )
         return key
 
+    def secret_headers(self) -> dict[str, str]:
+        """The headers of each request, with the key; no value may get into a message.
+
+        Raises
+        ------
+        OptionError
+            When the key is not in the environment.
+        """
+        key = self.key()
+        return {**self.headers, **({} if key is None else {"Authorization": f"Bearer {key}"})}
+
 
 def _has_port(parts: SplitResult) -> bool:
     """Whether the port of an address, if there is one, is a number in range."""

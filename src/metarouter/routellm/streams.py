@@ -91,10 +91,8 @@ async def _opened(endpoint: Endpoint, body: bytes) -> AsyncIterator[aiohttp.Clie
         import aiohttp
     except ImportError:
         raise MissingDependencyError.of("calling a model endpoint", "collect") from None
-    key = endpoint.key()
-    headers = {"Content-Type": "application/json", **endpoint.headers}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
+    secret = endpoint.secret_headers()
+    headers = {"Content-Type": "application/json", **secret}
     timeout = aiohttp.ClientTimeout(
         sock_connect=endpoint.connect_timeout, sock_read=endpoint.timeout
     )
@@ -106,7 +104,8 @@ async def _opened(endpoint: Endpoint, body: bytes) -> AsyncIterator[aiohttp.Clie
             ) as response,
         ):
             if not 200 <= response.status < 300:
-                raise _refused(endpoint, response.status, await response.read())
+                content = await response.read()
+                raise _refused(endpoint, response.status, error_text(content, secret.values()))
             yield response
     except aiohttp.ClientError as error:
         message = f"{endpoint.base_url}: connection failed ({type(error).__name__})"
@@ -116,6 +115,6 @@ async def _opened(endpoint: Endpoint, body: bytes) -> AsyncIterator[aiohttp.Clie
         raise CallError(message, kind="timeout") from None
 
 
-def _refused(endpoint: Endpoint, status: int, content: bytes) -> CallError:
-    message = f"{endpoint.base_url}: status {status}: {error_text(content)}"
+def _refused(endpoint: Endpoint, status: int, text: str) -> CallError:
+    message = f"{endpoint.base_url}: status {status}: {text}"
     return CallError(message, kind=kind_of_status(status), status=status)
