@@ -164,13 +164,36 @@ def test_bad_input_is_one_line_and_nothing_is_sent(
     assert provider.requests == []
 
 
-def test_the_queries_are_not_written_over(
-    provider: FakeProvider, files: Path, capsys: Capture
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--out", "./q.jsonl"], "out"),
+        (["--audit", "q.jsonl"], "audit"),
+        (["--audit", "prices.csv"], "audit"),
+        (["--audit", "r.jsonl"], "audit"),
+        (["--ledger", "q.jsonl"], "ledger"),
+        (["--audit", "l", "--ledger", "l"], "ledger"),
+        (["--json", "q.jsonl"], "json"),
+        (["--json", "r.jsonl"], "json"),
+    ],
+)
+def test_no_file_is_written_over_that_is_read_or_written_otherwise(
+    provider: FakeProvider,
+    files: Path,
+    capsys: Capture,
+    options: list[str],
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = (files / "q.jsonl").read_bytes()
-    assert run(_arguments(files, provider.url, "--out", str(files / "." / "q.jsonl"))) == 2
-    assert "a file that is not read" in capsys.readouterr().err
-    assert (files / "q.jsonl").read_bytes() == before
+    """Told before anything is paid for."""
+    monkeypatch.chdir(files)
+    before = {path.name: path.read_bytes() for path in files.iterdir()}
+    assert run(_arguments(files, provider.url, *options)) == 2
+    line = capsys.readouterr().err
+    assert f"--{named} = " in line
+    assert line.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in files.iterdir()} == before
+    assert provider.requests == []
 
 
 def test_an_interrupt_finishes_what_is_in_flight_and_writes_what_is_there(files: Path) -> None:

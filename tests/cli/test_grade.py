@@ -140,3 +140,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     line = capsys.readouterr().err
     assert named in line
     assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "a.jsonl", "g.jsonl"])
+def test_an_audit_takes_no_other_files_place(name: str, tmp_path: Path, capsys: Capture) -> None:
+    row = {"query_id": 1, "query": "Q?", "model": "m", "response": "4"}
+    responses = _write(tmp_path / "r.jsonl", [row])
+    answers = _write(tmp_path / "a.jsonl", [{"query_id": 1, "answer": 4}])
+    arguments = ["--responses", str(responses), "--answers", str(answers), "--how", "exact"]
+    arguments += ["--out", str(tmp_path / "g.jsonl"), "--audit", str(tmp_path / name)]
+    assert run(["grade", *arguments]) == 2
+    assert "--audit = " in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "r.jsonl"]

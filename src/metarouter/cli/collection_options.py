@@ -82,18 +82,30 @@ class Paid:
     json_out: str | None
 
     def keep(self, *inputs: Path | None) -> None:
-        """Refuse to write over a file that is read.
+        """Refuse to write over a file that is read, or two results into one file.
 
         Raises
         ------
         OptionError
-            When the labels would take the place of an input.
+            When labels, audit, ledger or records would take the place of an
+            input or of each other.
         """
         from metarouter.errors import OptionError
 
-        for path in inputs:
-            if path is not None and path.resolve() == self.out.resolve():
-                raise OptionError.of("out", str(self.out), "a file that is not read")
+        read = {path.resolve() for path in (*inputs, self.providers, self.prices) if path}
+        written: dict[str, Path] = {
+            "out": self.out,
+            "audit": self.audit_file,
+            "ledger": self.ledger_file,
+        }
+        if self.json_out is not None and self.json_out != "-":
+            written["json"] = Path(self.json_out)
+        taken: set[Path] = set()
+        for name, path in written.items():
+            if path.resolve() in read | taken:
+                allowed = "a file that is neither read nor written otherwise"
+                raise OptionError.of(name, str(path), allowed)
+            taken.add(path.resolve())
 
     def targets(self, models: list[str]) -> list[Target]:
         """The endpoint and price of each model, from flags and files."""
@@ -111,8 +123,7 @@ class Paid:
         """The ledger, with the settings of this run in it."""
         from metarouter.collection.ledger import Ledger
 
-        path = self.ledger or Path(f"{self.out}.ledger")
-        return Ledger(path, {**settings, "budget_usd": self.budget})
+        return Ledger(self.ledger_file, {**settings, "budget_usd": self.budget})
 
     def complete(self, label: str, calls: Sequence[Call], book: Ledger) -> RunSummary:
         """Get the answers that are missing, with progress."""
@@ -126,6 +137,11 @@ class Paid:
                 concurrency=self.concurrency,
                 on_progress=callback,
             )
+
+    @property
+    def ledger_file(self) -> Path:
+        """What was paid for."""
+        return self.ledger or Path(f"{self.out}.ledger")
 
     @property
     def audit_file(self) -> Path:

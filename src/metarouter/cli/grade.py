@@ -109,7 +109,7 @@ def grade(
         audit=audit,
         json_out=json_out,
     )
-    paid.keep(responses, answers)
+    paid.keep(responses, answers, prompt)
     given = read_responses(responses)
     pairs, n_without = read_answers(answers, how.value).match(given)
     pairs = extracted(pairs, extract)

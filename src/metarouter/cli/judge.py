@@ -98,7 +98,7 @@ def judge(
         audit=audit,
         json_out=json_out,
     )
-    paid.keep(responses)
+    paid.keep(responses, prompt, rubric)
     (target,) = paid.targets([judge_model])
     asked = make_judge(
         target, mode.value, prompt, rubric, max_tokens=max_tokens, temperature=temperature
