@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from metarouter.benchmark.results import (
     Scores,
     collected_band,
     compare_routers,
+    interval_of,
     measure_router,
     oracle_scores,
     random_scores,
@@ -115,6 +117,31 @@ def test_a_router_does_not_differ_from_itself() -> None:
     (difference,) = compare_routers(same, "a")
     assert difference.apgr.value == difference.apgr.low == difference.apgr.high == 0
     assert difference.p_value == 1
+
+
+def test_an_undefined_difference_has_no_p_value() -> None:
+    """Where the premium model is no better, APGR is undefined, and so is what follows."""
+    benchmark = toy()
+    level = replace(benchmark, quality=np.ones((200, 2)))
+    runs = [scores(benchmark, 1.0, 0)], [scores(benchmark, 2.0, 1)]
+    results = [
+        measure_router(level, name, r, n_boot=20) for name, r in zip("ab", runs, strict=True)
+    ]
+    (difference,) = compare_routers(results, "a")
+    assert np.isnan(difference.apgr.value)
+    assert np.isnan(difference.p_value)
+
+
+def test_resamples_that_miss_the_target_are_the_upper_end_of_its_interval() -> None:
+    """A tenth of the resamples misses: the 95 % interval is open above, the 80 % one closed."""
+    costs = np.append(np.arange(1.0, 91.0), np.full(10, np.nan))
+    wide = interval_of(45.0, costs, np.array([45.0]), 10, is_target=True)
+    assert (wide.low, wide.high) == (3.0, np.inf)
+    assert wide.warnings == ("reached in 90.0% of the resamples",)
+    narrow = interval_of(45.0, costs, np.array([45.0]), 10, level=0.8, is_target=True)
+    assert (narrow.low, narrow.high) == (10.0, 90.0)
+    never = interval_of(np.nan, np.full(5, np.nan), np.array([np.nan]), 10, is_target=True)
+    assert (never.low, never.high) == (np.inf, np.inf)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:

@@ -60,6 +60,16 @@ def test_the_dearest_choice_of_the_oracle_is_the_share_any_model_gets_right(run:
     assert named(run, "oracle").quality[-1] == pytest.approx(any_right)
 
 
+def test_targets_state_how_often_they_are_reached(run: NwayRun) -> None:
+    """The oracle reaches the best model's quality always; its cost has a closed interval."""
+    oracle = named(run, "oracle")
+    assert oracle.reached["cost_ratio"] == 1.0
+    assert np.isfinite(oracle.metrics["cost_ratio"].high)
+    for one in run.results:
+        missed = 1.0 - one.reached["cost_at_quality"]
+        assert np.isinf(one.metrics["cost_at_quality"].high) == (missed > 0.025)
+
+
 def test_a_pool_without_costs_is_refused(folder: Path) -> None:
     (benchmark,) = load_benchmark("mmlu-pro", folder)
     with pytest.raises(DataError, match="no costs"):

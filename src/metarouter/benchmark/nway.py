@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from metarouter.benchmark.data import Benchmark
-from metarouter.benchmark.results import CPT_SHARES, interval_of
+from metarouter.benchmark.results import CPT_SHARES, interval_of, share_reached
 from metarouter.benchmark.routers import FoldFeatures, RouterSpec
 from metarouter.benchmark.splits import Fold, make_runs
 from metarouter.errors import DataError
@@ -37,6 +37,7 @@ METRICS = (
     "cpt50",
     "cpt80",
 )
+_TARGETS = ("cost_at_quality", "cost_ratio", "cpt20", "cpt50", "cpt80")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +50,15 @@ class NwayResult:
     cost, quality : arrays, shape (k,), means over the questions, in USD for
         1,000 queries and in score units; both increase.
     metrics : mapping of name to Estimate; see Notes of :class:`NwayRun`.
+    reached : mapping of the metrics that are the cost of a target to the share
+        of the resamples in which it was reached.
     """
 
     router: str
     cost: FloatArray
     quality: FloatArray
     metrics: dict[str, Estimate]
+    reached: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +84,8 @@ class NwayRun:
     * ``quality_at_cost``, ``quality_gain``: quality for the money that the best
       single model takes, and that minus the best model's own.
     * ``cost_at_quality``, ``cost_ratio``: money for the best single model's
-      quality, and over the best model's cost; NaN where it is not reached.
+      quality, and over the best model's cost; NaN where it is not reached. In
+      intervals a resample that does not reach it counts as +inf.
     * ``gain_over_hull``: quality above the hull's, mean over the logarithm of
       cost.
     * ``apgr``, ``cpt20``, ``cpt50``, ``cpt80``: as for a pair, the share of premium
@@ -231,14 +236,22 @@ class _Judge:
         # The same seed for every router: the same resamples.
         replicates = bootstrap_replicates(statistic, n, np.random.default_rng(0), _N_BOOT)
         cost, quality = _frontier(paid.mean(axis=0), taken.mean(axis=0))
+        reached = dict(zip(METRICS, share_reached(replicates).tolist(), strict=True))
         return NwayResult(
             router=router,
             cost=cost,
             quality=quality,
             metrics={
-                name: interval_of(float(value[i]), replicates[:, i], value[i : i + 1], n)
+                name: interval_of(
+                    float(value[i]),
+                    replicates[:, i],
+                    value[i : i + 1],
+                    n,
+                    is_target=name in _TARGETS,
+                )
                 for i, name in enumerate(METRICS)
             },
+            reached={name: reached[name] for name in _TARGETS},
         )
 
     def _metrics(

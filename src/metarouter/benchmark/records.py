@@ -7,7 +7,7 @@ from typing import Any
 
 from metarouter.benchmark.data import Benchmark
 from metarouter.benchmark.nway import METRICS, NwayRun
-from metarouter.benchmark.results import RouterResult
+from metarouter.benchmark.results import RouterResult, share_reached
 from metarouter.benchmark.run import BenchmarkRun
 from metarouter.records import Estimate
 
@@ -19,14 +19,17 @@ def pair_records(run: BenchmarkRun) -> list[dict[str, Any]]:
 
     ``cheap_mean`` and ``premium_mean`` are percentages where answers are right
     or wrong, else mean scores. ``difference`` is in APGR, to ``versus``.
+    ``cpt50_reached`` is the share of the resamples that reach half of the gap;
+    the others count as +inf in the interval, which is null here.
     """
     differences = {one.router: one for one in run.differences}
     records = []
     for result in run.results:
         record = _head(run.benchmark, len(run.benchmark), result.router, run.protocol)
         record |= _spread("apgr", result.apgr)
-        for name in ("cpt20", "cpt50", "cpt80"):
+        for i, name in enumerate(("cpt20", "cpt50", "cpt80"), start=1):
             record |= _spread(name, getattr(result, name))
+            record[f"{name}_reached"] = _reached(result, i)
         found = differences.get(result.router)
         record |= result.saving | {
             "n_runs": run.n_runs,
@@ -62,6 +65,7 @@ def nway_records(run: NwayRun) -> list[dict[str, Any]]:
         }
         for name in METRICS:
             record |= _spread(name, result.metrics[name])
+        record |= {f"{name}_reached": share for name, share in result.reached.items()}
         records.append(record)
     return records
 
@@ -83,6 +87,13 @@ def _head(benchmark: Benchmark, n: int, router: str, protocol: str) -> dict[str,
 
 def _spread(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _reached(result: RouterResult, column: int) -> float | None:
+    """Share of the resamples that reach the target; a random router has none."""
+    if result.router == "random":
+        return None
+    return float(share_reached(result.replicates[:, column]))
 
 
 def _run_std(result: RouterResult) -> float:

@@ -31,6 +31,7 @@ __all__ = [
     "measure_router",
     "oracle_scores",
     "random_scores",
+    "share_reached",
 ]
 
 CPT_SHARES = (0.2, 0.5, 0.8)
@@ -84,7 +85,10 @@ class RouterResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """APGR of `router` minus that of `versus`, on the same questions and resamples."""
+    """APGR of `router` minus that of `versus`, on the same questions and resamples.
+
+    `p_value` is two-sided, of a normal difference; NaN where there is none.
+    """
 
     router: str
     versus: str
@@ -130,7 +134,8 @@ def measure_router(
     different questions and so differ by s² beyond that; s² / J of their mean
     is added, which widens the percentile interval by ``√(1 + s² / (J·v))``, v
     the bootstrap variance. For ``random`` the interval is that of one random
-    order, whose standard deviation is exact.
+    order, whose standard deviation is exact. A CPT is infinite where the share
+    of the gap is not reached.
     """
     if router == "random":
         return _random_result(benchmark, runs, level, n_boot)
@@ -145,7 +150,9 @@ def measure_router(
     value = statistic(np.ones((1, n)))[0]
     per_run = _per_run(benchmark, runs)
     estimates = {
-        name: interval_of(float(value[i]), replicates[:, i], per_run[:, i], n, level)
+        name: interval_of(
+            float(value[i]), replicates[:, i], per_run[:, i], n, level, is_target=i > 0
+        )
         for i, name in enumerate(_METRICS)
     }
     return RouterResult(router=router, replicates=replicates, per_run=per_run[:, 0], **estimates)
@@ -207,8 +214,19 @@ def _per_run(benchmark: Benchmark, runs: Sequence[Scores]) -> FloatArray:
     return np.concatenate(rows)
 
 
+def share_reached(replicates: FloatArray) -> FloatArray:
+    """Share of the resamples in which a target was reached, of each column if there are some."""
+    return np.asarray(np.isfinite(replicates).mean(axis=0))
+
+
 def interval_of(
-    value: float, replicates: FloatArray, per_run: FloatArray, n: int, level: float = 0.95
+    value: float,
+    replicates: FloatArray,
+    per_run: FloatArray,
+    n: int,
+    level: float = 0.95,
+    *,
+    is_target: bool = False,
 ) -> Estimate:
     """An estimate from its value on all questions, on resamples, and in each repetition.
 
@@ -219,6 +237,10 @@ def interval_of(
     per_run : array, shape (n_runs,); spread beyond one repetition widens the interval.
     n : int, questions.
     level : float, default 0.95
+    is_target : bool, default False
+        Whether NaN says that a target was not reached, at any cost. Such
+        resamples count as +inf, and the standard error is NaN. Other
+        undefined resamples are left out.
 
     Examples
     --------
@@ -226,6 +248,8 @@ def interval_of(
     0.405
     """
     defined = replicates[np.isfinite(replicates)]
+    if is_target and len(defined) < len(replicates):
+        return _target_interval(value, replicates, n, level)
     if math.isnan(value) or len(defined) < 2:
         return Estimate(
             value=value, std_error=math.nan, low=math.nan, high=math.nan, n=n, level=level
@@ -244,6 +268,24 @@ def interval_of(
     )
 
 
+def _target_interval(value: float, replicates: FloatArray, n: int, level: float) -> Estimate:
+    """Quantiles of resamples, some of which do not reach the target; no values between two."""
+    low, high = np.quantile(
+        np.where(np.isnan(replicates), np.inf, replicates),
+        [0.5 - level / 2, 0.5 + level / 2],
+        method="inverted_cdf",
+    )
+    return Estimate(
+        value=value,
+        std_error=math.nan,
+        low=float(low),
+        high=float(high),
+        n=n,
+        level=level,
+        warnings=(f"reached in {float(share_reached(replicates)):.1%} of the resamples",),
+    )
+
+
 def _training_error(per_run: FloatArray) -> float:
     n_runs = len(per_run)
     return float(per_run.std(ddof=1) / math.sqrt(n_runs)) if n_runs > 1 else 0.0
@@ -253,9 +295,17 @@ def _difference(result: RouterResult, base: RouterResult, level: float) -> Diffe
     value = result.apgr.value - base.apgr.value
     replicates = result.replicates[:, 0] - base.replicates[:, 0]
     estimate = interval_of(value, replicates, result.per_run - base.per_run, result.apgr.n, level)
-    z = abs(value) / estimate.std_error if estimate.std_error > 0 else math.inf
-    p_value = 2.0 * NormalDist().cdf(-z) if value else 1.0
+    p_value = _p_value(value, estimate.std_error)
     return Difference(router=result.router, versus=base.router, apgr=estimate, p_value=p_value)
+
+
+def _p_value(value: float, std_error: float) -> float:
+    """Two-sided, of a normal estimate; NaN where the estimate or its error is."""
+    if value == 0:
+        return 1.0
+    if math.isnan(value) or math.isnan(std_error):
+        return math.nan
+    return 2.0 * NormalDist().cdf(-abs(value) / std_error) if std_error > 0 else 0.0
 
 
 def _random_result(

@@ -19,12 +19,18 @@ from metarouter.benchmark.results import (
     random_scores,
 )
 from metarouter.benchmark.routers import FoldFeatures, RouterSpec
-from metarouter.benchmark.similarity import Similarity, measure_similarity, similarity_embedder
+from metarouter.benchmark.similarity import (
+    Similarity,
+    measure_similarity,
+    similarity_embedder,
+    similarity_over_folds,
+)
 from metarouter.benchmark.splits import Fold, make_runs
 from metarouter.benchmark.transfer import transfer_table
 from metarouter.errors import OptionError
 from metarouter.gain.extras import one_thread
 from metarouter.labels import GainTable
+from metarouter.types import Embedder
 
 __all__ = ["BenchmarkRun", "RunOptions", "run_benchmark"]
 
@@ -66,7 +72,8 @@ class BenchmarkRun:
     scores : mapping of router to its scores in every repetition.
     results : list of RouterResult; random and oracle come last.
     differences : list of Difference, to the first router.
-    similarity : Similarity of the first fold's test prompts to its training prompts.
+    similarity : Similarity of test prompts to their fold's training prompts, over
+        all folds of the first repetition.
     """
 
     benchmark: Benchmark
@@ -108,8 +115,6 @@ def run_benchmark(
         transfer_table(benchmark, folder, embedder) if options.protocol == "transfer" else None
     )
     scores = _score_runs(benchmark, options, runs, outside, progress)
-    first = runs[0][0]
-    learned = outside.queries if outside is not None else _texts(benchmark, first.train)
     results = _measure_all(benchmark, scores, options.n_boot)
     return BenchmarkRun(
         benchmark=benchmark,
@@ -120,8 +125,19 @@ def run_benchmark(
         scores=scores,
         results=results,
         differences=compare_routers(results, names[0]),
-        similarity=measure_similarity(_texts(benchmark, first.test), learned, embedder),
+        similarity=_similarity(benchmark, runs[0], outside, embedder),
     )
+
+
+def _similarity(
+    benchmark: Benchmark, folds: list[Fold], outside: GainTable | None, embedder: Embedder
+) -> Similarity:
+    """Of every test prompt to what its own fold learned from."""
+    if outside is not None:
+        tested = np.concatenate([fold.test for fold in folds])
+        return measure_similarity(_texts(benchmark, tested), outside.queries, embedder)
+    parts = [(fold.test, fold.train) for fold in folds]
+    return similarity_over_folds(benchmark.prompts, parts, embedder)
 
 
 def _n_train(runs: list[list[Fold]], outside: GainTable | None) -> int:

@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 from metarouter.errors import MissingDependencyError
 from metarouter.features.cache import CachedEmbedder
 from metarouter.features.registry import make_embedder
-from metarouter.types import BoolArray, Embedder, FloatArray
+from metarouter.types import BoolArray, Embedder, FloatArray, IntArray
 
-__all__ = ["CONTAMINATED", "Similarity", "measure_similarity", "similarity_embedder"]
+__all__ = [
+    "CONTAMINATED",
+    "Similarity",
+    "measure_similarity",
+    "similarity_embedder",
+    "similarity_over_folds",
+]
 
 CONTAMINATED = 0.95
 """Cosine from which two prompts count as the same, as RouteLLM has it."""
@@ -86,6 +92,45 @@ def measure_similarity(test: Sequence[str], train: Sequence[str], embedder: Embe
     return Similarity(
         largest=_largest_cosine(embedder.embed(test), embedder.embed(train)),
         identical=np.array([_plain(text) in known for text in test], dtype=np.bool_),
+        embedder=embedder.name,
+    )
+
+
+def similarity_over_folds(
+    prompts: Sequence[str], folds: Sequence[tuple[IntArray, IntArray]], embedder: Embedder
+) -> Similarity:
+    """Compare the test prompts of each fold with its own training prompts.
+
+    Parameters
+    ----------
+    prompts : sequence of str, embedded once.
+    folds : sequence of (test, train), int arrays that index `prompts`.
+    embedder : Embedder
+
+    Returns
+    -------
+    Similarity
+        Of the test prompts, fold after fold.
+
+    Examples
+    --------
+    >>> folds = [(np.array([0]), np.array([1, 2])), (np.array([1]), np.array([2]))]
+    >>> texts = ["Hello there", "hello there", "Prove it"]
+    >>> similarity_over_folds(texts, folds, make_embedder("hashed:64")).identical.tolist()
+    [True, False]
+    """
+    vectors = embedder.embed(prompts)
+    plain = np.array([_plain(text) for text in prompts], dtype=object)
+    return Similarity(
+        largest=np.concatenate(
+            [_largest_cosine(vectors[test], vectors[train]) for test, train in folds]
+        ),
+        identical=np.concatenate(
+            [
+                np.array([text in known for text in plain[test]], dtype=np.bool_)
+                for test, known in ((test, set(plain[train])) for test, train in folds)
+            ]
+        ),
         embedder=embedder.name,
     )
 
