@@ -190,7 +190,7 @@ def test_no_file_is_written_over_that_is_read_or_written_otherwise(
     before = {path.name: path.read_bytes() for path in files.iterdir()}
     assert run(_arguments(files, provider.url, *options)) == 2
     line = capsys.readouterr().err
-    assert f"--{named} = " in line
+    assert f"{named} = " in line
     assert line.count("\n") == 1
     assert {path.name: path.read_bytes() for path in files.iterdir()} == before
     assert provider.requests == []

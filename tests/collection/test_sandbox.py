@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,15 +66,50 @@ def test_a_program_that_sleeps_is_ended_with_all_that_it_started() -> None:
 
 @needs_network_isolation
 def test_there_is_no_network(tmp_path: Path) -> None:
-    """Not even this machine's own, by TCP or UDP."""
-    for kind in ("SOCK_STREAM", "SOCK_DGRAM"):
-        source = (
-            f"import socket\ns = socket.socket(socket.AF_INET, socket.{kind})\n"
-            "s.settimeout(1)\ns.connect(('203.0.113.7', 9))"
-        )
-        outcome = _run(source)
+    """Not even this machine's own, by TCP or UDP, where somebody listens."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as listener:
+            listener.bind(("127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                listener.listen()
+            port = listener.getsockname()[1]
+            program = (
+                f"import socket\ns = socket.socket(socket.AF_INET, {int(kind)})\n"
+                f"s.settimeout(1)\ns.connect(('127.0.0.1', {port}))\ns.send(b'x')\ns.close()"
+            )
+            exec(program, {})  # noqa: S102 - out of the sandbox it gets through
+            outcome = _run(program)
         assert not outcome.passed
         assert "unreachable" in outcome.detail or "denied" in outcome.detail
+
+
+@needs_file_isolation
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+@pytest.mark.parametrize(
+    "make", ["socket(socket.AF_UNIX, {})", "socketpair(socket.AF_UNIX, {})[0]"]
+)
+def test_unix_sockets_of_others_cannot_be_reached(kind: socket.SocketKind, make: str) -> None:
+    """Whether they are files in another folder or names of the kernel."""
+    with tempfile.TemporaryDirectory() as folder:
+        for address in (f"{folder}/socket", f"\0metarouter-{folder}"):
+            with socket.socket(socket.AF_UNIX, kind) as listener:
+                listener.bind(address)
+                if kind == socket.SOCK_STREAM:
+                    listener.listen()
+                start = f"import socket\ns = socket.{make.format(int(kind))}\n"
+                assert not _run(f"{start}s.connect({address!r})").passed
+                listener.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    listener.accept() if kind == socket.SOCK_STREAM else listener.recv(1)
+
+
+@needs_file_isolation
+def test_sockets_between_own_processes_work() -> None:
+    """Which asyncio and multiprocessing need."""
+    assert _run("import asyncio\nassert asyncio.run(asyncio.sleep(0, 3)) == 3").passed
+    source = "import socket\na, b = socket.socketpair()\na.send(b'x')\nassert b.recv(1) == b'x'"
+    assert _run(source).passed
+    assert _run("import socket\nsocket.socket(socket.AF_INET6).close()").passed
 
 
 @needs_file_isolation
@@ -116,6 +153,19 @@ def test_code_is_taken_from_the_longest_block() -> None:
     text = "Use it:\n```\nf(1)\n```\nHere:\n```python\ndef f(x):\n    return x\n```\n"
     assert code_of(text) == "def f(x):\n    return x\n"
     assert code_of("x = 1") == "x = 1"
+
+
+def test_what_the_clock_ended_is_graded_anew(tmp_path: Path) -> None:
+    """It may pass where the machine is less busy; what failed by itself stays."""
+    slow, wrong = make_response("q", "a", "import time\ntime.sleep(9)"), make_response("q", "b", "x")
+    pairs = [(response, CodeTests(setup="", tests="")) for response in (slow, wrong)]
+    with Ledger(tmp_path / "l", {}) as ledger:
+        grades = asyncio.run(
+            grade_code(pairs, ledger=ledger, limits=QUICK, isolation=HERE, concurrency=2)
+        )
+        kept = ledger.grades()
+    assert [detail for _, detail in grades][0] == "not finished after 2 s"
+    assert list(kept.values()) == [grades[1]]
 
 
 def test_code_is_graded_once_by_its_tests(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 A program gets an empty folder, a clean environment, limits on processor time,
 memory, file size and open files, and a deadline after which it is killed with
 all that it started. Where the kernel lets an ordinary user do it (Linux with
-user namespaces and Landlock), it has no network, sees no other process, writes
-nowhere but in its folder and reads only that, Python and the system's libraries.
+user namespaces, Landlock and seccomp), it has no network, sees no other process,
+writes nowhere but in its folder, reads only that, Python and the system's libraries,
+and connects to no UNIX socket.
 :func:`find_isolation` says what holds here. It is a guard against careless code,
 not against code that attacks the kernel: for that, run in a virtual machine.
 """
@@ -57,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Isolation:
-    """What this machine can enforce: a network of its own, and closed files."""
+    """What this machine can enforce: a network of its own; closed files and UNIX sockets."""
 
     network: bool
     files: bool
@@ -78,10 +79,14 @@ class Isolation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """Whether a program came to its end, and if not why not, in one line."""
+    """Whether a program came to its end, and if not why not, in one line.
+
+    `is_final` is False where a busy machine may be the reason.
+    """
 
     passed: bool
     detail: str
+    is_final: bool = True
 
 
 def find_isolation() -> Isolation:
@@ -93,8 +98,9 @@ def find_isolation() -> Isolation:
         done = subprocess.run(["unshare", *_NAMESPACES, "true"], capture_output=True, check=False)
         network = done.returncode == 0
     child = (
-        "import sys, tempfile; from metarouter.collection.sandbox_child import restrict_files; "
-        "sys.exit(not restrict_files(tempfile.gettempdir(), []))"
+        "import sys, tempfile; from metarouter.collection import sandbox_child as child; "
+        "closed = child.restrict_sockets(); "
+        "sys.exit(not (child.restrict_files(tempfile.gettempdir(), []) and closed))"
     )
     done = subprocess.run([sys.executable, "-c", child], capture_output=True, check=False)
     return Isolation(network=network, files=done.returncode == 0)
@@ -139,7 +145,8 @@ async def run_program(source: str, limits: Limits, isolation: Isolation) -> Outc
             in_time = await _finished(process, word, 2.0 * limits.seconds)
         text = output.read_bytes()[-65536:].decode("utf-8", "replace")
     if not in_time:
-        return Outcome(passed=False, detail=f"not finished after {2 * limits.seconds} s")
+        detail = f"not finished after {2 * limits.seconds} s"
+        return Outcome(passed=False, detail=detail, is_final=False)
     return _judged(text, word, process.returncode or 0)
 
 
