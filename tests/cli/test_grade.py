@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from metarouter.cli import run
-from metarouter.collection.sandbox import find_isolation
+from metarouter.collection.sandbox import Outcome, find_isolation
 from metarouter.labels import read_gain_table
 from metarouter.testing import FakeProvider
 
@@ -152,3 +153,24 @@ def test_an_audit_takes_no_other_files_place(name: str, tmp_path: Path, capsys: 
     assert run(["grade", *arguments]) == 2
     assert "--audit = " in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "r.jsonl"]
+
+
+def test_tests_run_one_to_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would take each other's time; the user may still say how many."""
+    running = peak = 0
+
+    async def run_program(*_: Any) -> Outcome:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return Outcome(passed=True, detail="")
+
+    monkeypatch.setattr("metarouter.collection.code_tests.run_program", run_program)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    texts = {f"m{i}": f"x = {i}" for i in range(20)}
+    for more, allowed in (((), 3), (("--concurrency", "5"), 5)):
+        peak = 0
+        _grade(tmp_path, "tests", texts, {"tests": f"assert {allowed}"}, *more)
+        assert peak == allowed

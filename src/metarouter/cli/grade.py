@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +16,6 @@ from metarouter.cli.collection_options import (
     AuditFile,
     BaseUrl,
     BudgetUsd,
-    Concurrency,
     LedgerFile,
     Paid,
     Prices,
@@ -80,7 +80,9 @@ def grade(
     budget: BudgetUsd = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a decision.")] = 512,
     temperature: Annotated[float, typer.Option(help="Of the judge.")] = 0.0,
-    concurrency: Concurrency = 16,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="At once; default 16 requests, a test per processor.")
+    ] = None,
     timeout: Timeout = 180.0,
     ledger: LedgerFile = None,
     audit: AuditFile = None,
@@ -103,7 +105,7 @@ def grade(
         providers=providers,
         prices=prices,
         budget=budget,
-        concurrency=concurrency,
+        concurrency=concurrency or (_n_processors() if how is How.tests else 16),
         timeout=timeout,
         ledger=ledger,
         audit=audit,
@@ -122,6 +124,13 @@ def grade(
     else:
         graded = _Graded(rows=answer_rows(pairs, how.value, tolerance=tolerance))
     _finish(graded, n_without, how, paid)
+
+
+def _n_processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _judge(

@@ -25,8 +25,8 @@ async def grade_code(
 ) -> list[tuple[bool, str]]:
     """Whether each response passes its tests, and what it said if not.
 
-    Programs that an earlier run of the same ledger ended are not run again;
-    other limits are another program.
+    Programs that an earlier run of the same ledger ended are not run again,
+    unless the clock was what ended them; other limits are another program.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ async def grade_code(
         nonlocal n_done
         for key, program in items:
             outcome = await run_program(program, limits, isolation)
-            ledger.keep_grade(key, passed=outcome.passed, detail=outcome.detail)
+            if outcome.is_final:
+                ledger.keep_grade(key, passed=outcome.passed, detail=outcome.detail)
             grades[key] = (outcome.passed, outcome.detail)
             n_done += 1
             if on_progress is not None:
