@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metarouter.errors import DataError, OptionError
+from metarouter.gain.battle_sums import BattleCells, TierBattles
 from metarouter.gain.sw_ranking import GAMMAS, Normaliser, SWRanking
 from metarouter.gain.tiers import optimal_tiers
 from metarouter.labels import GainTable, make_gain_table
@@ -345,6 +346,34 @@ def test_far_cells_stand_for_their_battles() -> None:
     assert np.sqrt(((cells.mean - scan.mean) ** 2).mean()) < 0.75 * scan.std.mean()
     assert np.corrcoef(cells.mean[:, 3], scan.mean[:, 3])[0, 1] > 0.98
     np.testing.assert_allclose(cells.std, scan.std, rtol=0.2)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_no_cell_weighs_more_than_its_battles(gamma: float) -> None:
+    """Weights are at most 1, for queries among the prompts and for those like none of them."""
+    table = make_arena(2_000)
+    features = np.hstack([np.asarray(table.features), np.zeros((2_000, 1))])
+    table = table.with_features(features.astype(np.float32))
+    model = SWRanking(gamma=gamma, cells=80).fit(table)
+    queries = np.vstack([features[:20], -features[:20], np.eye(9)[8:]])
+    arrays = model.state().arrays
+    eye = np.eye(len(model.strength_))
+    battles = TierBattles(
+        points=arrays["points"],
+        query=arrays["query"].astype(np.int64),
+        pair=arrays["pair"].astype(np.int64),
+        win=arrays["win"],
+        weight=arrays["weight"],
+        n_tiers=len(eye),
+    )
+    cells = BattleCells(battles, arrays["cell_size"], math.log(gamma))
+    unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    wins, second = cells(unit.astype(np.float32))
+    assert (wins <= battles.total_wins() * (1 + 1e-6) + 1e-9).all()
+    assert np.isfinite(second).all()
+    estimate = model.predict(queries)
+    assert np.isfinite(estimate.mean).all()
+    assert (estimate.std > 0).all()
 
 
 def test_large_sets_of_battles_are_put_into_cells() -> None:

@@ -63,6 +63,26 @@ def test_the_best_epoch_is_kept() -> None:
     assert losses[-1] > min(losses)
 
 
+def test_an_epoch_that_diverged_is_not_the_best() -> None:
+    """A held-out loss that is not a number is worse than any."""
+    losses = iter([2.0, 1.0, float("nan"), float("nan")])
+    kept: list[float] = []
+    model = torch.nn.Linear(1, 1, bias=False)
+
+    def held_out() -> float:
+        kept.append(float(model.weight.detach()))
+        return next(losses)
+
+    finetune(
+        model,
+        lambda rng: [np.arange(1)],
+        lambda rows: model.weight.sum(),
+        held_out,
+        FinetuneSettings(learning_rate=0.1, epochs=3, patience=3, batch_size=1),
+    )
+    assert float(model.weight.detach()) == kept[1]
+
+
 def test_training_that_only_harms_leaves_the_start() -> None:
     """The parameters before the first epoch are among the candidates."""
     model = torch.nn.Linear(1, 1, bias=False)

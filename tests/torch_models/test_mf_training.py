@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     save_file({"models": np.zeros((1, 2, 3), dtype=np.float32)}, file)
     with pytest.raises(OptionError, match="checkpoint"):
         MFGain(checkpoint=file).fit(_logit_table(50)[0])
+
+
+def test_a_checkpoint_of_other_rows_or_another_seed_is_refused(tmp_path: Path) -> None:
+    """A member must not know rows that it is taken not to have seen."""
+    file, (table, _) = tmp_path / "mf.safetensors", _logit_table(200)
+    MFGain(dim=8, max_epochs=1, checkpoint=file).fit(table)
+    turned = replace(table, gain=-table.gain)
+    for other, seed in ((turned, 0), (table.rows(np.arange(199)), 0), (table, 1)):
+        with pytest.raises(OptionError, match="same rows and seed"):
+            MFGain(dim=8, max_epochs=1, checkpoint=file, seed=seed).fit(other)
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ prompts (k-means). Prompts of the cells nearest to the query are compared one by
 one; a far cell acts as a whole, through the mean and the spread of its
 similarities. As the weight is exponential in the similarity, its mean over a
 cell is ``γ^(m / norm − 1) · exp(½ (ln γ / norm)² v)`` for normal similarities of
-mean m and variance v. No battle is dropped, so far cells keep their say in the
-overall ranking.
+mean m and variance v, cut to 1, the largest weight there is. No battle is
+dropped, so far cells keep their say in the overall ranking.
 """
 
 from __future__ import annotations
@@ -211,8 +211,10 @@ class BattleCells:
         norm = max(float(own.max(initial=-1.0)), _SMALLEST_NORM)
         rate = self._log_gamma / norm
         ahead = rate * (similarity - norm)
-        far = np.exp(ahead + 0.5 * rate * rate * variance)
-        far_squared = np.exp(2.0 * ahead + 2.0 * rate * rate * variance)
+        # No weight is above 1: where γ is large the normal mean would be ruled by similarities
+        # that no prompt has. The cap is on the logarithm, so nothing overflows.
+        far = np.exp(np.minimum(ahead + 0.5 * rate * rate * variance, 0.0))
+        far_squared = np.exp(np.minimum(2.0 * ahead + 2.0 * rate * rate * variance, 0.0))
         far[near] = far_squared[near] = 0.0
         first, second = self._cell_sums
         sums = np.concatenate([first @ far, second @ far_squared])

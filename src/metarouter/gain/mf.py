@@ -63,7 +63,9 @@ class MFGain(ScoredTableModel):
         Share of the queries that stop the training of a single member.
     checkpoint : path, optional
         Where the best parameters so far are kept, as safetensors. A file that
-        is there already is where training goes on from.
+        is there already is where training goes on from. It belongs to its rows
+        and seed, and others are refused: members would know rows that they
+        are taken not to have seen.
     seed : int, default 0
 
     Attributes

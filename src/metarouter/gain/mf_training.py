@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from metarouter.errors import MissingDependencyError, OptionError
@@ -122,7 +123,7 @@ def train_members(
     MissingDependencyError
         Without the extra ``torch``.
     OptionError
-        When the checkpoint is of another shape.
+        When the checkpoint is of another shape, other rows or another seed.
     """
     rng = np.random.default_rng(settings.seed)
     seen = _seen_queries(len(features), settings, rng)
@@ -176,6 +177,7 @@ class _Training:
         self.battles = battles
         self.inside = battles.weight * seen[:, battles.query]  # (members, rows)
         self.outside = battles.weight * ~seen[:, battles.query]
+        self.fingerprint = _fingerprint(features, battles, settings.seed)
         self.generator = self.torch.Generator().manual_seed(settings.seed)
         self.features = self.torch.from_numpy(features)
         self.parameters = self._start(features.shape[1], battles.n_models)
@@ -297,7 +299,7 @@ class _Training:
         if self.settings.checkpoint is not None:
             arrays = {name: value.numpy() for name, value in self.best.items()}
             part = self.settings.checkpoint.with_suffix(".part")
-            save_file(arrays, part)
+            save_file(arrays, part, metadata={"rows": self.fingerprint})
             part.replace(self.settings.checkpoint)
 
     def _read_checkpoint(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -306,12 +308,31 @@ class _Training:
             return {}
         try:
             arrays = load_file(path)
+            with safe_open(path, framework="numpy") as file:
+                rows = (file.metadata() or {}).get("rows")
         except SafetensorError as error:
             raise OptionError.of("checkpoint", str(path), "a file of an earlier fit") from error
         found = {name: array.shape for name, array in arrays.items()}
         if found != shapes:
             raise OptionError.of("checkpoint", str(path), f"parameters of shapes {shapes}")
+        if rows != self.fingerprint:  # it may have learned from rows held out now
+            raise OptionError.of("checkpoint", str(path), "a file of the same rows and seed")
         return {name: self.torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _fingerprint(features: NDArray[np.float32], battles: MFBattles, seed: int) -> str:
+    """Of all that decides what a member is trained on and what it is held out from."""
+    digest = hashlib.sha256(f"{seed} {features.shape} {battles.n_models}".encode())
+    for array in (
+        features,
+        battles.query,
+        battles.candidate,
+        battles.baseline,
+        battles.win,
+        battles.weight,
+    ):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _minibatches(

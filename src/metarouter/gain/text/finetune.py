@@ -155,7 +155,8 @@ class _Best:
         if self.loss is None:
             return 0
         self.losses.append(self.loss())
-        best = int(np.argmin(self.losses))
+        # argmin would take NaN, the loss of an epoch that diverged, as the least.
+        best = int(np.argmin(np.nan_to_num(self.losses, nan=np.inf, posinf=np.inf)))
         if best == len(self.losses) - 1:
             self.kept = {name: p.detach().clone() for name, p in self.trained.items()}
         return len(self.losses) - 1 - best
