@@ -123,3 +123,12 @@ def test_extraction_takes_the_last_match() -> None:
     assert extract("axbx", re.compile("x")) == "x"
     with pytest.raises(OptionError, match="extract"):
         extracted([(response, None)], "(")
+
+
+@pytest.mark.parametrize("form", ["{}", "-{}.5", "1/{}", "0.{}", ".{}", "GPT-{}", "1,{}", "{}/7"])
+def test_what_is_too_long_is_no_number(form: str) -> None:
+    """Python refuses to read integers above 4,300 digits."""
+    text = form.format("3" * 5_000)
+    assert last_number(text) is None
+    assert not is_same_number(text, ["3"])
+    assert last_number("3" * 1_000) == int("3" * 1_000)

@@ -16,6 +16,7 @@ _NUMBER = re.compile(
     r"|(?<![\w.])(?P<sign2>-?)(?P<c>\.\d+)"
     r"|(?<=\w)-(?P<joined>\d+(?:\.\d+)?)"
 )
+_LONGEST_NUMBER = 1_000  # characters; Python reads up to 4,300 digits
 _OUTER = " \t\r\n\"'`*_$“”‘’«»()[]{}<>"
 _ENDING = ".,;:!?。"
 
@@ -51,7 +52,8 @@ def last_number(text: str) -> Fraction | None:
 
     Thousands may be set off by commas, a currency sign may stand in front, and
     decimal fractions, exponents and simple fractions ("3/4") are understood. A
-    per cent sign changes nothing: 5 % is 5.
+    per cent sign changes nothing: 5 % is 5. What has above 1,000 characters is no
+    number.
 
     Examples
     --------
@@ -61,7 +63,9 @@ def last_number(text: str) -> Fraction | None:
     (Fraction(3, 4), None)
     """
     found = list(_NUMBER.finditer(text.replace("−", "-").replace("–", "-")))
-    return _value(found[-1]) if found else None
+    if not found or len(found[-1].group()) > _LONGEST_NUMBER:
+        return None
+    return _value(found[-1])
 
 
 def is_same_number(response: str, accepted: Sequence[str], tolerance: float = 1e-6) -> bool:
