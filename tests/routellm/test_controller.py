@@ -16,6 +16,7 @@ from metarouter.features.registry import make_embedder
 from metarouter.loading import load
 from metarouter.providers import CallError
 from metarouter.routellm import Controller, RoutingError
+from metarouter.routellm.completions import Upstream
 from metarouter.testing import FakeProvider
 
 STRONG, WEAK = "gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1"
@@ -85,6 +86,39 @@ def test_the_key_is_sent_and_never_shown(provider: FakeProvider) -> None:
     own.completion(model="router-random-0.5", messages=ASK)
     assert provider.requests[0].headers["Authorization"] == "Bearer sk-secret"
     assert "sk-secret" not in repr(own.upstream)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_the_key_of_openai_goes_to_no_other_address(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, is_streamed: bool
+) -> None:
+    """Only when it is given for that address."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
+    answer = controller(provider).completion(
+        model="router-random-0.5", messages=ASK, stream=is_streamed
+    )
+    if is_streamed:
+        with pytest.raises(CallError, match="ended early"):  # this provider does not stream
+            list(answer)
+    assert "Authorization" not in provider.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("address", "is_sent"),
+    [
+        (None, True),
+        ("https://api.openai.com/v1", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com.example/v1", False),
+        ("https://example.com/api.openai.com", False),
+        ("https://api.openai.com:8443/v1", False),
+    ],
+)
+def test_openai_is_known_by_its_whole_address(
+    address: str | None, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
+    assert (Upstream(base_url=address).endpoint().key() is not None) == is_sent
 
 
 def test_openai_is_asked_with_the_key_of_the_environment_only(

@@ -79,6 +79,21 @@ def test_they_come_in_a_running_loop_too(url: str) -> None:
     assert asyncio.run(read()) == WORDS
 
 
+def test_the_plain_door_works_in_a_running_loop_too(url: str) -> None:
+    """As in a notebook, read to the end or abandoned; the loop there stays as it was."""
+
+    async def notebook() -> list[str]:
+        pieces = iter(controller(url).completion(**ASK))
+        abandoned = controller(url).completion(**ASK)
+        assert next(abandoned).id == "0"
+        abandoned.close()
+        words = [piece.choices[0].delta.content for piece in pieces]
+        assert asyncio.get_event_loop() is asyncio.get_running_loop()
+        return words
+
+    assert asyncio.run(notebook()) == WORDS
+
+
 def test_a_stream_that_ends_early_is_told(url: str) -> None:
     """The pieces that came are given before the error."""
     pieces = controller(f"{url}/cut").completion(**ASK)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,7 +17,7 @@ from metarouter.labels.messages import render_messages
 from metarouter.providers import Endpoint, ProviderClient, RetryPolicy, call_with_retries
 from metarouter.routellm.names import RoutingError
 
-__all__ = ["Completion", "Upstream", "last_user_text", "wait_for"]
+__all__ = ["Completion", "Upstream", "is_in_loop", "last_user_text", "wait_for"]
 
 _OPENAI = "https://api.openai.com/v1"
 _KEY = "OPENAI_API_KEY"
@@ -57,8 +57,8 @@ class Upstream:
     ----------
     base_url : str, optional; OpenAI's by default.
     api_key : str, optional
-        By default what ``OPENAI_API_KEY`` holds when a request is sent; an
-        endpoint other than OpenAI's may do without.
+        By default what ``OPENAI_API_KEY`` holds when a request is sent to
+        OpenAI; to any other address no key is sent but this one.
     retries : RetryPolicy
     """
 
@@ -89,13 +89,15 @@ class Upstream:
             raise ProviderError(f"{endpoint.base_url}: answer is no JSON object: {error}") from None
 
     def endpoint(self) -> Endpoint:
-        """The endpoint as it is now: its key may be in the environment or not."""
-        own_key = self.api_key is None and (self.base_url is None or _KEY in os.environ)
+        """The endpoint; OpenAI's key goes to OpenAI alone."""
+        base_url = self.base_url or _OPENAI
+        parts = urlsplit(base_url)
+        is_openai = (parts.scheme, parts.netloc) == ("https", urlsplit(_OPENAI).netloc)
         headers = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
         return Endpoint(
             name="models",
-            base_url=self.base_url or _OPENAI,
-            api_key_env=_KEY if own_key else None,
+            base_url=base_url,
+            api_key_env=_KEY if is_openai and self.api_key is None else None,
             headers=headers,
             retries=self.retries,
         )
@@ -128,11 +130,18 @@ def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
-def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop runs already (a notebook)."""
+def is_in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        return False
+    return True
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop runs already (a notebook)."""
+    if not is_in_loop():
         return asyncio.run(work)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()

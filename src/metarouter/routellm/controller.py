@@ -52,7 +52,8 @@ class Controller:
     config : mapping or path of a YAML file, optional; see
         :func:`metarouter.routellm.settings.make_win_rater`.
     api_base, api_key : str, optional
-        OpenAI's endpoint and ``OPENAI_API_KEY`` by default.
+        OpenAI's endpoint and ``OPENAI_API_KEY`` by default; that key goes to no
+        other address, unless given here.
     progress_bar : bool, default False
         Say on stderr which router is loaded.
 

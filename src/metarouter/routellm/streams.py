@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -13,7 +14,7 @@ from metarouter.errors import MissingDependencyError
 from metarouter.providers import CallError, Endpoint
 from metarouter.providers.chat import error_text
 from metarouter.providers.failures import kind_of_status
-from metarouter.routellm.completions import Completion
+from metarouter.routellm.completions import Completion, is_in_loop
 
 if TYPE_CHECKING:
     import aiohttp
@@ -70,7 +71,7 @@ def read_event(line: bytes) -> Completion | None:
 
 def iterate(pieces: AsyncGenerator[T, None]) -> Iterator[T]:
     """The same pieces for code that is not asynchronous, each awaited when it is asked for."""
-    with asyncio.Runner() as runner:
+    with _running() as run:
 
         async def following() -> T:
             return await anext(pieces)
@@ -78,11 +79,26 @@ def iterate(pieces: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
             while True:
                 try:
-                    yield runner.run(following())
+                    yield run(following())
                 except StopAsyncIteration:
                     return
         finally:
-            runner.run(pieces.aclose())
+            run(pieces.aclose())
+
+
+@contextmanager
+def _running() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """What runs coroutines to their end on one loop: in a thread where another loop runs here."""
+    if not is_in_loop():
+        with asyncio.Runner() as runner:
+            yield runner.run
+        return
+    runner = asyncio.Runner()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield lambda work: thread.submit(runner.run, work).result()
+        finally:
+            thread.submit(runner.close).result()
 
 
 @asynccontextmanager
