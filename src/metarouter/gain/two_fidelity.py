@@ -63,6 +63,7 @@ class TwoFidelityGain(ScoredGain):
             y,
             None,
             weight=w,
+            label_variance=_variance(y, w),
             basis_priors=[BASIS_PRIORS[basis] for basis in BASES],
             basis_sizes=[1.0 + basis.count("+") for basis in BASES],
         )
@@ -75,3 +76,10 @@ class TwoFidelityGain(ScoredGain):
                 kind=fitted.kind, config=fitted.config | {"single": True}, arrays=fitted.arrays
             )
         )
+
+
+def _variance(y: FloatArray, weight: FloatArray) -> float:
+    """Of a label of weight 1; 1 where labels are all equal and so have no scale."""
+    around = y - np.average(y, weights=weight)
+    around[np.abs(around) < 1e-9 * np.abs(y).max()] = 0.0
+    return float(weight @ around**2) / len(y) or 1.0
