@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from benchmark_folder import CHEAP, PREMIUM
 
 from metarouter.benchmark import load_benchmark
 from metarouter.benchmark.costs import call_cost, read_price_rows
-from metarouter.errors import InputError, OptionError
+from metarouter.errors import DataError, InputError, OptionError
+
+
+def _other_model(table: pa.Table) -> pa.Table:
+    names = ["other", *table["model"].to_pylist()[1:]]
+    return table.set_column(1, "model", pa.array(names))
 
 
 @pytest.mark.parametrize("name", ["mmlu", "gsm8k", "mt-bench"])
@@ -108,3 +116,36 @@ def test_what_is_missing_is_told(folder: Path, tmp_path: Path) -> None:
         load_benchmark("pairs", tmp_path)
     with pytest.raises(OptionError, match="benchmark = 'go'"):
         load_benchmark("go", folder)
+
+
+def _rewritten(
+    folder: Path, target: Path, file: str, change: Callable[[pa.Table], pa.Table]
+) -> Path:
+    """A copy of the folder with one file changed."""
+    copy = Path(shutil.copytree(folder, target / "data"))
+    pq.write_table(change(pq.read_table(copy / file)), copy / file)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "change", "message"),
+    [
+        ("mmlu-pro", "mmlu-pro/questions.parquet", lambda t: t.slice(0, 119), "question_id = 119"),
+        ("mmlu-pro", "mmlu-pro/questions.parquet", lambda t: t.slice(0, 0), "question_id = 0"),
+        ("mmlu-pro", "mmlu-pro/results.parquet", lambda t: t.take([0, 3]), "no question was"),
+        ("pairs", "pairs/big_vs_mini/gold.parquet", lambda t: t.slice(1), "1 of 60 questions lack"),
+        ("mt-bench", "mt-bench/judgements.parquet", _other_model, "model = 'other'"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_fit_together_are_one_line(
+    folder: Path,
+    tmp_path: Path,
+    name: str,
+    file: str,
+    change: Callable[[pa.Table], pa.Table],
+    message: str,
+) -> None:
+    """The message says what is missing, not where the program stopped."""
+    with pytest.raises(DataError, match=message) as caught:
+        load_benchmark(name, _rewritten(folder, tmp_path, file, change))
+    assert "\n" not in str(caught.value)

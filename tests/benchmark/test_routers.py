@@ -25,6 +25,11 @@ def test_names_stand_for_gain_model_and_features() -> None:
     assert parse_router("ensemble").embedder == ENSEMBLE
     with pytest.raises(OptionError, match="router = 'magic'"):
         parse_router("magic")
+    for text in ("ridge@magic", "knn@static+magic", "ensemble@static|magic"):
+        with pytest.raises(OptionError, match=r"embedder = .*magic"):
+            parse_router(text)
+    with pytest.raises(OptionError, match="embedder = 'magic'"):
+        parse_router("ridge", "magic")
 
 
 def test_test_prompts_do_not_touch_what_is_learned() -> None:

@@ -70,6 +70,14 @@ def test_the_report_is_one_page_without_addresses(data: Path, tmp_path: Path) ->
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 
+def test_json_is_written_before_a_report_that_cannot_be(data: Path, tmp_path: Path) -> None:
+    """Hours of fitting are not lost to a wrong path."""
+    out = tmp_path / "out.json"
+    arguments = ["benchmark", "gsm8k", "--data", str(data), *ROUTERS, "--json", str(out)]
+    assert run([*arguments, "--report", str(tmp_path)]) != 0  # a folder
+    assert results(out)
+
+
 def test_few_gold_and_one_pair(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     arguments = ["benchmark", "pairs", "--data", str(data), "--pair", "big_vs_mini", *ROUTERS]
@@ -83,7 +91,10 @@ def test_few_gold_and_one_pair(data: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["mmlu", "--routers", "magic"], "router = 'magic'"),
+        (["mmlu", "--routers", "ridge@magic"], "embedder = 'magic'"),
         (["pairs", "--pair", "a_vs_b", *ROUTERS], "--pair = 'a_vs_b'"),
+        (["mmlu-pro", "--pair", "a_vs_b", *ROUTERS], "--pair = 'a_vs_b'"),
+        (["mmlu-pro", "--splits", "2", *ROUTERS], "--splits = 2"),
         (["mmlu", "--protocol", "few-gold", "--n-gold", "5000", *ROUTERS], "n-gold = 5000"),
     ],
 )

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from metarouter.benchmark.costs import CHARS_PER_TOKEN, call_cost, read_price_rows
-from metarouter.errors import InputError, MissingDependencyError, OptionError
+from metarouter.errors import DataError, InputError, MissingDependencyError, OptionError
 from metarouter.labels import GainTable, make_gain_table
 from metarouter.types import FloatArray, IntArray
 
-__all__ = ["BENCHMARKS", "Benchmark", "codes", "load_benchmark", "read_columns"]
+__all__ = ["BENCHMARKS", "Benchmark", "codes", "load_benchmark", "positions", "read_columns"]
 
 # RouteLLM's pair, on which mmlu, gsm8k and mt-bench are published.
 PREMIUM, CHEAP = "gpt-4-1106-preview", "mixtral-8x7b-instruct-v0.1"
@@ -124,6 +124,8 @@ def load_benchmark(name: str, folder: Path | str) -> list[Benchmark]:
         When no benchmark has that name.
     InputError
         When a file is missing or cannot be read.
+    DataError
+        When the files do not fit together, or leave nothing to score.
     MissingDependencyError
         Without pyarrow.
 
@@ -138,7 +140,39 @@ mmlu-pro, mt-bench, pairs
     read = _READERS.get(name)
     if read is None:
         raise OptionError.of("benchmark", name, ", ".join(BENCHMARKS))
-    return read(Path(folder))
+    found = read(Path(folder))
+    for each in found:
+        _check(each)
+    return found
+
+
+def _check(benchmark: Benchmark) -> None:
+    """What every reader must have found."""
+    label = benchmark.pair or benchmark.name
+    if not len(benchmark):
+        raise DataError(f"{label}: no question has a score of every model; check the data folder")
+    if not np.isfinite(benchmark.quality).all():
+        n = int((~np.isfinite(benchmark.quality)).any(axis=1).sum())
+        raise DataError(
+            f"{label}: {n} of {len(benchmark)} questions lack a score; allowed: one of each model"
+        )
+    if not all(isinstance(prompt, str) for prompt in benchmark.prompts):
+        raise DataError(f"{label}: a prompt is missing; allowed: a text for every question")
+
+
+def positions(known: Any, wanted: Any, what: str) -> IntArray:
+    """Where each of `wanted` stands in the sorted `known`.
+
+    Raises
+    ------
+    DataError
+        When one is not there.
+    """
+    at = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
+    unknown = np.asarray(wanted)[known[at] != wanted] if len(known) else np.asarray(wanted)
+    if len(unknown):
+        raise DataError(f"{what} = {unknown[0]!s} has scores but no question; check the folder")
+    return np.asarray(at, dtype=np.int64)
 
 
 def read_columns(path: Path, columns: Sequence[str] | None = None) -> dict[str, Any]:
@@ -239,6 +273,9 @@ def _mt_bench_lengths(folder: Path, question_id: Any) -> FloatArray:
     judged = read_columns(path, ("question_id", "model", "response"))
     ids = np.asarray(question_id)
     total = np.zeros((len(ids), 2))
+    unknown = sorted(set(judged["model"]) - {CHEAP, PREMIUM})
+    if unknown:
+        raise DataError(f"{path}: model = {unknown[0]!r}; allowed: {CHEAP}, {PREMIUM}")
     for row, model, text in zip(*judged.values(), strict=True):
         total[np.flatnonzero(ids == row), (CHEAP, PREMIUM).index(model)] += len(text or "")
     return total
@@ -257,7 +294,7 @@ def _pairs(folder: Path) -> list[Benchmark]:
 
 
 def _pair(folder: Path) -> Benchmark:
-    premium, cheap = folder.name.split("_vs_")
+    premium, _, cheap = folder.name.partition("_vs_")
     gold = read_columns(folder / "gold.parquet", ("query_id", "query", "model", "score", "domain"))
     ids, first = np.unique(gold["query_id"].astype(str), return_index=True)
     number, subjects = codes(gold["domain"][first])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from metarouter.benchmark.costs import call_cost, read_price_rows
-from metarouter.benchmark.data import Benchmark, codes, read_columns
+from metarouter.benchmark.data import Benchmark, codes, positions, read_columns
+from metarouter.errors import DataError
 from metarouter.types import FloatArray
 
 __all__ = ["load_mmlu_pro"]
@@ -55,6 +56,11 @@ def load_mmlu_pro(folder: Path) -> Benchmark:
 
     The cost of a call is at list price, for the length of the prompt and of
     the answer that the model gave.
+
+    Raises
+    ------
+    DataError
+        When the files do not fit together.
     """
     root = folder / "mmlu-pro"
     questions = read_columns(
@@ -66,10 +72,12 @@ def load_mmlu_pro(folder: Path) -> Benchmark:
     )
     ids, first = np.unique(questions["question_id"], return_index=True)
     model, names = codes(results["model"])
-    at = np.searchsorted(ids, results["question_id"]), model
+    at = positions(ids, results["question_id"], "question_id"), model
     quality, answer = np.full((2, len(ids), len(names)), np.nan)
     quality[at], answer[at] = results["correct"], results["out_chars"]
     keep = np.isfinite(quality).all(axis=1)
+    if not keep.any():
+        raise DataError(f"{root}: no question was answered by all of {len(names)} models")
     first, quality, answer = first[keep], quality[keep], answer[keep]
     order = np.argsort(quality.mean(axis=0), kind="stable")
     models = tuple(names[i] for i in order)

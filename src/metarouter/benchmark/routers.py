@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metarouter.errors import OptionError
 from metarouter.features import make_pipeline
+from metarouter.features.registry import embedder_names
 from metarouter.gain import gain_model_names, make_pool_model
 from metarouter.gain.text import stage_of
 from metarouter.labels import GainTable
@@ -67,7 +68,7 @@ def parse_router(text: str, embedder: str = "default") -> RouterSpec:
     Raises
     ------
     OptionError
-        When no gain model has that name.
+        When no gain model or embedder has that name.
 
     Examples
     --------
@@ -76,11 +77,22 @@ def parse_router(text: str, embedder: str = "default") -> RouterSpec:
     """
     name, at, own = text.partition("@")
     if name == "ensemble":
-        return RouterSpec(name=text, gain_model="logistic", embedder=own or ENSEMBLE)
+        own = _known(own or ENSEMBLE)
+        return RouterSpec(name=text, gain_model="logistic", embedder=own)
     if name.partition(":")[0] not in gain_model_names():
         allowed = ", ".join(["ensemble", *gain_model_names()])
         raise OptionError.of("router", text, f"{allowed}; each alone or as name@embedder")
-    return RouterSpec(name=text, gain_model=name, embedder=own if at else embedder)
+    return RouterSpec(name=text, gain_model=name, embedder=_known(own if at else embedder))
+
+
+def _known(embedder: str) -> str:
+    """The same name, refused now and not when the first fold is embedded."""
+    for view in embedder.split("|"):
+        for spec in view.split("+"):
+            if spec != "default" and spec.partition(":")[0] not in embedder_names():
+                allowed = ", ".join(["default", *embedder_names()])
+                raise OptionError.of("embedder", embedder, f"{allowed}; joined by + or |")
+    return embedder
 
 
 class FoldFeatures:

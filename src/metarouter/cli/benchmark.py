@@ -82,12 +82,12 @@ def benchmark(
         for run in runs
         for record in (nway_records(run) if isinstance(run, NwayRun) else pair_records(run))
     ]
+    emit(json_out, "benchmark", records, seed=seed)  # first: a report that fails must not cost it
+    print_table(records, _columns(dataset), json_out)
     if report is not None:
         from metarouter.benchmark.view import write_benchmark_report
 
         write_benchmark_report(runs, report)
-    print_table(records, _columns(dataset), json_out)
-    emit(json_out, "benchmark", records, seed=seed)
 
 
 def _run(
@@ -97,12 +97,23 @@ def _run(
     from metarouter.benchmark.nway import run_nway
     from metarouter.benchmark.run import RunOptions, run_benchmark
 
+    if dataset == Dataset.mmlu_pro:
+        _refuse(pair is not None, "--pair", pair, "no pair: many models are routed among")
+        n_splits = len(settings["seeds"])
+        _refuse(n_splits > 1, "--splits", n_splits, "1 with mmlu-pro; give another --seed")
     found = load_benchmark(dataset, data)
     if len(found[0].models) > 2:
         settings["seed"] = settings.pop("seeds")[0]
         return [run_nway(found[0], progress=progress, **settings)]
     options = RunOptions(**settings)
     return [run_benchmark(each, options, data, progress) for each in _chosen(found, pair)]
+
+
+def _refuse(is_bad: bool, option: str, value: object, allowed: str) -> None:
+    from metarouter.errors import OptionError
+
+    if is_bad:
+        raise OptionError.of(option, value, allowed)
 
 
 def _chosen(found: list[Any], pair: str | None) -> list[Any]:
