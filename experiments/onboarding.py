@@ -8,11 +8,17 @@ new to the router of one other pair, or to those of all others, none of which
 shares a model with it; half of the prompts train. Ridge on the default
 features throughout.
 
-``onboard`` is ``metarouter.onboard`` with k labels of the new model, ``alone`` a
-fit to those k labels and nothing else, ``refit`` a fit to labels of every
-training query. The area is that of the efficiency-gain curve, x 100. Intervals
-are over models (or pairs), seeds averaged, 95 %, Student's t: models of one
-family resemble each other, so they are a little narrow.
+``onboard`` is the estimator behind ``metarouter.onboard``
+(:func:`metarouter.gain.population.estimate_gain`) called on arrays with k labels
+of the new model. It is not ``metarouter.onboard`` from end to end: the probes are
+drawn from the queries on which the known models' gains were learned, these
+gains are ridge's own and not a corrected, cross-fitted router's, and the error
+of the known gains, which ``onboard`` adds to the stated deviation, is left out
+of the coverage. ``alone`` is a fit to those k labels and nothing else, ``refit`` a
+fit to labels of every training query. The area is that of the efficiency-gain
+curve, x 100. Intervals are over models (or pairs), seeds averaged, 95 %,
+Student's t: models of one family resemble each other, so they are a little
+narrow.
 """
 
 from __future__ import annotations
