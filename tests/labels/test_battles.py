@@ -107,6 +107,20 @@ def test_the_judge_of_the_row_goes_before_the_one_given() -> None:
     [
         ({"winner": "draw"}, "row 2: winner = 'draw'"),
         ({"winner": None}, "row 2.*winner"),
+        (
+            {"winner": None, "winner_model_a": None, "winner_model_b": None},
+            "row 2: winner_model_a = None",
+        ),
+        (
+            {"winner": None, "winner_model_a": 0, "winner_model_b": None},
+            "row 2: winner_model_b = None",
+        ),
+        ({"winner": None, "winner_model_a": 1}, "row 2: winner_model_b = None; allowed: true or"),
+        (
+            {"winner": None, "winner_model_a": float("nan"), "winner_model_b": 1.0},
+            "row 2: .* = nan",
+        ),
+        ({"winner": None, "winner_model_a": "yes", "winner_model_b": "no"}, "row 2: .* = 'yes'"),
         ({"model_a": None}, "row 2: model_a = None"),
         ({"prompt": None}, "row 2.*prompt or conversation"),
         ({"prompt": None, "conversation": [{"role": "assistant", "content": "Hi"}]}, "row 2"),

@@ -453,11 +453,20 @@ def _winner(row: Mapping[str, Any], source: str, number: int) -> str:
         raise LabelError.at(file=source, row=number, field="winner", value=winner, allowed=allowed)
     if not any(flag in row for flag in _FLAGS):
         raise LabelError.at(file=source, row=number, field="winner", value=winner, allowed=_WHAT)
-    won = [side for flag, side in _FLAGS.items() if str(row.get(flag)).lower() in _TRUE]
+    won = [side for flag, side in _FLAGS.items() if _flag(row, flag, source, number)]
     return won[0] if len(won) == 1 else "tie"
 
 
-_TRUE = frozenset({"1", "1.0", "true"})
+def _flag(row: Mapping[str, Any], field: str, source: str, number: int) -> bool:
+    text = str(row.get(field)).lower()
+    if text not in _TRUTH:
+        raise LabelError.at(
+            file=source, row=number, field=field, value=row.get(field), allowed="true or false"
+        )
+    return _TRUTH[text]
+
+
+_TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
 def _text(row: Mapping[str, Any], field: str, source: str, number: int) -> str:
