@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -36,13 +36,31 @@ def by_length(prompts: Sequence[str]) -> FloatArray:
     return np.array([1 - 1 / (1 + len(prompt)) for prompt in prompts])
 
 
-def test_1_an_evaluation_ends_in_metrics(table: GainTable) -> None:
+def test_1_an_evaluation_ends_in_metrics(
+    table: GainTable, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """RouteLLM: AttributeError on a model's name after all inference."""
-    own = Controller({"length": by_length}, strong_model=STRONG, weak_model=WEAK)
-    assert own.model_pair.strong == STRONG
-    rates = own.batch_calculate_win_rate(table.queries, "length")
-    cheap, premium = np.zeros(len(table)), table.gain[np.argsort(table.query)]
-    assert np.isfinite(apgr(rates, cheap, premium))
+    cheap, premium = table.models
+    gains = zip(table.queries, table.gain[np.argsort(table.query)], strict=True)
+    rows = [
+        {
+            "query_id": i,
+            "query": f"{query} Be brief.",
+            "model": model,
+            "score": max(sign * gain, 0.0),
+        }
+        for i, (query, gain) in enumerate(gains)
+        for model, sign in ((cheap, -1.0), (premium, 1.0))
+    ]
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(["evaluate", str(checkpoint), "--gold", str(gold)]) == 0
+    shown = capsys.readouterr().out
+    printed = {words[0]: words[1:] for line in shown.splitlines() if (words := line.split())}
+    for policy, model in (("always_premium", premium), ("always_cheap", cheap)):
+        quality = np.mean([row["score"] for row in rows if row["model"] == model])
+        assert float(printed[policy][1]) == pytest.approx(quality, rel=1e-3)
+    assert float(printed["router"][1]) > float(printed["random"][1])
 
 
 def test_2_and_9_a_share_is_calibrated_to_a_name_that_keeps_it(
@@ -173,11 +191,35 @@ def test_10_intervals_dollars_and_crossings() -> None:
 
 
 @pytest.mark.parametrize("normaliser", ["query", "battle"])
-def test_11_where_paper_and_code_differ_both_are_there(normaliser: str) -> None:
+def test_11_where_paper_and_code_differ_both_are_there(
+    normaliser: Literal["query", "battle"],
+) -> None:
     """RouteLLM: the paper's similarity is normalised by the battle's prompt, the code's not."""
-    x = np.eye(4, dtype=np.float32) + 0.1
-    table = make_gain_table(queries=list("abcd"), gain=[1, -1, 1, 0], is_gold=[False] * 4,
-                            features=x)  # fmt: skip
-    model = make_table_gain_model("sw_ranking", normaliser=normaliser, gamma=10.0)
-    wins = model.fit(table).win_probability(x)
-    assert wins[0, 0] > wins[1, 0]
+    rng = np.random.default_rng(0)
+    x, z = rng.uniform(size=(8, 3)), rng.uniform(size=(20, 3))
+    gain = np.array([1, -1, 1, 0, -1, -1, 1, 0])
+    table = make_gain_table(queries=list("abcdefgh"), gain=gain, is_gold=[False] * 8, features=x)
+    # the pull to the overall strengths, which RouteLLM has not, is all but none
+    model = make_table_gain_model("sw_ranking", normaliser=normaliser, gamma=10.0, penalty=1e-9)
+    wins = model.fit(table).win_probability(z)[:, 0]
+    by_hand = {
+        name: [_share_of_wins(point, x, (gain + 1) / 2, name) for point in z]
+        for name in ("query", "battle")
+    }
+    np.testing.assert_allclose(wins, by_hand[normaliser], atol=1e-5)
+    other = by_hand["battle" if normaliser == "query" else "query"]
+    assert np.abs(wins - other).max() > 0.01
+
+
+def _share_of_wins(point: FloatArray, x: FloatArray, win: FloatArray, normaliser: str) -> float:
+    """What two models' strengths come to: the wins' share of weights 10^(similarity / largest)."""
+
+    def cosine(a: FloatArray, b: FloatArray) -> float:
+        return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+    near = [cosine(point, prompt) for prompt in x]
+    weights = []
+    for i, prompt in enumerate(x):
+        others = [cosine(prompt, x[j]) for j in range(len(x)) if j != i]
+        weights.append(10 ** (near[i] / (max(near) if normaliser == "query" else max(others))))
+    return float(np.average(win, weights=weights))
