@@ -352,7 +352,7 @@ def test_far_cells_stand_for_their_battles() -> None:
 def test_no_cell_weighs_more_than_its_battles(gamma: float) -> None:
     """Weights are at most 1, for queries among the prompts and for those like none of them."""
     table = make_arena(2_000)
-    features = np.hstack([np.asarray(table.features), np.zeros((2_000, 1))])
+    features = np.hstack([np.asarray(table.features) + 3.0, np.zeros((2_000, 1))])
     table = table.with_features(features.astype(np.float32))
     model = SWRanking(gamma=gamma, cells=80).fit(table)
     queries = np.vstack([features[:20], -features[:20], np.eye(9)[8:]])
