@@ -176,9 +176,8 @@ def test_a_row_scores_the_same_alone_as_in_a_batch(name: str) -> None:
     features = make_rows(9, seed=2)[0]
     batch = model.predict(features)
     alone = [model.predict(features[i : i + 1]) for i in range(9)]
-    # Some serve in single precision, in which a batch adds up in another order.
-    np.testing.assert_allclose([e.mean[0] for e in alone], batch.mean, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose([e.std[0] for e in alone], batch.std, rtol=1e-5)
+    np.testing.assert_allclose([e.mean[0] for e in alone], batch.mean, rtol=1e-9)
+    np.testing.assert_allclose([e.std[0] for e in alone], batch.std, rtol=1e-7)
 
 
 @pytest.mark.speed

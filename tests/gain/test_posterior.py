@@ -87,9 +87,8 @@ def test_gains_over_the_reference_are_its_contrasts() -> None:
     estimate = posterior.predict(X)
     for m in (1, 2, 3):
         mean, variance = posterior.contrast(X, np.full(80, m), np.zeros(80, dtype=np.int64))
-        # Serving multiplies in float32.
-        np.testing.assert_allclose(estimate.mean[:, m - 1], mean, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(estimate.std[:, m - 1] ** 2, variance, rtol=1e-3)
+        np.testing.assert_allclose(estimate.mean[:, m - 1], mean, atol=1e-9)
+        np.testing.assert_allclose(estimate.std[:, m - 1] ** 2, variance, rtol=1e-5)
 
 
 def test_no_rows_and_wrong_widths() -> None:

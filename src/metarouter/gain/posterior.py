@@ -124,7 +124,7 @@ class PosteriorScorer:
             weights = np.column_stack([mean, state.arrays[f"factor.{m}"]])
             if len(means) > 1:
                 weights[0] *= LEVEL_SCALE
-            self._folded.append(query_map.fold(weights, np.float32))
+            self._folded.append(query_map.fold(weights))
         self._single = bool(state.config["single"])
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
