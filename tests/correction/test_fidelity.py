@@ -121,7 +121,7 @@ def test_auto_beats_pooling_wherever_the_judge_is_biased(bias: str) -> None:
 def test_gold_chosen_by_the_features_widens_the_rest() -> None:
     """Gold only where the first component is high: intervals there are honest, others wider."""
     inside, ratio, rmse = [], [], []
-    for seed in SEEDS:
+    for seed in range(8):
         simulation = simulate("topic", seed, 1_000)  # all gold; votes are put in below
         X = simulation.features.astype(np.float64)
         is_gold = (np.random.default_rng(seed).permutation(1_000) < 200) & (X[:, 0] > 0)
@@ -137,7 +137,7 @@ def test_gold_chosen_by_the_features_widens_the_rest() -> None:
         inside.append((np.abs(error) < 1.96 * std)[like_gold])
         ratio.append(std[~like_gold].mean() / std[like_gold].mean())
         rmse.append(root_mean_square(error))
-    assert np.mean(np.concatenate(inside)) > 0.85
+    assert np.mean(np.concatenate(inside)) > 0.87
     assert np.mean(ratio) > 1.1
     assert np.mean(rmse) < errors("none", "topic")[0]
 
@@ -174,7 +174,7 @@ def test_votes_of_gold_queries_do_not_vouch_for_themselves() -> None:
         corrected = make_corrector("auto").fit(table)
         slopes.append(float(corrected.diagnostics_["preference_slope"]))
         opposed.append(corrected.diagnostics_["use_of_preferences"]["oppose"])
-    assert abs(np.mean(slopes)) < 0.25  # 0.8 when the votes of gold queries count
+    assert abs(np.mean(slopes)) < 0.2  # 0.8 when the votes of gold queries count
     assert np.mean(opposed) < 0.3
 
 

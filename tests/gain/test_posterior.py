@@ -109,10 +109,17 @@ def covered(world: str, seed: int) -> FloatArray:
     return np.asarray(error < 1.96 * estimate.std[:, 0], dtype=np.float64)
 
 
-@pytest.mark.parametrize("world", WORLDS)
+NARROW = pytest.mark.xfail(
+    strict=True, reason="83 % where gold overlaps weakly: the prior of small signals is too sure"
+)
+
+
+@pytest.mark.parametrize(
+    "world", [pytest.param(w, marks=NARROW) if w == "weak_overlap" else w for w in WORLDS]
+)
 def test_intervals_are_honest_in_every_world(world: str) -> None:
-    """At least 82 % of 95 % intervals, though features cannot hold all of the gain."""
-    assert np.mean([covered(world, seed) for seed in range(3)]) > 0.82
+    """At least 85 % of 95 % intervals, though features cannot hold all of the gain."""
+    assert np.mean([covered(world, seed) for seed in range(6)]) > 0.85
 
 
 @pytest.mark.parametrize("bias", SIMULATED_BIASES)
