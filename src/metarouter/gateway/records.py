@@ -145,4 +145,11 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "first_byte_seconds": exchange.first_byte_seconds,
         "seconds": exchange.seconds,
         "prompt": exchange.prompt,
+        "experiment": None,
+        "propensities": None,
+        "is_exploration": None,
+        "shadow": None,
+        "conversation": None,
+        "spent": None,
+        "instance": None,
     }

@@ -31,6 +31,9 @@ class ApiKey:
     ----------
     models, policies : what it may ask for; None means all.
     created, expires, revoked : seconds since 1970.
+    is_admin : whether it may see and change everything.
+    requests_per_minute, tokens_per_minute : limits; None means none.
+    budget : dollars that it may spend in `budget_days` days, or ever.
     """
 
     key_id: str
@@ -41,6 +44,11 @@ class ApiKey:
     revoked: float | None = None
     models: tuple[str, ...] | None = None
     policies: tuple[str, ...] | None = None
+    is_admin: bool | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    budget: float | None = None
+    budget_days: float | None = None
 
     def is_valid(self, now: float) -> bool:
         """Whether it opens anything at `now`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["api_keys", "audit", "decisions", "feedback", "metadata"]
+__all__ = ["api_keys", "audit", "decisions", "feedback", "key_usage", "metadata"]
 
 metadata = sa.MetaData()
 
@@ -41,6 +41,13 @@ decisions = sa.Table(
     sa.Column("first_byte_seconds", sa.Float),
     sa.Column("seconds", sa.Float),
     sa.Column("prompt", sa.Text),  # only where the settings say so
+    sa.Column("experiment", sa.Text),  # the split that chose the policy
+    sa.Column("propensities", sa.JSON),  # of every model that might have been chosen
+    sa.Column("is_exploration", sa.Boolean),
+    sa.Column("shadow", sa.JSON),  # what policies that do not act would have done
+    sa.Column("conversation", sa.String(64)),  # a hash
+    sa.Column("spent", sa.Float),  # dollars for the tokens counted; null where no price is known
+    sa.Column("instance", sa.String(40)),  # the process that wrote it
 )
 
 feedback = sa.Table(
@@ -65,6 +72,22 @@ api_keys = sa.Table(
     sa.Column("revoked", sa.Float),
     sa.Column("models", sa.JSON),  # null: all
     sa.Column("policies", sa.JSON),  # null: all
+    sa.Column("is_admin", sa.Boolean),
+    sa.Column("requests_per_minute", sa.Integer),  # null: no limit, here and below
+    sa.Column("tokens_per_minute", sa.Integer),
+    sa.Column("budget", sa.Float),  # dollars
+    sa.Column("budget_days", sa.Float),  # that the budget is for; null: for good
+)
+
+# What each key used, minute by minute, whichever process served it.
+key_usage = sa.Table(
+    "key_usage",
+    metadata,
+    sa.Column("key_id", sa.String(20), primary_key=True),
+    sa.Column("minute", sa.Integer, primary_key=True),  # since 1970
+    sa.Column("requests", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("spent", sa.Float, nullable=False),  # dollars
 )
 
 audit = sa.Table(
