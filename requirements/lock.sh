@@ -7,9 +7,9 @@ compile() { "$uv" pip compile -q --universal --python-version 3.11 --generate-ha
 echo "uv==0.13.8" | compile - -o requirements/uv.txt
 compile pyproject.toml -o requirements/base.txt
 compile pyproject.toml --extra train -o requirements/train.txt
-compile pyproject.toml --extra serve -o requirements/serve.txt
-compile pyproject.toml --extra train --extra onnx --extra collect --extra serve --group dev \
-  --group clients -o requirements/dev.txt
+compile pyproject.toml --extra serve --extra postgres -o requirements/serve.txt
+compile pyproject.toml --extra train --extra onnx --extra collect --extra serve --extra postgres \
+  --extra otel --group dev --group clients -o requirements/dev.txt
 
 # The environment of ./run test torch. Left out: torch itself, whose CPU build has another hash than
 # the index's file (./run has pip install it), and what only the code of two packages that are
