@@ -47,13 +47,15 @@ def serve(
     from metarouter.cli.output import say
     from metarouter.gateway.app import load_policies, make_gateway
     from metarouter.gateway.serving import serve as run
-    from metarouter.gateway.settings import read_settings
+    from metarouter.gateway.settings import SettingsSource
 
     flags = {"host": host, "port": port, "store": None if store is None else {"url": store}}
     given = {name: value for name, value in flags.items() if value is not None}
-    settings = read_settings(config, given | _quick(router, upstream, api_key_env))
+    overrides = given | _quick(router, upstream, api_key_env)
+    source = SettingsSource(file=config, overrides=overrides)
+    settings = source.read()
     _check_keys(settings)
-    gateway = make_gateway(settings, load_policies(settings))
+    gateway = make_gateway(settings, load_policies(settings), source)
     if check:
         for name, policy in gateway.policies.items():
             say(f"policy {name}: {', '.join(policy.models)} ({policy.router.policy.version})")

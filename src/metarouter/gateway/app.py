@@ -20,8 +20,8 @@ from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.plain import plain_routes
 from metarouter.gateway.problems import Problem, error_bytes
 from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
-from metarouter.gateway.settings import GatewaySettings, is_loopback
-from metarouter.gateway.state import Gateway, make_logger
+from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loopback
+from metarouter.gateway.state import Gateway, Generation, make_logger
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.upstream import Upstreams
 from metarouter.store.database import open_database
@@ -49,8 +49,19 @@ def load_policies(settings: GatewaySettings) -> dict[str, ServedPolicy]:
     return policies
 
 
-def make_gateway(settings: GatewaySettings, policies: Mapping[str, ServedPolicy]) -> Gateway:
+def make_gateway(
+    settings: GatewaySettings,
+    policies: Mapping[str, ServedPolicy],
+    source: SettingsSource | None = None,
+) -> Gateway:
     """Open the store and put together what the endpoints share.
+
+    Parameters
+    ----------
+    settings : GatewaySettings
+    policies : as :func:`load_policies` gives them.
+    source : SettingsSource, optional
+        Where a reload reads the settings again.
 
     Raises
     ------
@@ -75,12 +86,10 @@ def make_gateway(settings: GatewaySettings, policies: Mapping[str, ServedPolicy]
     )
     metrics = Metrics()
     metrics.watch(writer)
+    upstreams = Upstreams(settings.upstreams, settings.fallbacks, on_attempt=metrics.note_attempt)
     return Gateway(
-        settings=settings,
-        policies=policies,
-        upstreams=Upstreams(
-            settings.upstreams, settings.fallbacks, on_attempt=metrics.note_attempt
-        ),
+        current=Generation(number=1, settings=settings, policies=policies, upstreams=upstreams),
+        source=source or SettingsSource(),
         engine=engine,
         writer=writer,
         keyring=keyring,
@@ -97,7 +106,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
         for protocol in PROTOCOLS
     ]
     app = Starlette(routes=[*proxies, *plain_routes(gateway)], lifespan=_lifespan(gateway))
-    return app if gateway.settings.auth == "keys" else HostGuard(app, gateway.settings)
+    return app if gateway.settings.auth == "keys" else HostGuard(app, gateway)
 
 
 def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
@@ -128,9 +137,9 @@ class HostGuard:
     names that host.
     """
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
-        self._names = frozenset({settings.host, *settings.hosts, "localhost", "127.0.0.1"})
+        self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer 421."""
@@ -149,7 +158,11 @@ class HostGuard:
 
     def _is_known(self, host: str) -> bool:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        return name in self._names or name.strip("[]") in self._names or is_loopback(name)
+        if name in ("127.0.0.1", "localhost"):
+            return True
+        settings = self._gateway.settings
+        known = (settings.host, *settings.hosts)
+        return name in known or name.strip("[]") in known or is_loopback(name)
 
 
 def _host(scope: Scope) -> str:

@@ -22,7 +22,7 @@ from metarouter.gateway.options import read_options
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
 from metarouter.gateway.proxy import choose, read_content
 from metarouter.gateway.records import Exchange, decision_row
-from metarouter.gateway.state import Gateway, header_map
+from metarouter.gateway.state import Gateway, Generation, header_map
 from metarouter.gateway.wire import Body, read_body
 from metarouter.records import json_value
 from metarouter.store.feedback import read_feedback, save_feedback
@@ -78,14 +78,15 @@ async def route(gateway: Gateway, request: Request, key: ApiKey | None) -> Respo
     body = read_body(content)
     options = read_options(body, headers)
     name = body.value("model", str) or "metarouter"
-    asked = read_model_name(name, gateway.policies)
+    generation = gateway.current
+    asked = read_model_name(name, generation.policies)
     if asked.policy is None:
         raise InputError(f"model = {name!r}; allowed: metarouter or metarouter:POLICY")
-    policy = gateway.policy(asked.policy, key)
+    policy = generation.policy(asked.policy, key)
     may = policy.models if key is None or key.models is None else key.models
     allowed = [model for model in policy.models if model in may]
     decided = []
-    for text in _queries(body, gateway.settings.limits.batch):
+    for text in _queries(body, generation.settings.limits.batch):
         start = time.perf_counter()
         found = await choose(policy, text, options, threshold=asked.threshold, allowed=allowed)
         exchange = Exchange(
@@ -96,7 +97,7 @@ async def route(gateway: Gateway, request: Request, key: ApiKey | None) -> Respo
             policy=policy,
             key_id=None if key is None else key.key_id,
             features_hash=found.features_hash,
-            prompt=text if gateway.settings.store.prompts else None,
+            prompt=text if generation.settings.store.prompts else None,
             decision_seconds=time.perf_counter() - start,
             started=start,
             outcome="decided",
@@ -145,14 +146,15 @@ async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
 
 async def models(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
     """Policies and models that the caller may name."""
+    generation = gateway.current
     allowed = [
         name
-        for name in gateway.policies
+        for name in generation.policies
         if key is None or key.policies is None or name in key.policies
     ]
-    names = ["metarouter"] if allowed and next(iter(gateway.policies)) in allowed else []
+    names = ["metarouter"] if allowed and next(iter(generation.policies)) in allowed else []
     names += [f"metarouter:{name}" for name in allowed]
-    known = [*gateway.upstreams.models, *_wildcard_models(gateway, allowed)]
+    known = [*generation.upstreams.models, *_wildcard_models(generation, allowed)]
     known = [
         m for m in dict.fromkeys(known) if key is None or key.models is None or m in key.models
     ]
@@ -161,13 +163,13 @@ async def models(gateway: Gateway, request: Request, key: ApiKey | None) -> Resp
     return _json({"object": "list", "data": data})
 
 
-def _wildcard_models(gateway: Gateway, policies: Sequence[str]) -> list[str]:
+def _wildcard_models(generation: Generation, policies: Sequence[str]) -> list[str]:
     """Models of policies, which an upstream that serves every name serves too."""
     return [
         model
         for name in policies
-        for model in gateway.policies[name].models
-        if gateway.settings.serves(model)
+        for model in generation.policies[name].models
+        if generation.settings.serves(model)
     ]
 
 
@@ -187,13 +189,14 @@ async def health(gateway: Gateway, request: Request, key: ApiKey | None) -> Resp
 
 async def ready(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
     """Whether requests would be served: the store answers, an upstream may be asked."""
-    down = gateway.upstreams.open_breakers
+    generation = gateway.current
+    down = generation.upstreams.open_breakers
     try:
         await asyncio.to_thread(_ping, gateway.engine)
         store = "ok"
     except sa.exc.SQLAlchemyError:
         store = "down"
-    is_ready = store == "ok" and len(down) < len(gateway.settings.upstreams)
+    is_ready = store == "ok" and len(down) < len(generation.settings.upstreams)
     state = {"status": "ok" if is_ready else "not ready", "store": store, "left_alone": down}
     return _json(state, 200 if is_ready else 503)
 

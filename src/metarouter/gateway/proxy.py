@@ -23,8 +23,15 @@ from metarouter.gateway.names import Asked, read_model_name
 from metarouter.gateway.options import RequestOptions, read_options
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
 from metarouter.gateway.records import Exchange, decision_headers, decision_row, with_fallback
-from metarouter.gateway.state import Gateway, header_map
-from metarouter.gateway.upstream import Answer, Dialect, StreamBrokenError, Target, UpstreamCall
+from metarouter.gateway.state import Gateway, Generation, header_map
+from metarouter.gateway.upstream import (
+    Answer,
+    Dialect,
+    StreamBrokenError,
+    Target,
+    UpstreamCall,
+    Upstreams,
+)
 from metarouter.gateway.wire import Body, read_body, read_usage
 from metarouter.store.keys import ApiKey
 
@@ -79,10 +86,20 @@ class ProxyEndpoint:
         started = time.perf_counter()
         headers = header_map(scope)
         reply = _Reply(send)
+        generation = self._gateway.current
         try:
             key = self._gateway.authorise(headers)
-            content = await read_content(headers, receive, self._gateway.settings.limits.body_bytes)
-            plan = await self._plan(content, headers, key, started)
+            content = await read_content(headers, receive, generation.settings.limits.body_bytes)
+            body = read_body(content)
+            asking = _Asking(
+                generation=generation,
+                body=body,
+                headers=headers,
+                options=read_options(body, headers),
+                key=key,
+                started=started,
+            )
+            plan = await self._plan(asking)
         except ClientGoneError:
             return
         except MetarouterError as error:
@@ -90,54 +107,43 @@ class ProxyEndpoint:
             return
         await self._pass_on(plan, scope, receive, reply)
 
-    async def _plan(
-        self, content: bytes, headers: Mapping[str, str], key: ApiKey | None, started: float
-    ) -> _Plan:
+    async def _plan(self, asking: _Asking) -> _Plan:
         """What will be done, before anything is sent anywhere."""
-        gateway, protocol = self._gateway, self._protocol
-        body = read_body(content)
-        options = read_options(body, headers)
-        name = body.value("model", str)
+        protocol, generation = self._protocol, asking.generation
+        name = asking.body.value("model", str)
         if name is None:
             raise InputError("field model is missing; allowed: metarouter, or a model's name")
-        asked = _asked(name, gateway)
+        asked = _asked(name, generation)
         if asked.policy is None:
-            return self._direct(name, body, options, key, started, headers)
+            return self._direct(asking, name)
         if not protocol.is_routed:
             raise InputError(f"model = {name!r}: /v1/{protocol.path} takes a model's name only")
-        conversation = protocol.read(body)
-        policy = gateway.policy(asked.policy, key)
-        sticky = _sticky_key(policy, options, conversation, key)
-        decided = await self._decide(policy, conversation, options, asked, key, sticky)
+        conversation = protocol.read(asking.body)
+        policy = generation.policy(asked.policy, asking.key)
+        sticky = _sticky_key(policy, asking.options, conversation, asking.key)
+        decided = await self._decide(asking, policy, conversation, asked.threshold, sticky)
         exchange = Exchange(
             endpoint=protocol.path,
             decision=decided.decision,
             asked=name,
             chosen=decided.decision.model,
             policy=policy,
-            key_id=None if key is None else key.key_id,
+            key_id=asking.key_id,
             features_hash=decided.features_hash,
-            prompt=conversation.text if gateway.settings.store.prompts else None,
-            decision_seconds=time.perf_counter() - started,
-            started=started,
+            prompt=conversation.text if generation.settings.store.prompts else None,
+            decision_seconds=time.perf_counter() - asking.started,
+            started=asking.started,
         )
-        return self._planned(exchange, body, options, key, headers, sticky)
+        return self._planned(asking, exchange, sticky)
 
-    def _direct(
-        self,
-        name: str,
-        body: Body,
-        options: RequestOptions,
-        key: ApiKey | None,
-        started: float,
-        headers: Mapping[str, str],
-    ) -> _Plan:
+    def _direct(self, asking: _Asking, name: str) -> _Plan:
         """A request that names its model."""
+        options = asking.options
         if options != RequestOptions(explain=options.explain):
             raise InputError(f"model = {name!r} is no policy: options of decisions do not apply")
-        if not _may(key, name):
+        if not asking.may(name):
             raise RefusedError(403, "permission_error", f"this key may not use model {name}")
-        if not self._gateway.upstreams.serves(name, self._protocol.dialect):
+        if not asking.generation.upstreams.serves(name, self._protocol.dialect):
             raise RefusedError(
                 404,
                 "not_found_error",
@@ -149,60 +155,52 @@ class ProxyEndpoint:
             decision=fixed_decision(name, "named by the caller", ""),
             asked=name,
             chosen=name,
-            key_id=None if key is None else key.key_id,
-            started=started,
+            key_id=asking.key_id,
+            started=asking.started,
         )
-        return self._planned(exchange, body, options, key, headers, ())
+        return self._planned(asking, exchange)
 
-    def _planned(
-        self,
-        exchange: Exchange,
-        body: Body,
-        options: RequestOptions,
-        key: ApiKey | None,
-        headers: Mapping[str, str],
-        sticky: tuple[str, ...],
-    ) -> _Plan:
+    def _planned(self, asking: _Asking, exchange: Exchange, sticky: tuple[str, ...] = ()) -> _Plan:
+        wanted, pin = asking.options.models, asking.options.pin
+
         def may_stand_in(model: str) -> bool:
-            wanted = options.models
-            is_wanted = options.pin is None and (wanted is None or model in wanted)
-            return is_wanted and _may(key, model)
+            return pin is None and (wanted is None or model in wanted) and asking.may(model)
 
-        model = exchange.decision.model
-        targets = self._gateway.upstreams.targets(model, self._protocol.dialect, may_stand_in)
+        upstreams = asking.generation.upstreams
+        targets = upstreams.targets(exchange.decision.model, self._protocol.dialect, may_stand_in)
         return _Plan(
+            upstreams=upstreams,
             exchange=exchange,
-            body=body,
+            body=asking.body,
             targets=targets,
-            explain=options.explain,
+            explain=asking.options.explain,
             sticky=sticky,
-            is_stream=body.value("stream", object) is True,
-            client_key=read_client_key(headers),
+            is_stream=asking.body.value("stream", object) is True,
+            client_key=read_client_key(asking.headers),
         )
 
     async def _decide(
         self,
+        asking: _Asking,
         policy: ServedPolicy,
         conversation: Conversation,
-        options: RequestOptions,
-        asked: Asked,
-        key: ApiKey | None,
+        threshold: float | None,
         sticky: tuple[str, ...],
     ) -> Decided:
-        gateway, dialect = self._gateway, self._protocol.dialect
+        generation, options = asking.generation, asking.options
         allowed = [
             model
             for model in policy.models
-            if gateway.upstreams.serves(model, dialect) and _may(key, model)
+            if generation.upstreams.serves(model, self._protocol.dialect) and asking.may(model)
         ]
-        is_step = conversation.is_tool_step and gateway.settings.sticky == "tool_loop"
+        is_step = conversation.is_tool_step and generation.settings.sticky == "tool_loop"
         if options.pin is None and (options.conversation or is_step):
-            kept = next(filter(None, map(gateway.sticky.get, sticky)), None)
+            kept = next(filter(None, map(self._gateway.sticky.get, sticky)), None)
             if kept in allowed and (options.models is None or kept in options.models):
                 why = "the conversation" if options.conversation else "the tool loop"
                 return Decided(decision=policy.fixed(kept, f"{why} stays with {kept}"))
         return await choose(
-            policy, conversation.text, options, threshold=asked.threshold, allowed=allowed
+            policy, conversation.text, options, threshold=threshold, allowed=allowed
         )
 
     async def _pass_on(self, plan: _Plan, scope: Scope, receive: Receive, reply: _Reply) -> None:
@@ -235,7 +233,7 @@ class ProxyEndpoint:
     async def _relay(self, plan: _Plan, call: UpstreamCall, reply: _Reply) -> None:
         """Open the upstream and pass its bytes on."""
         exchange = plan.exchange
-        answer = await self._gateway.upstreams.open(plan.targets, call, exchange.attempts)
+        answer = await plan.upstreams.open(plan.targets, call, exchange.attempts)
         try:
             if answer.status < 400:
                 exchange.decision = with_fallback(exchange.decision, answer, exchange.attempts)
@@ -286,7 +284,30 @@ class ProxyEndpoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Asking:
+    """One request as it came in, and the generation that serves it."""
+
+    generation: Generation
+    body: Body
+    headers: Mapping[str, str]
+    options: RequestOptions
+    key: ApiKey | None
+    started: float
+
+    @property
+    def key_id(self) -> str | None:
+        return None if self.key is None else self.key.key_id
+
+    def may(self, model: str) -> bool:
+        """Whether the caller's key is for the model."""
+        return self.key is None or self.key.models is None or model in self.key.models
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
+    """What will be done for a request."""
+
+    upstreams: Upstreams
     exchange: Exchange
     body: Body
     targets: list[Target]
@@ -445,15 +466,11 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
         watcher.cancel()
 
 
-def _asked(name: str, gateway: Gateway) -> Asked:
+def _asked(name: str, generation: Generation) -> Asked:
     # a real model goes first, should it be called like a policy
-    if name in gateway.upstreams.models:
+    if name in generation.upstreams.models:
         return Asked(model=name)
-    return read_model_name(name, gateway.policies.keys())
-
-
-def _may(key: ApiKey | None, model: str) -> bool:
-    return key is None or key.models is None or model in key.models
+    return read_model_name(name, generation.policies.keys())
 
 
 def _sticky_key(

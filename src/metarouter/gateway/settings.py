@@ -11,6 +11,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ __all__ = [
     "GatewaySettings",
     "LimitSettings",
     "PolicySettings",
+    "SettingsSource",
     "StoreSettings",
     "UpstreamSettings",
     "is_loopback",
@@ -317,6 +319,24 @@ def read_settings(
         raise OptionError(_first_problem(error, file)) from None
     except SettingsError as error:
         raise OptionError(f"environment: {error}; allowed: JSON for lists and tables") from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingsSource:
+    """Where settings came from, to read them again.
+
+    Parameters
+    ----------
+    file : path, optional
+    overrides : mapping, as :func:`read_settings` takes it.
+    """
+
+    file: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self) -> GatewaySettings:
+        """The settings as they are now; raises as :func:`read_settings`."""
+        return read_settings(self.file, self.overrides)
 
 
 def _read(path: Path) -> dict[str, Any]:

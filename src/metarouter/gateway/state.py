@@ -1,4 +1,10 @@
-"""What the endpoints share: no globals, one object an app."""
+"""What the endpoints share: no globals, one object an app.
+
+What settings and routers say is a :class:`Generation`, which never changes. A
+reload makes the next one and puts it in the place of the current one. A request
+takes the current generation once, at its start, and asks nothing of another: so
+no decision mixes two policies, and what an old generation began it ends.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +19,33 @@ from metarouter.gateway.deciding import ServedPolicy
 from metarouter.gateway.keyring import Keyring
 from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.problems import RefusedError
-from metarouter.gateway.settings import GatewaySettings
+from metarouter.gateway.settings import GatewaySettings, SettingsSource
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.upstream import Upstreams
 from metarouter.store.keys import ApiKey
 from metarouter.store.writer import DecisionWriter
 
-__all__ = ["Gateway", "header_map", "make_logger"]
+__all__ = ["Gateway", "Generation", "header_map", "make_logger"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Gateway:
-    """Settings, policies and everything that talks."""
+class Generation:
+    """All that one reading of the settings made; a request uses one, from start to end.
 
+    Attributes
+    ----------
+    number : 1 for the first, one more after each reload.
+    settings : GatewaySettings
+    policies : by name, default first.
+    upstreams : where models are served.
+    """
+
+    number: int
     settings: GatewaySettings
     policies: Mapping[str, ServedPolicy]
     upstreams: Upstreams
-    engine: sa.Engine
-    writer: DecisionWriter
-    keyring: Keyring
-    metrics: Metrics
-    sticky: StickyModels
-    log: structlog.typing.FilteringBoundLogger
-
-    def authorise(self, headers: Mapping[str, str]) -> ApiKey | None:
-        """The caller's key; None where the gateway asks for none.
-
-        Raises
-        ------
-        RefusedError
-            With status 401.
-        """
-        return None if self.settings.auth == "none" else self.keyring.check(headers)
 
     def policy(self, name: str, key: ApiKey | None) -> ServedPolicy:
         """A policy, if the key may use it.
@@ -59,6 +58,52 @@ class Gateway:
         if key is not None and key.policies is not None and name not in key.policies:
             raise RefusedError(403, "permission_error", f"this key may not use policy {name}")
         return self.policies[name]
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Gateway:
+    """The current generation, and what outlives it.
+
+    Attributes
+    ----------
+    current : Generation
+        Replaced by a reload; code that serves a request takes it once.
+    source : where the settings are read again.
+    """
+
+    current: Generation
+    source: SettingsSource
+    engine: sa.Engine
+    writer: DecisionWriter
+    keyring: Keyring
+    metrics: Metrics
+    sticky: StickyModels
+    log: structlog.typing.FilteringBoundLogger
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """Those of the current generation."""
+        return self.current.settings
+
+    @property
+    def policies(self) -> Mapping[str, ServedPolicy]:
+        """Those of the current generation."""
+        return self.current.policies
+
+    @property
+    def upstreams(self) -> Upstreams:
+        """Those of the current generation."""
+        return self.current.upstreams
+
+    def authorise(self, headers: Mapping[str, str]) -> ApiKey | None:
+        """The caller's key; None where the gateway asks for none.
+
+        Raises
+        ------
+        RefusedError
+            With status 401.
+        """
+        return None if self.settings.auth == "none" else self.keyring.check(headers)
 
 
 def header_map(scope: Mapping[str, Any]) -> dict[str, str]:

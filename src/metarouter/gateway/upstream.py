@@ -165,11 +165,29 @@ class Upstreams:
         self._fallbacks = fallbacks
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._on_attempt = on_attempt
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = _Pool()
+
+    def renewed(
+        self,
+        settings: Mapping[str, UpstreamSettings],
+        fallbacks: Mapping[str, Sequence[str]],
+    ) -> Upstreams:
+        """Upstreams of other settings over the same pool of connections.
+
+        One whose name and settings stay keeps its breaker and its places; the
+        others live on until the last request that holds them has ended.
+        """
+        new = Upstreams({}, fallbacks, rng=self._rng, on_attempt=self._on_attempt)
+        new._pool = self._pool
+        for name, entry in settings.items():
+            old = self._upstreams.get(name)
+            is_same = old is not None and old.settings == entry
+            new._upstreams[name] = old if old is not None and is_same else _Upstream(name, entry)
+        return new
 
     async def __aenter__(self) -> Upstreams:
         automatic = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
-        self._session = aiohttp.ClientSession(
+        self._pool.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -179,8 +197,8 @@ class Upstreams:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._pool.session is not None:
+            await self._pool.session.close()
 
     @property
     def models(self) -> list[str]:
@@ -274,12 +292,13 @@ class Upstreams:
 
     async def _ask(self, upstream: _Upstream, target: Target, call: UpstreamCall) -> Answer:
         """One try, which ends with the first bytes of an answer below 400."""
-        if self._session is None:
+        session = self._pool.session
+        if session is None:
             raise RuntimeError("Upstreams is used outside its `async with`")
         await upstream.enter()
         held = _Held(upstream)
         try:
-            answer = await _send(self._session, upstream, target, call, held)
+            answer = await _send(session, upstream, target, call, held)
         except CallError as error:
             held.release()
             upstream.note(error)
@@ -289,6 +308,13 @@ class Upstreams:
             raise
         upstream.breaker.note(True)
         return answer
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Connections that generations of upstreams share."""
+
+    session: aiohttp.ClientSession | None = None
 
 
 class _Upstream:
