@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,9 +18,28 @@ import sqlalchemy as sa
 from metarouter.errors import InputError, OptionError
 from metarouter.store.tables import api_keys, audit
 
-__all__ = ["ApiKey", "create_key", "digest_key", "list_keys", "revoke_key"]
+__all__ = [
+    "CHANGEABLE",
+    "ApiKey",
+    "AuditEntry",
+    "create_key",
+    "digest_key",
+    "list_audit",
+    "list_keys",
+    "note_change",
+    "revoke_key",
+    "update_key",
+]
+
+CHANGEABLE = (
+    "name", "expires", "models", "policies", "is_admin", "requests_per_minute",
+    "tokens_per_minute", "budget", "budget_days",
+)  # fmt: skip
+"""What :func:`update_key` may change of a key."""
 
 _PREFIX = "mr-"
+_MOST = 2**31 - 1  # of an integer column
+_LONGEST = 100 * 366.0  # days
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +92,12 @@ def create_key(
     models: Sequence[str] | None = None,
     policies: Sequence[str] | None = None,
     days: float | None = None,
+    is_admin: bool = False,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+    budget: float | None = None,
+    budget_days: float | None = None,
+    by: str = "command line",
 ) -> tuple[str, ApiKey]:
     """Make a key.
 
@@ -82,6 +107,11 @@ def create_key(
     name : str, whose it is.
     models, policies : names, optional; what it may ask for, all by default.
     days : float above 0, optional; until it expires.
+    is_admin : bool, whether it may see and change everything.
+    requests_per_minute, tokens_per_minute : int of at least 1, optional; no limit by default.
+    budget : float above 0, optional; dollars it may spend in `budget_days` days, or for good.
+    budget_days : float above 0, optional; needs `budget`.
+    by : str, who makes it, for the audit trail.
 
     Returns
     -------
@@ -91,27 +121,67 @@ def create_key(
     Raises
     ------
     OptionError
-        When the name is blank or `days` is not above 0.
+        When a value is not allowed.
     """
-    if not name.strip():
-        raise OptionError.of("name", name, "a name that is not blank")
-    if days is not None and not 0 < days < float("inf"):
-        raise OptionError.of("days", days, "a number above 0")
     key, now = _PREFIX + secrets.token_urlsafe(32), time.time()
     record = ApiKey(
         key_id="key-" + secrets.token_hex(6),
         digest=digest_key(key),
         name=name,
         created=now,
-        expires=None if days is None else now + days * 86_400,
+        expires=None if days is None else now + _in_range("days", days, _LONGEST) * 86_400,
         models=None if models is None else tuple(models),
         policies=None if policies is None else tuple(policies),
+        is_admin=is_admin,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        budget=budget,
+        budget_days=budget_days,
     )
-    row = {column.name: getattr(record, column.name) for column in api_keys.columns}
+    _check(record)
     with engine.begin() as connection:
-        connection.execute(sa.insert(api_keys), row)
-        _note(connection, "key created", record.key_id, {"name": name})
+        connection.execute(sa.insert(api_keys), _row(record))
+        given = {name: _row(record)[name] for name in CHANGEABLE}
+        noted = {name: value for name, value in given.items() if value is not None}
+        note_change(connection, "key created", record.key_id, noted, by)
     return key, record
+
+
+def update_key(
+    engine: sa.Engine, key_id: str, changes: Mapping[str, Any], *, by: str = "command line"
+) -> ApiKey:
+    """Change what a key may do.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    key_id : str
+    changes : new values of fields named in `CHANGEABLE`; None takes a limit away.
+    by : str, who changes it, for the audit trail.
+
+    Returns
+    -------
+    ApiKey
+        The key as it is now.
+
+    Raises
+    ------
+    InputError
+        When there is no such key.
+    OptionError
+        When a field cannot be changed, or a value is not allowed.
+    """
+    for name in changes:
+        if name not in CHANGEABLE:
+            raise OptionError.of("field", name, ", ".join(CHANGEABLE))
+    with engine.begin() as connection:
+        record = replace(_find(connection, key_id), **changes)
+        _check(record)
+        new = {name: _row(record)[name] for name in changes}
+        if new:
+            connection.execute(sa.update(api_keys).where(api_keys.c.key_id == key_id).values(new))
+            note_change(connection, "key changed", key_id, new, by)
+    return record
 
 
 def list_keys(engine: sa.Engine) -> list[ApiKey]:
@@ -121,7 +191,7 @@ def list_keys(engine: sa.Engine) -> list[ApiKey]:
         return [_record(row) for row in connection.execute(query).mappings()]
 
 
-def revoke_key(engine: sa.Engine, key_id: str) -> None:
+def revoke_key(engine: sa.Engine, key_id: str, *, by: str = "command line") -> None:
     """Make a key open nothing from now on; a second time changes nothing.
 
     Raises
@@ -130,22 +200,97 @@ def revoke_key(engine: sa.Engine, key_id: str) -> None:
         When there is no such key.
     """
     with engine.begin() as connection:
-        known = connection.execute(sa.select(api_keys.c.revoked).filter_by(key_id=key_id)).first()
-        if known is None:
-            raise InputError(f"there is no key {key_id!r}: see metarouter keys list")
-        if known.revoked is None:
+        if _find(connection, key_id).revoked is None:
             update = sa.update(api_keys).where(api_keys.c.key_id == key_id)
             connection.execute(update.values(revoked=time.time()))
-            _note(connection, "key revoked", key_id, {})
+            note_change(connection, "key revoked", key_id, {}, by)
 
 
-def _note(connection: sa.Connection, action: str, subject: str, content: dict[str, Any]) -> None:
-    row = {"created": time.time(), "action": action, "subject": subject, "content": content}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEntry:
+    """One change: when, what was done, to what, with which values and by whom."""
+
+    number: int
+    created: float
+    action: str
+    subject: str
+    content: dict[str, Any]
+
+
+def note_change(
+    connection: sa.Connection, action: str, subject: str, content: Mapping[str, Any], by: str
+) -> None:
+    """Add to the audit trail, in the transaction that makes the change.
+
+    Parameters
+    ----------
+    connection : of that transaction.
+    action : str, what is done.
+    subject : str, to what.
+    content : values as JSON has them, no secrets.
+    by : str, id of the key that asked for it, or where it came from.
+    """
+    row = {
+        "created": time.time(),
+        "action": action,
+        "subject": subject,
+        "content": {**content, "by": by},
+    }
     connection.execute(sa.insert(audit), row)
 
 
+def list_audit(
+    engine: sa.Engine, *, limit: int = 100, before: int | None = None
+) -> list[AuditEntry]:
+    """Changes, latest first.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    limit : int, most entries.
+    before : int, optional; only entries with a lower number, to read on from the last one.
+    """
+    query = sa.select(audit).order_by(audit.c.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(audit.c.number < before)
+    with engine.connect() as connection:
+        return [AuditEntry(**row) for row in connection.execute(query).mappings()]
+
+
+def _find(connection: sa.Connection, key_id: str) -> ApiKey:
+    row = connection.execute(sa.select(api_keys).filter_by(key_id=key_id)).mappings().first()
+    if row is None:
+        raise InputError(f"there is no key {key_id!r}: see metarouter keys list")
+    return _record(row)
+
+
+def _check(key: ApiKey) -> None:
+    if not key.name.strip() or not key.name.isprintable() or len(key.name) > 200:
+        raise OptionError.of("name", key.name, "up to 200 printable characters, not blank")
+    for limit in ("requests_per_minute", "tokens_per_minute"):
+        value = getattr(key, limit)
+        if value is not None and not 1 <= value <= _MOST:
+            raise OptionError.of(limit, value, f"1 to {_MOST}")
+    if key.budget is not None:
+        _in_range("budget", key.budget, float(_MOST))
+    if key.budget_days is not None:
+        _in_range("budget_days", key.budget_days, _LONGEST)
+        if key.budget is None:
+            raise OptionError("`budget_days` needs `budget`: dollars to spend in these days")
+
+
+def _in_range(name: str, value: float, most: float) -> float:
+    if not 0 < value <= most:
+        raise OptionError.of(name, value, f"a number above 0, up to {most:g}")
+    return value
+
+
+def _row(key: ApiKey) -> dict[str, Any]:
+    return {field.name: getattr(key, field.name) for field in fields(key)}
+
+
 def _record(row: sa.RowMapping) -> ApiKey:
-    fields = dict(row)
+    values = dict(row)
     for name in ("models", "policies"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    return ApiKey(**fields)
+        values[name] = None if values[name] is None else tuple(values[name])
+    return ApiKey(**values)
