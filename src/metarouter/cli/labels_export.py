@@ -7,16 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["export"]
+__all__ = ["Since", "Store", "export", "parsed_time"]
+
+Store = Annotated[str, typer.Option(metavar="URL", help="The gateway's database.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="From then on: 2026-11-01, or 7d for a week.")
+]
+
+_SECONDS = {"d": 86_400.0, "h": 3_600.0}
 
 
 def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the label files.")],
-    store: Annotated[
-        str, typer.Option(metavar="URL", help="The gateway's database.")
-    ] = "sqlite:///metarouter.db",
+    store: Store = "sqlite:///metarouter.db",
+    since: Since = None,
+    policy: Annotated[str | None, typer.Option(help="Only about decisions of this policy.")] = None,
 ) -> None:
-    """Write gold.jsonl and preference.jsonl from what callers said to the gateway.
+    """Write label files for `fit` from what callers said to the gateway.
+
+    Audits become gold.jsonl; preferences become preference.jsonl, thumbs and scores of
+    prompts that several models answered become scores.jsonl, both for --preference.
 
     Example: metarouter labels export --store sqlite:///metarouter.db --out labels
     """
@@ -27,15 +37,53 @@ def export(
     from metarouter.store.database import open_database
     from metarouter.store.exporting import export_labels
 
-    labels = export_labels(open_database(store))
-    for name, rows in (("gold", labels.scores), ("preference", labels.votes)):
+    labels = export_labels(open_database(store), since=parsed_time(since), policy=policy)
+    files = {"gold": labels.scores, "preference": labels.votes, "scores": labels.user_scores}
+    _refuse_leftovers(out, files)
+    for name, rows in files.items():
         if rows:
             write_text(out / f"{name}.jsonl", _lines(rows))
         say(f"{name}: {len(rows)} rows")
-    if labels.without_prompt:
-        say(f"left out: {labels.without_prompt} without a prompt (store.prompts was off)")
-    if labels.without_pair:
-        say(f"left out: {labels.without_pair} thumbs and scores, which compare no two models")
+    for reason, count in labels.left_out().items():
+        say(f"left out: {count} {reason}")
+    if labels.disagreements:
+        say(f"kept: {labels.disagreements} answers or pairs on which people disagree")
+
+
+def parsed_time(text: str | None) -> float | None:
+    """Seconds since 1970 of a date, or of so many days (d) or hours (h) ago.
+
+    Raises
+    ------
+    typer.BadParameter
+        When the text is neither.
+    """
+    import time
+    from datetime import UTC, datetime
+
+    if text is None:
+        return None
+    unit, number = text[-1:], text[:-1]
+    if unit in _SECONDS and number.replace(".", "", 1).isdigit():
+        return time.time() - float(number) * _SECONDS[unit]
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        allowed = "a date such as 2026-11-01 or 2026-11-01T12:00 (UTC), or 7d, or 12h"
+        raise typer.BadParameter(f"--since {text!r}; allowed: {allowed}") from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _refuse_leftovers(out: Path, files: dict[str, list[dict[str, Any]]]) -> None:
+    """A file of an earlier export must not pass for one of this."""
+    from metarouter.errors import OptionError
+
+    left = [name for name, rows in files.items() if not rows and (out / f"{name}.jsonl").exists()]
+    if left:
+        raise OptionError(
+            f"`out` {out} holds {left[0]}.jsonl, which this export would not replace; allowed: a "
+            "folder without label files"
+        )
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:

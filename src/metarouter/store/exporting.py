@@ -1,68 +1,289 @@
-"""Feedback as label files for `fit`: preferences as votes, audits as gold scores."""
+"""Feedback as label files for `fit`: audits as gold, what users say as preferences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from metarouter.store.tables import decisions, feedback
 
-__all__ = ["ExportedLabels", "export_labels"]
+__all__ = ["ExportedLabels", "Statement", "export_labels", "read_statements", "sort_statements"]
+
+Row = dict[str, Any]
+Subject = tuple[str, ...]
+
+_THUMBS = {"up": 1.0, "down": 0.0}
+_SWAPPED = {"model_a": "model_b", "model_b": "model_a"}
+# Users are judges of their own: their bias is not that of other preference labels.
+_JUDGES = {"preference": "user votes", "thumbs": "user thumbs", "score": "user scores"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statement:
+    """What somebody said, with what the store knows of the answer.
+
+    Attributes
+    ----------
+    kind, content : as the caller sent them; see ``/v1/feedback``.
+    created : seconds since 1970.
+    decision_id, key_id : what it is about, and whose key it came with.
+    is_known : whether the decision is in the store.
+    prompt : None where prompts are not kept.
+    answered : the model that wrote the answer; None where nobody answered.
+    decided : seconds since 1970, of the decision; None where unknown.
+    prompt_tokens, completion_tokens : of that answer, where counted.
+    """
+
+    kind: str
+    content: Mapping[str, Any]
+    created: float
+    decision_id: str
+    key_id: str | None = None
+    is_known: bool = True
+    prompt: str | None = None
+    answered: str | None = None
+    decided: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportedLabels:
-    """Rows of the two label files, and what was left out.
+    """Rows of the label files, and what became of everything else.
+
+    A claim is what one speaker says about one answer, or about one pair of
+    answers, in one statement; an audit of three models makes three.
 
     Attributes
     ----------
-    votes : rows of the form *votes*, from statements of the type preference.
-    scores : rows of the form *scores*, from statements of the type gold.
-    without_prompt : statements about decisions whose prompt was not kept.
-    without_pair : thumbs and scores of one answer, which compare nothing.
+    scores : gold rows of the form *scores*, from audits.
+    votes : preference rows of the form *votes*.
+    user_scores : preference rows of the form *scores*, from thumbs and scores of
+        prompts that several models answered.
+    claims : all that was found; each is a row, or counted below.
+    repeats : claims that the same speaker made before.
+    revised : claims that the same speaker took back by a later one.
+    disagreements : answers or pairs of one prompt on which speakers differ; their
+        rows are kept, because that is the noise of the labels.
+    without_prompt : claims about decisions whose prompt was not kept.
+    without_decision : claims about decisions that are not in the store.
+    without_answer : thumbs and scores where nobody answered.
+    without_pair : scores of the only model that was scored on the prompt.
     """
 
-    votes: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[Row] = field(default_factory=list)
+    votes: list[Row] = field(default_factory=list)
+    user_scores: list[Row] = field(default_factory=list)
+    claims: int = 0
+    repeats: int = 0
+    revised: int = 0
+    disagreements: int = 0
     without_prompt: int = 0
+    without_decision: int = 0
+    without_answer: int = 0
     without_pair: int = 0
 
+    @property
+    def preference(self) -> list[list[Row]]:
+        """The preference sources that hold a row, one form each."""
+        return [rows for rows in (self.votes, self.user_scores) if rows]
 
-def export_labels(engine: sa.Engine) -> ExportedLabels:
+    def left_out(self) -> dict[str, int]:
+        """Claims that became no row, by reason; reasons without a claim are absent."""
+        counts = {
+            "said before by the same speaker": self.repeats,
+            "taken back by the same speaker": self.revised,
+            "without a prompt (store.prompts was off)": self.without_prompt,
+            "about decisions that are not in the store": self.without_decision,
+            "about requests that nobody answered": self.without_answer,
+            "scores of one model, which compare no two": self.without_pair,
+        }
+        return {reason: count for reason, count in counts.items() if count}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Claim:
+    """One value that one speaker gives one model or pair."""
+
+    kind: str
+    subject: Subject
+    value: float | str
+    said: Statement
+
+    @property
+    def speaker(self) -> tuple[str | None, str | None]:
+        return self.said.key_id, self.said.content.get("annotator")
+
+    @property
+    def about(self) -> tuple[Any, ...]:
+        return self.kind, self.said.decision_id, self.subject, self.speaker
+
+
+def export_labels(
+    engine: sa.Engine, *, since: float | None = None, policy: str | None = None
+) -> ExportedLabels:
     """Labels from what people and audits said, oldest first.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    since : seconds since 1970, optional
+        Statements from then on.
+    policy : str, optional
+        Only statements about decisions of this policy.
 
     Returns
     -------
     ExportedLabels
-        The gold rows are those of audits. Whether they are a random sample of
-        the traffic is for who audits to know.
+        The gold rows are those of audits. Whether the audited requests are a
+        random sample of the traffic is for who audits to know.
     """
-    votes: list[dict[str, Any]] = []
-    scores: list[dict[str, Any]] = []
-    without_prompt = without_pair = 0
-    for kind, content, prompt in _statements(engine):
-        if kind not in ("preference", "gold"):
-            without_pair += 1
-        elif prompt is None:
-            without_prompt += 1
-        elif kind == "preference":
-            names = ("model_a", "model_b", "winner")
-            votes.append({"query": prompt, **{name: content[name] for name in names}})
-        else:
-            scored = content["scores"].items()
-            scores += ({"query": prompt, "model": name, "score": value} for name, value in scored)
+    return sort_statements(read_statements(engine, since=since, policy=policy))
+
+
+def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
+    """Turn statements, oldest first, into label rows; none is lost uncounted.
+
+    A speaker is a key and an annotator. The last word of a speaker about an
+    answer (or pair) of one decision stands; what was said before is counted as
+    a repeat, or as revised where it differs. Speakers who differ are all kept.
+
+    Thumbs and scores say something about two models only where two models were
+    scored on the same prompt, as splits and exploration bring about. They become
+    scores of the judges ``user thumbs`` and ``user scores``: preference labels
+    with a bias of their own, which `fit` learns like any other judge's.
+
+    Examples
+    --------
+    >>> said = [
+    ...     Statement(kind="thumbs", content={"value": value}, created=1.0, decision_id=model,
+    ...               prompt="Hi", answered=model)
+    ...     for model, value in (("small", "down"), ("large", "up"))
+    ... ]
+    >>> [(row["model"], row["score"]) for row in sort_statements(said).user_scores]
+    [('small', 0.0), ('large', 1.0)]
+    """
+    claims = [claim for said in statements for claim in _claims(said)]
+    last = {claim.about: claim for claim in claims}
+    earlier = [claim for claim in claims if last[claim.about] is not claim]
+    repeats = sum(claim.value == last[claim.about].value for claim in earlier)
+    reasons = {claim.about: _unusable(claim) for claim in last.values()}
+    usable = [claim for claim in last.values() if reasons[claim.about] is None]
+    rows = _paired(usable)
+    lost = Counter(reason for reason in reasons.values() if reason is not None)
     return ExportedLabels(
-        votes=votes, scores=scores, without_prompt=without_prompt, without_pair=without_pair
+        scores=[_score_row(claim) for claim in rows if claim.kind == "gold"],
+        votes=[_vote_row(claim) for claim in rows if claim.kind == "preference"],
+        user_scores=[_score_row(claim) for claim in rows if claim.kind in ("thumbs", "score")],
+        claims=len(claims),
+        repeats=repeats,
+        revised=len(earlier) - repeats,
+        disagreements=_disagreements(rows),
+        without_pair=len(usable) - len(rows),
+        **lost,
     )
 
 
-def _statements(engine: sa.Engine) -> Iterator[tuple[str, dict[str, Any], str | None]]:
-    joined = feedback.outerjoin(decisions, feedback.c.decision_id == decisions.c.decision_id)
-    columns = (feedback.c.kind, feedback.c.content, decisions.c.prompt)
-    query = sa.select(*columns).select_from(joined)
+def read_statements(
+    engine: sa.Engine, *, since: float | None = None, policy: str | None = None
+) -> Iterator[Statement]:
+    """Statements of the store with their decisions, oldest first; see :func:`export_labels`."""
+    of = decisions.c
+    said = feedback.c
+    query = sa.select(
+        *(said.kind, said.content, said.created, said.decision_id, said.key_id),
+        *(of.prompt, of.answered, of.model, of.endpoint, of.prompt_tokens, of.completion_tokens),
+        of.created.label("decided"),
+    ).select_from(feedback.outerjoin(decisions, said.decision_id == of.decision_id))
+    if since is not None:
+        query = query.where(said.created >= since)
+    if policy is not None:
+        query = query.where(sa.or_(of.policy == policy, of.decision_id.is_(None)))
     with engine.connect() as connection:
-        for row in connection.execute(query.order_by(feedback.c.created)):
-            yield row.kind, row.content, row.prompt
+        for row in connection.execute(query.order_by(said.created, said.feedback_id)).mappings():
+            yield _statement(row)
+
+
+def _statement(row: sa.RowMapping) -> Statement:
+    names = ("kind", "content", "created", "decision_id", "key_id", "prompt", "decided")
+    # who asked only for a decision sent the query to the chosen model by himself
+    answered = row["model"] if row["endpoint"] == "route" else row["answered"]
+    return Statement(
+        **{name: row[name] for name in names},
+        is_known=row["decided"] is not None,
+        answered=answered,
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+    )
+
+
+def _claims(said: Statement) -> Iterator[_Claim]:
+    content = said.content
+    if said.kind == "gold":
+        for model, score in content["scores"].items():
+            yield _Claim(kind="gold", subject=(model,), value=float(score), said=said)
+    elif said.kind == "preference":
+        a, b, winner = content["model_a"], content["model_b"], content["winner"]
+        if a > b:  # so that one pair has one name
+            a, b, winner = b, a, _SWAPPED.get(winner, winner)
+        yield _Claim(kind="preference", subject=(a, b), value=winner, said=said)
+    else:
+        value = _THUMBS[content["value"]] if said.kind == "thumbs" else float(content["value"])
+        yield _Claim(kind=said.kind, subject=(said.answered or "",), value=value, said=said)
+
+
+def _unusable(claim: _Claim) -> str | None:
+    """The count that a claim without a row belongs to."""
+    if not claim.said.is_known:
+        return "without_decision"
+    if claim.said.prompt is None:
+        return "without_prompt"
+    return None if claim.subject[0] else "without_answer"
+
+
+def _paired(claims: Sequence[_Claim]) -> list[_Claim]:
+    """All but scores whose prompt has no other model's score of the same kind."""
+    models: dict[tuple[str, str], set[Subject]] = {}
+    for claim in claims:
+        models.setdefault(_scored(claim), set()).add(claim.subject)
+    return [c for c in claims if c.kind == "preference" or len(models[_scored(c)]) > 1]
+
+
+def _scored(claim: _Claim) -> tuple[str, str]:
+    return claim.kind, claim.said.prompt or ""
+
+
+def _disagreements(claims: Sequence[_Claim]) -> int:
+    values: dict[tuple[Any, ...], set[float | str]] = {}
+    for claim in claims:
+        values.setdefault((*_scored(claim), claim.subject), set()).add(claim.value)
+    return sum(len(found) > 1 for found in values.values())
+
+
+def _score_row(claim: _Claim) -> Row:
+    row = _common(claim) | {"model": claim.subject[0], "score": claim.value}
+    said = claim.said
+    if said.answered == claim.subject[0]:  # tokens are counted for this answer only
+        row |= {"prompt_tokens": said.prompt_tokens, "completion_tokens": said.completion_tokens}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _vote_row(claim: _Claim) -> Row:
+    a, b = claim.subject
+    return _common(claim) | {"model_a": a, "model_b": b, "winner": claim.value}
+
+
+def _common(claim: _Claim) -> Row:
+    said = claim.said
+    row = {
+        "query": said.prompt,
+        "judge": _JUDGES.get(claim.kind),
+        "annotator": said.content.get("annotator") or said.key_id,
+        "timestamp": datetime.fromtimestamp(said.created, UTC).isoformat(timespec="seconds"),
+    }
+    return {name: value for name, value in row.items() if value is not None}
