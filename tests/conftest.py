@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+from metarouter.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from metarouter.testing import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL: one for each process of the tests, gone at its end."""
+    from metarouter.testing import PostgresServer
+
+    try:
+        with PostgresServer() as server:
+            yield server
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

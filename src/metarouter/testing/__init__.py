@@ -5,6 +5,7 @@ from __future__ import annotations
 from metarouter.testing.fake_provider import FakeProvider, FakeRequest, Fault, Faults
 from metarouter.testing.judges import SIMULATED_JUDGES, semi_synthetic_votes
 from metarouter.testing.nuisances import OracleNuisances
+from metarouter.testing.postgres import PostgresServer
 from metarouter.testing.queries import QuerySet, make_queries
 from metarouter.testing.simulation import SIMULATED_BIASES, Simulation, make_simulation
 from metarouter.testing.upstream import (
@@ -25,6 +26,7 @@ __all__ = [
     "Fault",
     "Faults",
     "OracleNuisances",
+    "PostgresServer",
     "QuerySet",
     "Simulation",
     "UpstreamReply",
