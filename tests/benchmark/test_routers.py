@@ -9,7 +9,7 @@ import pytest
 
 from metarouter.benchmark import load_benchmark, make_runs
 from metarouter.benchmark.routers import ENSEMBLE, FoldFeatures, parse_router
-from metarouter.benchmark.run import RunOptions, run_benchmark
+from metarouter.benchmark.run import RunOptions, run_benchmark, run_benchmarks
 from metarouter.benchmark.similarity import measure_similarity
 from metarouter.benchmark.transfer import transfer_table
 from metarouter.errors import DataError, OptionError
@@ -95,6 +95,20 @@ def test_transfer_learns_from_no_prompt_of_the_benchmark(folder: Path) -> None:
 def test_transfer_needs_other_labels_of_the_same_models(folder: Path) -> None:
     with pytest.raises(DataError, match="transfer needs labels of mini and big"):
         transfer_table(load_benchmark("pairs", folder)[0], folder, make_embedder("static"))
+
+
+def test_pairs_that_share_their_questions_are_scored_as_each_alone(folder: Path) -> None:
+    """Features are made once for all pairs; labels and fits are each one's own."""
+    benchmarks = load_benchmark("pairs", folder)
+    options = RunOptions(routers=[parse_router("ridge@surface")], n_boot=20)
+    steps: list[tuple[int, int]] = []
+    together = run_benchmarks(benchmarks, options, folder, lambda *step: steps.append(step))
+    assert steps == [(i, 10) for i in range(1, 11)]
+    for benchmark, run in zip(benchmarks, together, strict=True):
+        alone = run_benchmark(benchmark, options, folder)
+        assert run.benchmark.pair == benchmark.pair
+        assert run.results[0].apgr == alone.results[0].apgr
+    assert together[0].results[0].apgr != together[1].results[0].apgr
 
 
 def test_a_router_named_twice_is_refused(folder: Path) -> None:

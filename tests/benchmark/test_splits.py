@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,18 @@ def test_subjects_are_held_out_whole(folder: Path) -> None:
     (benchmark,) = load_benchmark("mmlu", folder)
     for fold in make_runs(benchmark, "subject", range(1))[0]:
         assert not set(benchmark.subject[fold.train]) & set(benchmark.subject[fold.test])
+
+
+@pytest.mark.parametrize("protocol", ["cv", "subject", "few-gold"])
+def test_questions_of_one_stem_are_not_parted(protocol: str) -> None:
+    """Other options, another case or other spaces make no new question."""
+    stems = [f"Which of these is number {i}?" for i in range(8)]
+    options = ("\nA. one\nB. two", "\nA. three\nB. one", "\n(A) two\n(B) one")
+    texts = [stem.upper() + end for stem in stems for end in options]
+    plain = toy(list(range(len(texts))), [i % 3 for i in range(len(texts))])
+    benchmark = replace(plain, prompts=tuple(texts))
+    for fold in make_runs(benchmark, protocol, range(1), n_gold=5)[0]:
+        assert not set(fold.train // 3) & set(fold.test // 3)
 
 
 def test_few_gold_trains_on_as_many_as_asked(folder: Path) -> None:

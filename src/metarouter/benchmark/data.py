@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from metarouter.benchmark.costs import CHARS_PER_TOKEN, call_cost, read_price_rows
+from metarouter.benchmark.stems import stem
 from metarouter.errors import DataError, InputError, MissingDependencyError, OptionError
 from metarouter.labels import GainTable, make_gain_table
 from metarouter.types import FloatArray, IntArray
@@ -83,8 +84,13 @@ class Benchmark:
 
     @property
     def prompt_group(self) -> IntArray:
-        """The same number for equal prompts, shape (n,): they must stay in one fold."""
-        return codes([" ".join(prompt.split()) for prompt in self.prompts])[0]
+        """The same number for questions of one stem, shape (n,): they must stay in one fold.
+
+        Equal prompts have one, and so have near copies that offer other answers.
+        """
+        stems = [stem(prompt) for prompt in self.prompts]
+        number = {text: i for i, text in enumerate(sorted(set(stems)))}
+        return np.array([number[text] for text in stems], dtype=np.int64)
 
     def table(self, rows: IntArray, *, with_subject: bool = False) -> GainTable:
         """Gold labels of some questions as a gain table, no features yet.

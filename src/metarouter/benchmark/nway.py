@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def run_nway(
     routers : sequence of RouterSpec
     protocol : str, see :func:`metarouter.benchmark.make_runs`.
     seed, n_gold : int
-    cache : file of slow vectors, or None.
+    cache : file of slow vectors; by default one for this run alone.
     progress : callable ``(done, total)``, optional.
 
     Raises
@@ -142,12 +143,11 @@ def run_nway(
     tested = np.sort(np.concatenate([fold.test for fold in folds]))
     quality, cost = benchmark.quality[tested], 1e3 * benchmark.cost[tested]
     prices = _prices(cost.mean(axis=0))
-    choices = {
-        name: choice[tested]
-        for name, choice in _choose_all(
-            benchmark, routers, folds, prices, protocol == "subject", seed, cache, progress
-        ).items()
-    }
+    with TemporaryDirectory(prefix="metarouter-benchmark-") as scratch:
+        cache = cache or Path(scratch) / "vectors.sqlite"
+        by_subject = protocol == "subject"
+        chosen = _choose_all(benchmark, routers, folds, prices, by_subject, seed, cache, progress)
+    choices = {name: choice[tested] for name, choice in chosen.items()}
     judge = _Judge.of(quality, cost)
     choices |= {
         "random": np.tile([judge.cheapest, judge.best], (len(tested), 1)),
@@ -180,7 +180,7 @@ def _choose_all(
     prices: FloatArray,
     by_subject: bool,
     seed: int,
-    cache: Path | None,
+    cache: Path,
     progress: Progress | None,
 ) -> dict[str, IntArray]:
     """The chosen model of each question at each price, (n, n_prices), by router."""

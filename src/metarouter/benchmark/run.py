@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -30,9 +31,8 @@ from metarouter.benchmark.transfer import transfer_table
 from metarouter.errors import OptionError
 from metarouter.gain.extras import one_thread
 from metarouter.labels import GainTable
-from metarouter.types import Embedder
 
-__all__ = ["BenchmarkRun", "RunOptions", "run_benchmark"]
+__all__ = ["BenchmarkRun", "RunOptions", "run_benchmark", "run_benchmarks"]
 
 Progress = Callable[[int, int], None]
 
@@ -48,7 +48,7 @@ class RunOptions:
     seeds : range, one repetition each.
     n_gold : int, training labels of ``few-gold``.
     n_boot : int, resamples of the questions.
-    cache : file of vectors that are slow to compute, or None.
+    cache : file of vectors that are slow to compute; by default one for this run alone.
     """
 
     routers: Sequence[RouterSpec]
@@ -106,38 +106,135 @@ def run_benchmark(
     DataError
         When the protocol cannot be run on the benchmark.
     """
+    return run_benchmarks([benchmark], options, folder, progress)[0]
+
+
+def run_benchmarks(
+    benchmarks: Sequence[Benchmark],
+    options: RunOptions,
+    folder: Path,
+    progress: Progress | None = None,
+) -> list[BenchmarkRun]:
+    """:func:`run_benchmark` for several; features of the same questions are made once.
+
+    The pairs of ``data/pairs`` are about the same prompts, so their folds and the
+    features of these are the same: only the labels and the fits are each one's own.
+    """
     names = [spec.name for spec in options.routers]
     if not names or len(set(names)) < len(names):
         raise OptionError.of("routers", ",".join(names), "at least one, each once")
-    runs = make_runs(benchmark, options.protocol, options.seeds, options.n_gold)
-    embedder = similarity_embedder(options.cache)
-    outside = (
-        transfer_table(benchmark, folder, embedder) if options.protocol == "transfer" else None
-    )
-    scores = _score_runs(benchmark, options, runs, outside, progress)
-    results = _measure_all(benchmark, scores, options.n_boot)
-    return BenchmarkRun(
-        benchmark=benchmark,
-        protocol=options.protocol,
-        n_runs=len(runs),
-        n_folds=len(runs[0]),
-        n_train=_n_train(runs, outside),
-        scores=scores,
-        results=results,
-        differences=compare_routers(results, names[0]),
-        similarity=_similarity(benchmark, runs[0], outside, embedder),
-    )
+    together: dict[tuple[object, ...], list[int]] = {}
+    for i, each in enumerate(benchmarks):
+        together.setdefault((each.prompts, each.subject.tobytes()), []).append(i)
+    count = _Count(progress)
+    found: dict[int, BenchmarkRun] = {}
+    with TemporaryDirectory(prefix="metarouter-benchmark-") as scratch:
+        options = replace(options, cache=options.cache or Path(scratch) / "vectors.sqlite")
+        jobs = [_Job([benchmarks[i] for i in at], options, folder) for at in together.values()]
+        count.total = sum(job.n_fits for job in jobs)
+        for at, job in zip(together.values(), jobs, strict=True):
+            found |= dict(zip(at, job.run(count), strict=True))
+    return [found[i] for i in range(len(benchmarks))]
 
 
-def _similarity(
-    benchmark: Benchmark, folds: list[Fold], outside: GainTable | None, embedder: Embedder
-) -> Similarity:
-    """Of every test prompt to what its own fold learned from."""
-    if outside is not None:
-        tested = np.concatenate([fold.test for fold in folds])
-        return measure_similarity(_texts(benchmark, tested), outside.queries, embedder)
-    parts = [(fold.test, fold.train) for fold in folds]
-    return similarity_over_folds(benchmark.prompts, parts, embedder)
+class _Count:
+    """Fits done, told to `progress`."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self.done, self.total = progress, 0, 0
+
+    def add(self) -> None:
+        self.done += 1
+        if self._progress is not None:
+            self._progress(self.done, self.total)
+
+
+class _Job:
+    """Benchmarks of the same questions under one protocol."""
+
+    def __init__(self, benchmarks: Sequence[Benchmark], options: RunOptions, folder: Path) -> None:
+        first = benchmarks[0]
+        self._benchmarks, self._options = benchmarks, options
+        self._runs = make_runs(first, options.protocol, options.seeds, options.n_gold)
+        self._embedder = similarity_embedder(options.cache)
+        self._outside = (
+            transfer_table(first, folder, self._embedder)
+            if options.protocol == "transfer"
+            else None
+        )
+
+    @property
+    def n_fits(self) -> int:
+        return sum(map(len, self._runs)) * len(self._options.routers) * len(self._benchmarks)
+
+    def run(self, count: _Count) -> list[BenchmarkRun]:
+        """Every benchmark's run, in order."""
+        scores = self._score(count)
+        similarity = self._similarity()
+        return [
+            self._measured(benchmark, own, similarity)
+            for benchmark, own in zip(self._benchmarks, scores, strict=True)
+        ]
+
+    def _score(self, count: _Count) -> list[dict[str, list[Scores]]]:
+        """Scores by router in every repetition, of each benchmark."""
+        names = [spec.name for spec in self._options.routers]
+        found: list[dict[str, list[Scores]]] = [
+            {name: [] for name in names} for _ in self._benchmarks
+        ]
+        for seed, folds in zip(self._options.seeds, self._runs, strict=False):
+            parts = [self._fold_scores(fold, seed, count) for fold in folds]
+            for i, own in enumerate(found):
+                for name in names:
+                    own[name].append(_joined([part[i][name] for part in parts]))
+        return found
+
+    def _fold_scores(self, fold: Fold, seed: int, count: _Count) -> list[dict[str, Scores]]:
+        """Scores by router on one fold, of each benchmark; the features are shared."""
+        first = self._benchmarks[0]
+        train = _texts(first, fold.train) if self._outside is None else self._outside.queries
+        features = FoldFeatures(train, _texts(first, fold.test), self._options.cache)
+        found: list[dict[str, Scores]] = []
+        for benchmark in self._benchmarks:
+            table = self._table(benchmark, fold)
+            own: dict[str, Scores] = {}
+            for spec in self._options.routers:
+                with one_thread():
+                    gains = spec.fit_predict(table, features, seed)
+                own[spec.name] = Scores(rows=fold.test, score=gains[:, -1])
+                count.add()
+            found.append(own)
+        return found
+
+    def _table(self, benchmark: Benchmark, fold: Fold) -> GainTable:
+        if self._outside is not None:
+            return self._outside
+        return benchmark.table(fold.train, with_subject=self._options.protocol == "subject")
+
+    def _similarity(self) -> Similarity:
+        """Of every test prompt to what its own fold learned from."""
+        first, folds = self._benchmarks[0], self._runs[0]
+        if self._outside is not None:
+            tested = np.concatenate([fold.test for fold in folds])
+            return measure_similarity(_texts(first, tested), self._outside.queries, self._embedder)
+        parts = [(fold.test, fold.train) for fold in folds]
+        return similarity_over_folds(first.prompts, parts, self._embedder)
+
+    def _measured(
+        self, benchmark: Benchmark, scores: dict[str, list[Scores]], similarity: Similarity
+    ) -> BenchmarkRun:
+        results = _measure_all(benchmark, scores, self._options.n_boot)
+        return BenchmarkRun(
+            benchmark=benchmark,
+            protocol=self._options.protocol,
+            n_runs=len(self._runs),
+            n_folds=len(self._runs[0]),
+            n_train=_n_train(self._runs, self._outside),
+            scores=scores,
+            results=results,
+            differences=compare_routers(results, self._options.routers[0].name),
+            similarity=similarity,
+        )
 
 
 def _n_train(runs: list[list[Fold]], outside: GainTable | None) -> int:
@@ -154,37 +251,6 @@ def _measure_all(
     return [
         measure_router(benchmark, name, found, n_boot=n_boot) for name, found in everyone.items()
     ]
-
-
-def _score_runs(
-    benchmark: Benchmark,
-    options: RunOptions,
-    runs: list[list[Fold]],
-    outside: GainTable | None,
-    progress: Progress | None,
-) -> dict[str, list[Scores]]:
-    total = sum(map(len, runs)) * len(options.routers)
-    done = 0
-    found: dict[str, list[Scores]] = {spec.name: [] for spec in options.routers}
-    for seed, folds in zip(options.seeds, runs, strict=False):
-        parts: dict[str, list[Scores]] = {spec.name: [] for spec in options.routers}
-        for fold in folds:
-            table = (
-                outside
-                if outside is not None
-                else benchmark.table(fold.train, with_subject=options.protocol == "subject")
-            )
-            features = FoldFeatures(table.queries, _texts(benchmark, fold.test), options.cache)
-            for spec in options.routers:
-                with one_thread():
-                    gains = spec.fit_predict(table, features, seed)
-                parts[spec.name].append(Scores(rows=fold.test, score=gains[:, -1]))
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        for name, each in parts.items():
-            found[name].append(_joined(each))
-    return found
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:

@@ -9,7 +9,7 @@ import numpy as np
 
 from metarouter.benchmark.data import Benchmark
 from metarouter.errors import DataError, OptionError
-from metarouter.types import IntArray
+from metarouter.types import BoolArray, IntArray
 
 __all__ = ["PROTOCOLS", "Fold", "make_runs"]
 
@@ -32,8 +32,8 @@ def make_runs(
     ``cv``: five random folds. ``subject``: ten folds of whole subjects (fewer
     where there are fewer). ``few-gold``: `n_gold` random questions train, the
     rest test. ``transfer``: all test, none of them trains; there is nothing to
-    repeat. A prompt that is in the test part is never in the training part,
-    whatever its number.
+    repeat. A question whose stem (:func:`metarouter.benchmark.stems.stem`) is in
+    the test part is never in the training part, whatever its number.
 
     Parameters
     ----------
@@ -65,48 +65,54 @@ def make_runs(
         raise OptionError.of("n-gold", n_gold, f"1 to {len(benchmark) - 1}, below all questions")
     if protocol == "transfer":
         seeds = seeds[:1]
-    return [split(benchmark, np.random.default_rng(seed), n_gold) for seed in seeds]
+    copies = benchmark.prompt_group
+    return [split(benchmark, copies, np.random.default_rng(seed), n_gold) for seed in seeds]
 
 
-def _cv(benchmark: Benchmark, rng: np.random.Generator, n_gold: int) -> list[Fold]:
-    return _by_group(benchmark, benchmark.prompt_group, N_FOLDS["cv"], rng)
+def _cv(
+    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
+) -> list[Fold]:
+    return _by_group(copies, copies, N_FOLDS["cv"], rng)
 
 
-def _subject(benchmark: Benchmark, rng: np.random.Generator, n_gold: int) -> list[Fold]:
+def _subject(
+    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
+) -> list[Fold]:
     n_subjects = len(benchmark.subjects)
     if n_subjects < 2:
         raise DataError(f"{benchmark.name} has one subject: none can be held out; try cv")
-    return _by_group(benchmark, benchmark.subject, min(N_FOLDS["subject"], n_subjects), rng)
+    return _by_group(copies, benchmark.subject, min(N_FOLDS["subject"], n_subjects), rng)
 
 
-def _few_gold(benchmark: Benchmark, rng: np.random.Generator, n_gold: int) -> list[Fold]:
+def _few_gold(
+    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
+) -> list[Fold]:
     order = rng.permutation(len(benchmark))
     train, test = order[:n_gold], order[n_gold:]
-    group = benchmark.prompt_group
-    return [Fold(train=train, test=test[~np.isin(group[test], group[train])])]
+    return [Fold(train=train, test=test[~np.isin(copies[test], copies[train])])]
 
 
-def _transfer(benchmark: Benchmark, rng: np.random.Generator, n_gold: int) -> list[Fold]:
+def _transfer(
+    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
+) -> list[Fold]:
     everything = np.arange(len(benchmark))
     return [Fold(train=everything[:0], test=everything)]
 
 
 def _by_group(
-    benchmark: Benchmark, group: IntArray, n_folds: int, rng: np.random.Generator
+    copies: IntArray, group: IntArray, n_folds: int, rng: np.random.Generator
 ) -> list[Fold]:
     n_groups = int(group.max()) + 1
     fold = rng.permutation(np.arange(n_groups) % n_folds)[group]
-    return [_without_copies(benchmark, fold == k) for k in range(n_folds) if (fold == k).any()]
+    return [_without_copies(copies, fold == k) for k in range(n_folds) if (fold == k).any()]
 
 
-def _without_copies(benchmark: Benchmark, is_test: object) -> Fold:
-    mask = np.asarray(is_test, dtype=np.bool_)
-    train, test = np.flatnonzero(~mask), np.flatnonzero(mask)
-    prompt = benchmark.prompt_group
-    return Fold(train=train[~np.isin(prompt[train], prompt[test])], test=test)
+def _without_copies(copies: IntArray, is_test: BoolArray) -> Fold:
+    train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    return Fold(train=train[~np.isin(copies[train], copies[test])], test=test)
 
 
-_SPLITS: dict[str, Callable[[Benchmark, np.random.Generator, int], list[Fold]]] = {
+_SPLITS: dict[str, Callable[[Benchmark, IntArray, np.random.Generator, int], list[Fold]]] = {
     "cv": _cv,
     "subject": _subject,
     "few-gold": _few_gold,

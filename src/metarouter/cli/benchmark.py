@@ -95,7 +95,7 @@ def _run(
 ) -> list[Any]:
     from metarouter.benchmark.data import load_benchmark
     from metarouter.benchmark.nway import run_nway
-    from metarouter.benchmark.run import RunOptions, run_benchmark
+    from metarouter.benchmark.run import RunOptions, run_benchmarks
 
     if dataset == Dataset.mmlu_pro:
         _refuse(pair is not None, "--pair", pair, "no pair: many models are routed among")
@@ -105,8 +105,7 @@ def _run(
     if len(found[0].models) > 2:
         settings["seed"] = settings.pop("seeds")[0]
         return [run_nway(found[0], progress=progress, **settings)]
-    options = RunOptions(**settings)
-    return [run_benchmark(each, options, data, progress) for each in _chosen(found, pair)]
+    return list(run_benchmarks(_chosen(found, pair), RunOptions(**settings), data, progress))
 
 
 def _refuse(is_bad: bool, option: str, value: object, allowed: str) -> None:
