@@ -13,6 +13,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from typing import Any
 from metarouter.errors import InputError, OptionError
 from metarouter.records import ModelSpec
 
-__all__ = ["lookup_price", "read_prices"]
+__all__ = ["find_price", "lookup_price", "read_prices"]
 
 _NO_PRICES: Mapping[str, ModelSpec] = MappingProxyType({})
 _TUNING_WORDS = frozenset({"instruct", "chat", "it", "hf", "meta"})
@@ -57,12 +58,13 @@ def lookup_price(model: str, prices: Mapping[str, ModelSpec] = _NO_PRICES) -> Mo
     >>> spec.input_usd_per_mtok, spec.output_usd_per_mtok
     (2.5, 10.0)
     """
-    key = _key(model)
-    given = {_key(name): spec for name, spec in prices.items()}
-    found = prices.get(model) or given.get(key) or _bundled(model)
-    if found is None:
-        known = {key: spec.name for key, spec in (*_hosted().items(), *given.items())}
-        near = [known[name] for name in difflib.get_close_matches(key, known, n=3, cutoff=0.5)]
+    found = find_price(model, prices)
+    if found is None or found.output_usd_per_mtok is None:
+        specs = (*_hosted().values(), *prices.values())
+        known = {_key(s.name): s.name for s in specs if s.output_usd_per_mtok is not None}
+        near = [
+            known[name] for name in difflib.get_close_matches(_key(model), known, n=3, cutoff=0.5)
+        ]
         hint = f"; nearest known names: {', '.join(near)}" if near else ""
         raise OptionError.of(
             "model",
@@ -70,11 +72,32 @@ def lookup_price(model: str, prices: Mapping[str, ModelSpec] = _NO_PRICES) -> Mo
             f"a model with a known price{hint}; or give its price in a file of "
             "model, input_usd_per_mtok, output_usd_per_mtok (CSV, JSON or TOML)",
         )
-    return ModelSpec(
-        name=model,
-        input_usd_per_mtok=found.input_usd_per_mtok,
-        output_usd_per_mtok=found.output_usd_per_mtok,
-    )
+    return found
+
+
+def find_price(model: str, prices: Mapping[str, ModelSpec] = _NO_PRICES) -> ModelSpec | None:
+    """Price of a model as :func:`lookup_price` finds it, or None.
+
+    Parameters
+    ----------
+    model, prices : as there.
+
+    Returns
+    -------
+    ModelSpec or None
+        Its output price is None where only input is sold, as by embedding models.
+
+    Examples
+    --------
+    >>> find_price("text-embedding-3-small").input_usd_per_mtok
+    0.02
+    >>> find_price("no-such-model") is None
+    True
+    """
+    key = _key(model)
+    given = {_key(name): spec for name, spec in prices.items()}
+    found = prices.get(model) or given.get(key) or _bundled(model)
+    return None if found is None else replace(found, name=model)
 
 
 def read_prices(path: str | Path) -> dict[str, ModelSpec]:
@@ -149,7 +172,7 @@ def _bundled(model: str) -> ModelSpec | None:
         except LookupError:
             continue  # an open model has no maker that sells it: its hosts come next
         spec = _spec_of(maker)
-        if spec is not None:
+        if spec is not None and spec.output_usd_per_mtok is not None:
             return spec
     return _hosted().get(_key(model))
 
@@ -159,13 +182,13 @@ def _spec_of(info: Any) -> ModelSpec | None:
 
     price = info.get_prices(datetime.now(UTC))
     prompt, answer = (getattr(price, name, None) for name in ("input_mtok", "output_mtok"))
-    if prompt is None or answer is None:
+    if prompt is None:
         return None
     # A tiered price starts at its base, which holds for prompts of ordinary length.
     return ModelSpec(
         name=info.id,
         input_usd_per_mtok=float(getattr(prompt, "base", prompt)),
-        output_usd_per_mtok=float(getattr(answer, "base", answer)),
+        output_usd_per_mtok=None if answer is None else float(getattr(answer, "base", answer)),
     )
 
 
@@ -176,9 +199,9 @@ def _hosted() -> dict[str, ModelSpec]:
 
     rank = {host: place for place, host in enumerate(_HOSTS)}
     hosts = sorted(get_snapshot().providers, key=lambda host: rank.get(host.id, len(rank)))
-    specs = (_spec_of(info) for host in hosts for info in host.models)
+    specs = [spec for host in hosts for info in host.models if (spec := _spec_of(info))]
     table: dict[str, ModelSpec] = {}
-    for spec in specs:
-        if spec is not None:
-            table.setdefault(_key(spec.name), spec)
+    # stable: of those that sell output too, the first host's
+    for spec in sorted(specs, key=lambda spec: spec.output_usd_per_mtok is None):
+        table.setdefault(_key(spec.name), spec)
     return table
