@@ -31,6 +31,7 @@ __all__ = [
     "GatewaySettings",
     "LimitSettings",
     "PolicySettings",
+    "PriceSettings",
     "SettingsSource",
     "StoreSettings",
     "UpstreamSettings",
@@ -143,6 +144,17 @@ class PolicySettings(BaseModel):
         return self
 
 
+class PriceSettings(BaseModel):
+    """What the tokens of one model cost."""
+
+    model_config = _STRICT
+
+    input: float = Field(ge=0, lt=1e6, description="Dollars per million prompt tokens.")
+    output: float = Field(
+        default=0.0, ge=0, lt=1e6, description="Dollars per million tokens of answers."
+    )
+
+
 class StoreSettings(BaseModel):
     """Where decisions, feedback and keys are kept."""
 
@@ -173,6 +185,9 @@ class LimitSettings(BaseModel):
 
     body_bytes: int = Field(default=20 * 2**20, ge=1, description="Largest request body.")
     batch: int = Field(default=1000, ge=1, description="Most queries of one call of /v1/route.")
+    read_seconds: Seconds = Field(
+        default=60.0, description="Seconds that a caller gets to send a request."
+    )
     drain_seconds: float = Field(
         default=30.0, ge=0, description="Seconds that requests get to end after SIGTERM."
     )
@@ -204,6 +219,10 @@ class GatewaySettings(BaseSettings):
     )
     fallbacks: dict[str, list[str]] = Field(
         default={}, description="Models that answer when a model cannot, in order."
+    )
+    prices: dict[str, PriceSettings] = Field(
+        default={},
+        description="By model, as callers name it; others by the list that comes with metarouter.",
     )
     sticky: Literal["tool_loop", "off"] = Field(
         default="tool_loop",
