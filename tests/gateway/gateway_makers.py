@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import uvicorn
 
-from metarouter.gateway.app import build_app, load_policies, make_gateway
-from metarouter.gateway.settings import read_settings
+from metarouter.gateway.app import build_app, make_gateway
+from metarouter.gateway.deciding import load_policies
+from metarouter.gateway.settings import SettingsSource
 from metarouter.gateway.state import Gateway
 from metarouter.store.tables import decisions
 from metarouter.testing import FakeUpstream
@@ -49,10 +53,13 @@ class Served:
 
 
 @contextmanager
-def running(settings: dict[str, Any]) -> Iterator[tuple[Gateway, str]]:
+def running(
+    settings: dict[str, Any] | None = None, file: Path | None = None
+) -> Iterator[tuple[Gateway, str]]:
     """A gateway in a thread, until the block ends."""
-    checked = read_settings(None, settings)
-    gateway = make_gateway(checked, load_policies(checked))
+    source = SettingsSource(file=file, overrides=settings or {})
+    checked = source.read()
+    gateway = make_gateway(checked, load_policies(checked), source)
     config = uvicorn.Config(
         build_app(gateway), port=0, log_config=None, access_log=False, lifespan="on", ws="none"
     )
@@ -68,3 +75,25 @@ def running(settings: dict[str, Any]) -> Iterator[tuple[Gateway, str]]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+@contextmanager
+def process_of(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``metarouter serve`` on a free port, and its address."""
+    command = [sys.executable, "-m", "metarouter", "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "serves on http" in line
+        url = line.split()[-1].removesuffix("/v1")
+        for _ in range(600):
+            try:
+                httpx2.get(f"{url}/health")
+                break
+            except httpx2.TransportError:
+                time.sleep(0.1)
+        yield process, url
+    finally:
+        process.kill()
+        process.communicate()

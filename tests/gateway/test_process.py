@@ -6,16 +6,11 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
-from gateway_makers import HELLO
+from gateway_makers import HELLO, process_of
 
 from metarouter.cli import run
 from metarouter.errors import InputError, OptionError
@@ -24,28 +19,6 @@ from metarouter.testing import FakeUpstream, UpstreamReply
 
 OPEN = "0.0.0.0"  # noqa: S104 - what is refused
 JSON = {"content-type": "application/json"}
-
-
-@contextmanager
-def _process(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """``metarouter serve`` on a free port, and its address."""
-    command = [sys.executable, "-m", "metarouter", "serve", "--port", "0", *arguments]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert "serves on http" in line
-        url = line.split()[-1].removesuffix("/v1")
-        for _ in range(600):
-            try:
-                httpx2.get(f"{url}/health")
-                break
-            except httpx2.TransportError:
-                time.sleep(0.1)
-        yield process, url
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def _ids(folder: Path) -> set[str]:
@@ -61,7 +34,7 @@ def test_sigterm_lets_requests_end_and_keeps_every_decision(
     """A request in flight is answered in full; all decisions are in the store."""
     with FakeUpstream() as upstream:
         flags = ("--router", str(router_folder), "--upstream", upstream.url)
-        with _process(tmp_path, *flags) as (process, url), httpx2.Client(timeout=20) as client:
+        with process_of(tmp_path, *flags) as (process, url), httpx2.Client(timeout=20) as client:
             kept = set()
             for _ in range(200):
                 answer = client.post(f"{url}/v1/chat/completions", content=HELLO, headers=JSON)
@@ -86,7 +59,7 @@ def test_acknowledged_feedback_survives_a_kill(router_folder: Path, tmp_path: Pa
     """SIGKILL right after the answer: the statement is on the disk."""
     flags = ("--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1")
     for number in range(3):
-        with _process(tmp_path, *flags) as (process, url):
+        with process_of(tmp_path, *flags) as (process, url):
             said = {"type": "thumbs", "decision_id": f"d{number}", "value": "up"}
             answer = httpx2.post(f"{url}/v1/feedback", json=said)
             process.kill()

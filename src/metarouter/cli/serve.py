@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from metarouter.gateway.settings import GatewaySettings
 
 __all__ = ["require_serve", "serve"]
 
@@ -54,7 +51,7 @@ def serve(
     overrides = given | _quick(router, upstream, api_key_env)
     source = SettingsSource(file=config, overrides=overrides)
     settings = source.read()
-    _check_keys(settings)
+    settings.check_variables()
     gateway = make_gateway(settings, load_policies(settings), source)
     if check:
         for name, policy in gateway.policies.items():
@@ -94,13 +91,3 @@ def _quick(router: Path | None, upstream: str | None, key: str | None) -> dict[s
     elif key is not None:
         raise OptionError("`api_key_env` needs `upstream`; in a file, set it for each upstream")
     return settings
-
-
-def _check_keys(settings: GatewaySettings) -> None:
-    from metarouter.errors import OptionError
-
-    missing = settings.missing_variables()
-    if missing:
-        raise OptionError(
-            f"environment variable {missing[0]} is not set; an upstream's api_key_env names it"
-        )

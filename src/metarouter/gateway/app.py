@@ -14,12 +14,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from metarouter.errors import OptionError
-from metarouter.gateway.deciding import ServedPolicy, load_policy
+from metarouter.gateway.deciding import ServedPolicy, load_policies
 from metarouter.gateway.keyring import Keyring
 from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.plain import plain_routes
 from metarouter.gateway.problems import Problem, error_bytes
 from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
+from metarouter.gateway.reloading import watch_files
 from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loopback
 from metarouter.gateway.state import Gateway, Generation, make_logger
 from metarouter.gateway.sticky import StickyModels
@@ -28,25 +29,6 @@ from metarouter.store.database import open_database
 from metarouter.store.writer import DecisionWriter
 
 __all__ = ["build_app", "load_policies", "make_gateway"]
-
-
-def load_policies(settings: GatewaySettings) -> dict[str, ServedPolicy]:
-    """The routers of all policies, checked against the upstreams.
-
-    Raises
-    ------
-    OptionError
-        When a policy has no model that an upstream serves.
-    """
-    policies = {name: load_policy(name, entry) for name, entry in settings.policies.items()}
-    for name, policy in policies.items():
-        lost = [model for model in policy.models if not settings.serves(model)]
-        if lost:
-            raise OptionError(
-                f"policies.{name}: no upstream serves {', '.join(lost)}; add them to the models of "
-                f"an upstream, or set policies.{name}.models"
-            )
-    return policies
 
 
 def make_gateway(
@@ -113,15 +95,19 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(gateway.writer.start)
-        refreshing = asyncio.create_task(gateway.keyring.keep_fresh())
+        tasks = [
+            asyncio.create_task(gateway.keyring.keep_fresh()),
+            asyncio.create_task(watch_files(gateway)),
+        ]
         try:
             async with gateway.upstreams:
                 gateway.log.info("started", policies=list(gateway.policies))
                 yield
         finally:
-            refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await refreshing
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await asyncio.to_thread(gateway.writer.close)
             gateway.engine.dispose()
             gateway.log.info("stopped", written=gateway.writer.written)

@@ -11,7 +11,7 @@ import numpy as np
 
 from metarouter.errors import InputError, OptionError, shorten
 from metarouter.gateway.options import RequestOptions
-from metarouter.gateway.settings import PolicySettings
+from metarouter.gateway.settings import GatewaySettings, PolicySettings
 from metarouter.loading import load
 from metarouter.policy.baselines import premium_index
 from metarouter.policy.calibrate import calibrate_share
@@ -21,7 +21,7 @@ from metarouter.records import Decision, ModelOption
 from metarouter.router import Router, prompt_tokens
 from metarouter.types import FloatArray
 
-__all__ = ["Decided", "ServedPolicy", "fixed_decision", "load_policy"]
+__all__ = ["Decided", "ServedPolicy", "fixed_decision", "load_policies", "load_policy"]
 
 _MOST_QUERIES = 20_000  # more tell a share no better than to a third of a percent
 
@@ -228,6 +228,25 @@ def load_policy(name: str, settings: PolicySettings) -> ServedPolicy:
         sample=sample,
         default_model=settings.default_model or _premium(router),
     )
+
+
+def load_policies(settings: GatewaySettings) -> dict[str, ServedPolicy]:
+    """The routers of all policies, checked against the upstreams.
+
+    Raises
+    ------
+    OptionError
+        When a policy has no model that an upstream serves.
+    """
+    policies = {name: load_policy(name, entry) for name, entry in settings.policies.items()}
+    for name, policy in policies.items():
+        lost = [model for model in policy.models if not settings.serves(model)]
+        if lost:
+            raise OptionError(
+                f"policies.{name}: no upstream serves {', '.join(lost)}; add them to the models of "
+                f"an upstream, or set policies.{name}.models"
+            )
+    return policies
 
 
 def _sample(router: Router, settings: PolicySettings) -> tuple[FloatArray, FloatArray]:

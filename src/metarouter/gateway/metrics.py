@@ -37,6 +37,12 @@ class Metrics:
             ("upstream", "outcome"),
             registry=self.registry,
         )
+        self._reloads = Counter(
+            "metarouter_reloads_total",
+            "Reloads of settings and routers by how they ended.",
+            ("outcome",),
+            registry=self.registry,
+        )
         self._seconds = self._histogram("metarouter_request_seconds", "Time of a request in all.")
         self._first_byte = self._histogram(
             "metarouter_first_byte_seconds", "Time to the first byte of an answer."
@@ -65,6 +71,10 @@ class Metrics:
     def note_decision(self, policy: str, model: str, bound: str) -> None:
         """Count one decision of a policy."""
         self._decisions.labels(policy, model, bound).inc()
+
+    def note_reload(self, *, is_done: bool) -> None:
+        """Count one reload; one that is not done left everything as it was."""
+        self._reloads.labels("done" if is_done else "refused").inc()
 
     def note_request(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 import uvicorn
 
 from metarouter.gateway.app import build_app
+from metarouter.gateway.reloading import try_reload
 from metarouter.gateway.state import Gateway
 
 __all__ = ["serve"]
@@ -18,6 +21,8 @@ _BACKLOG = 2048
 
 def serve(gateway: Gateway, on_bound: Callable[[str], None] = lambda url: None) -> None:
     """Serve until SIGTERM or SIGINT, then let requests end and write what waits.
+
+    SIGHUP reads settings and routers again; see :mod:`metarouter.gateway.reloading`.
 
     Parameters
     ----------
@@ -35,7 +40,18 @@ def serve(gateway: Gateway, on_bound: Callable[[str], None] = lambda url: None) 
     with socket.create_server(address, family=family, backlog=_BACKLOG) as listener:
         host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
         on_bound(f"http://{host}:{listener.getsockname()[1]}")
+        _reload_on_hangup(gateway)
         uvicorn.Server(_config(gateway)).run(sockets=[listener])
+
+
+def _reload_on_hangup(gateway: Gateway) -> None:
+    """Reload in a thread on SIGHUP, where the system has it: requests go on meanwhile."""
+
+    def react(*_: object) -> None:
+        threading.Thread(target=try_reload, args=(gateway,), daemon=True).start()
+
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, react)
 
 
 def _config(gateway: Gateway) -> uvicorn.Config:

@@ -48,7 +48,13 @@ class UpstreamSettings(BaseModel):
 
     model_config = _STRICT
 
-    base_url: str = Field(description="As a client takes it, e.g. https://api.openai.com/v1.")
+    base_url: str = Field(
+        default="", description="As a client takes it, e.g. https://api.openai.com/v1."
+    )
+    provider: str | None = Field(
+        default=None,
+        description="Of any-llm, e.g. bedrock: for wire formats of their own; extra providers.",
+    )
     api_key_env: str | None = Field(
         default=None, description="Environment variable with the key; none sends no key."
     )
@@ -92,6 +98,8 @@ class UpstreamSettings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, value: str) -> str:
+        if not value:
+            return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("allowed: an http or https URL, such as http://127.0.0.1:8000/v1")
@@ -115,6 +123,14 @@ class UpstreamSettings(BaseModel):
             if name.lower() in ("authorization", "x-api-key"):
                 raise ValueError(f"header {name!r} is a secret; allowed: api_key_env")
         return value
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> UpstreamSettings:
+        if not self.base_url and self.provider is None:
+            raise ValueError("neither base_url nor provider is given; allowed: one of them")
+        if self.provider is not None and (self.headers or self.forward_client_key):
+            raise ValueError("provider takes neither headers nor forward_client_key")
+        return self
 
 
 class PolicySettings(BaseModel):
@@ -233,6 +249,12 @@ class GatewaySettings(BaseSettings):
     )
     store: StoreSettings = Field(default_factory=StoreSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    reload_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="How often to look whether settings or routers changed; 0: never.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("policies")
@@ -267,6 +289,20 @@ class GatewaySettings(BaseSettings):
     def serves(self, model: str) -> bool:
         """Whether an upstream has the model, in whichever dialect."""
         return any(not up.models or model in up.models for up in self.upstreams.values())
+
+    def check_variables(self, environ: Mapping[str, str] = os.environ) -> None:
+        """See that the environment variables that upstreams need are set.
+
+        Raises
+        ------
+        OptionError
+            Names the first that is not.
+        """
+        missing = self.missing_variables(environ)
+        if missing:
+            raise OptionError(
+                f"environment variable {missing[0]} is not set; an upstream's api_key_env names it"
+            )
 
     def missing_variables(self, environ: Mapping[str, str] = os.environ) -> list[str]:
         """Names of environment variables that upstreams need and that are not set."""

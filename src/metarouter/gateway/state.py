@@ -8,8 +8,10 @@ no decision mixes two policies, and what an old generation began it ends.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,7 +27,10 @@ from metarouter.gateway.upstream import Upstreams
 from metarouter.store.keys import ApiKey
 from metarouter.store.writer import DecisionWriter
 
-__all__ = ["Gateway", "Generation", "header_map", "make_logger"]
+__all__ = ["FileStamp", "Gateway", "Generation", "header_map", "make_logger"]
+
+FileStamp = tuple[int, int, int]
+"""When a file changed, its size and its inode: another file differs in one of them."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -69,6 +74,8 @@ class Gateway:
     current : Generation
         Replaced by a reload; code that serves a request takes it once.
     source : where the settings are read again.
+    reloading : held by who replaces the current generation.
+    files_read : the files of the current generation as they were when last read.
     """
 
     current: Generation
@@ -79,6 +86,8 @@ class Gateway:
     metrics: Metrics
     sticky: StickyModels
     log: structlog.typing.FilteringBoundLogger
+    reloading: threading.Lock = field(default_factory=threading.Lock)
+    files_read: Mapping[Path, FileStamp | None] = field(default_factory=dict)
 
     @property
     def settings(self) -> GatewaySettings:

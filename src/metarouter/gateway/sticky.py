@@ -17,7 +17,7 @@ class StickyModels:
     Parameters
     ----------
     seconds : float
-        How long after its last use a conversation is remembered.
+        How long after its last use a conversation is remembered; may be set.
     clock : callable, default ``time.monotonic``
 
     Examples
@@ -29,7 +29,7 @@ class StickyModels:
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._clock = clock
         self._models: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
@@ -42,7 +42,7 @@ class StickyModels:
 
     def put(self, key: str, model: str) -> None:
         """Remember the model that answered."""
-        self._models[key] = (model, self._clock() + self._seconds)
+        self._models[key] = (model, self._clock() + self.seconds)
         self._models.move_to_end(key)
         if len(self._models) > _LARGEST:
             self._models.popitem(last=False)
