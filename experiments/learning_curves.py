@@ -1,12 +1,14 @@
 """What gold labels buy: APGR by number of gold labels, for every router, and the ceiling.
 
-    ./run python experiments/learning_curves.py [--data DIR] [--sizes 100,300,1000,3000]
-        [--routers ensemble,ridge,knn] [--splits 5] [--cache FILE] [--json out.json]
-        [--figure out.svg]
+    .venv-torch/bin/python experiments/learning_curves.py [--data DIR] [--sizes 100,300,1000,3000]
+        [--routers ensemble,ridge,knn] [--splits 5] [--cache FILE] [--out FILE] [--figure out.svg]
 
 MMLU, protocol few-gold: the labels are drawn at random, all other questions are
 tested, and everything is fitted on the labelled questions alone. Mean over splits;
 intervals over questions and splits, 95 %. The oracle knows every gain.
+
+Records are added to --out as they are finished, one a line: a run goes on where the
+last one stopped, and slow routers (bert) can be added with fewer splits.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import time
 from pathlib import Path
 
 from metarouter.benchmark import load_benchmark
+from metarouter.benchmark.results import RouterResult
 from metarouter.benchmark.routers import parse_router
 from metarouter.benchmark.run import RunOptions, run_benchmark
 from metarouter.evaluation.figures import ACCENT, INK, MUTED, QUIET, SECOND, Series, draw_lines
+from study import markdown
 
 DATA = Path(os.environ.get("METAROUTER_DATA", Path(__file__).parents[2] / "shared" / "data"))
 STYLES = ((ACCENT, "-", "o"), (SECOND, "--", "s"), (INK, "-.", "^"), (QUIET, ":", "D"))
@@ -28,50 +32,60 @@ Record = dict[str, str | int | float]
 
 
 def measure(arguments: argparse.Namespace) -> list[Record]:
-    """One record for each size and router."""
+    """One record for each size and router, those in the log and those that were missing."""
+    path: Path = arguments.out
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records: list[Record] = [json.loads(line) for line in lines]
     (benchmark,) = load_benchmark("mmlu", arguments.data)
-    records: list[Record] = []
     for size in map(int, arguments.sizes.split(",")):
-        started = time.perf_counter()
+        done = {r["router"] for r in records if r["n_gold"] == size}
+        missing = [name for name in arguments.routers.split(",") if name not in done]
+        if not missing:
+            continue
+        started = time.process_time()
         options = RunOptions(
-            routers=[parse_router(name) for name in arguments.routers.split(",")],
+            routers=[parse_router(name) for name in missing],
             protocol="few-gold",
             seeds=range(arguments.seed, arguments.seed + arguments.splits),
             n_gold=size,
             n_boot=200,
             cache=arguments.cache,
         )
-        for result in run_benchmark(benchmark, options, arguments.data).results:
-            if result.router == "random":
-                continue
-            records.append(
-                {
-                    "n_gold": size,
-                    "router": result.router,
-                    "splits": arguments.splits,
-                    "apgr": round(result.apgr.value, 4),
-                    "apgr_low": round(result.apgr.low, 4),
-                    "apgr_high": round(result.apgr.high, 4),
-                }
-            )
-            print(records[-1], flush=True)
-        print(f"{size} labels: {time.perf_counter() - started:.0f} s", flush=True)
+        run = run_benchmark(benchmark, options, arguments.data)
+        found = [
+            as_record(result, size, arguments.splits)
+            for result in run.results
+            if result.router in missing or (result.router == "oracle" and "oracle" not in done)
+        ]
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in found)
+        records += found
+        print(f"{size} labels: {time.process_time() - started:.0f} s of processor time", flush=True)
     return records
 
 
+def as_record(result: RouterResult, size: int, splits: int) -> Record:
+    return {
+        "n_gold": size,
+        "router": result.router,
+        "splits": splits,
+        "apgr": round(result.apgr.value, 4),
+        "apgr_low": round(result.apgr.low, 4),
+        "apgr_high": round(result.apgr.high, 4),
+    }
+
+
 def as_markdown(records: list[Record]) -> str:
-    """Sizes down, routers across."""
-    routers = list(dict.fromkeys(str(r["router"]) for r in records))
-    lines = ["| gold labels | " + " | ".join(f"`{name}`" for name in routers) + " |"]
-    lines.append("|---" * (len(routers) + 1) + "|")
-    for size in dict.fromkeys(r["n_gold"] for r in records):
-        cells = [
-            f"{r['apgr']:.3f} [{r['apgr_low']:.3f}, {r['apgr_high']:.3f}]"
-            for r in records
-            if r["n_gold"] == size
-        ]
-        lines.append(f"| {size} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """Routers down, sizes across."""
+    cell = {(r["router"], r["n_gold"]): shown(r) for r in records}
+    sizes = sorted({int(r["n_gold"]) for r in records})
+    routers = dict.fromkeys(r["router"] for r in records)
+    rows = [[f"`{name}`", *(cell.get((name, size), "") for size in sizes)] for name in routers]
+    return markdown(["router", *(f"{size} labels" for size in sizes)], rows)
+
+
+def shown(record: Record) -> str:
+    return f"{record['apgr']:.3f} [{record['apgr_low']:.3f}, {record['apgr_high']:.3f}]"
 
 
 def draw(records: list[Record], path: Path) -> None:
@@ -79,7 +93,7 @@ def draw(records: list[Record], path: Path) -> None:
     routers = list(dict.fromkeys(str(r["router"]) for r in records))
     series = []
     for place, name in enumerate(routers):
-        own = [r for r in records if r["router"] == name]
+        own = sorted((r for r in records if r["router"] == name), key=lambda r: int(r["n_gold"]))
         is_oracle = name == "oracle"
         color, dash, marker = (MUTED, ":", "") if is_oracle else STYLES[place % len(STYLES)]
         series.append(
@@ -111,12 +125,10 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--seed", type=int, default=200)
     parser.add_argument("--cache", type=Path, help="where slow vectors are kept between runs")
-    parser.add_argument("--json", type=Path, help="where the records go")
+    parser.add_argument("--out", type=Path, default=Path("results/learning_curves.jsonl"))
     parser.add_argument("--figure", type=Path, help="where the drawing goes, an SVG")
     arguments = parser.parse_args()
     records = measure(arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     if arguments.figure:
         draw(records, arguments.figure)
     print(as_markdown(records))
