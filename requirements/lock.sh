@@ -10,6 +10,8 @@ compile pyproject.toml --extra train -o requirements/train.txt
 compile pyproject.toml --extra serve --extra postgres -o requirements/serve.txt
 compile pyproject.toml --extra train --extra onnx --extra collect --extra serve --extra postgres \
   --extra otel --group dev --group clients -o requirements/dev.txt
+# The environment of ./run test providers.
+compile pyproject.toml --extra serve --extra providers --group dev -o requirements/providers.txt
 
 # The environment of ./run test torch. Left out: torch itself, whose CPU build has another hash than
 # the index's file (./run has pip install it), and what only the code of two packages that are

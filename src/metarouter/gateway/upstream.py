@@ -12,12 +12,14 @@ import io
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
 import aiohttp
 
+from metarouter.gateway.any_llm import ProviderClient, ProviderRefusal
 from metarouter.gateway.breaker import CircuitBreaker
 from metarouter.gateway.settings import UpstreamSettings
 from metarouter.gateway.wire import answer_kind
@@ -298,7 +300,10 @@ class Upstreams:
         await upstream.enter()
         held = _Held(upstream)
         try:
-            answer = await _send(session, upstream, target, call, held)
+            if upstream.provider is None:
+                answer = await _send(session, upstream, target, call, held)
+            else:
+                answer = await _say(upstream.provider, target, call, held)
         except CallError as error:
             held.release()
             upstream.note(error)
@@ -332,9 +337,10 @@ class _Upstream:
             first_pause=settings.first_pause,
             longest_pause=settings.longest_pause,
         )
+        self.provider = None if settings.provider is None else _provider(name, settings)
 
     def target(self, model: str, dialect: Dialect) -> Target | None:
-        if self.settings.dialect not in (dialect, "any"):
+        if self.provider is None and self.settings.dialect not in (dialect, "any"):
             return None
         name = self.settings.models.get(model) if self.settings.models else model
         return None if name is None else Target(upstream=self.name, model=model, name=name)
@@ -441,9 +447,53 @@ async def _send(
         headers=_returned(response.raw_headers),
         kind=kind,
         first=first,
-        rest=None if is_whole else _rest(response, held, deadline),
+        rest=None if is_whole else _rest(response.content.readany, held, deadline),
         close=held.release,
     )
+
+
+def _provider(name: str, settings: UpstreamSettings) -> ProviderClient:
+    key = settings.api_key_env and os.environ.get(settings.api_key_env)
+    return ProviderClient(
+        name, settings.provider or "", api_key=key, base_url=settings.base_url or None
+    )
+
+
+async def _say(provider: ProviderClient, target: Target, call: UpstreamCall, held: _Held) -> Answer:
+    """What _send does, for an upstream that any-llm speaks to."""
+    settings = held.upstream.settings
+    limit = settings.first_token_timeout if call.is_stream else settings.total_timeout
+    deadline = time.monotonic() + settings.total_timeout
+    try:
+        async with asyncio.timeout(min(limit, settings.total_timeout)):
+            said = await provider.ask(call.path, target.name, call.body(target.name))
+    except TimeoutError:
+        message = f"upstream {held.upstream.name}: no answer within {limit:g} s"
+        raise CallError(message, kind="timeout") from None
+    except ProviderRefusal as error:
+        headers = [(b"content-type", b"application/json")]
+        raise _RefusedError(error, error.status or 502, headers, error.body) from None
+    pieces = said.rest
+    if pieces is None:
+        held.release()
+    return Answer(
+        target=target,
+        status=200,
+        headers=said.headers,
+        kind="json" if pieces is None else "stream",
+        first=said.first,
+        rest=None if pieces is None else _said(pieces, held, deadline),
+        close=held.release,
+    )
+
+
+async def _said(
+    pieces: AsyncGenerator[bytes], held: _Held, deadline: float
+) -> AsyncIterator[bytes]:
+    """The pieces of a provider's answer; the provider stops when nobody reads on."""
+    async with aclosing(pieces):
+        async for part in _rest(lambda: anext(pieces, b""), held, deadline):
+            yield part
 
 
 async def _first_bytes(response: aiohttp.ClientResponse, *, is_stream: bool) -> tuple[bytes, bool]:
@@ -461,7 +511,7 @@ async def _first_bytes(response: aiohttp.ClientResponse, *, is_stream: bool) -> 
 
 
 async def _rest(
-    response: aiohttp.ClientResponse, held: _Held, deadline: float
+    read: Callable[[], Awaitable[bytes]], held: _Held, deadline: float
 ) -> AsyncIterator[bytes]:
     """The pieces of an answer as they come."""
     upstream = held.upstream
@@ -469,7 +519,7 @@ async def _rest(
         while True:
             limit = min(upstream.settings.idle_timeout, deadline - time.monotonic())
             async with asyncio.timeout(limit):
-                part = await response.content.readany()
+                part = await read()
             if not part:
                 return
             yield part
@@ -477,7 +527,7 @@ async def _rest(
         upstream.breaker.note(False)
         message = f"upstream {upstream.name}: the stream stood still for {limit:.3g} s"
         raise StreamBrokenError(message, kind="timeout") from None
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, CallError) as error:
         upstream.breaker.note(False)
         message = f"upstream {upstream.name}: the stream ended early ({type(error).__name__})"
         raise StreamBrokenError(message, kind="broken") from None
