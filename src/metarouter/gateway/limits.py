@@ -1,0 +1,379 @@
+"""Limits of keys: requests and tokens a minute, dollars a period.
+
+What counts, exactly:
+
+* A minute is one of the clock (UTC), not any 60 seconds: a caller may use up one
+  minute's limit at its end and the next one's at its start. A budget's period is
+  `budget_days` days long, the first begins with the minute the key was made in;
+  without `budget_days` the period is for good.
+* A request is let in while something of each limit is left. Then it counts as a
+  request, and an estimate of its prompt (four characters a token, at the price of
+  the chosen model) is held for it until it ends. So requests in flight are
+  counted, and a process goes over a limit only by what those that it let in use
+  beyond their estimates.
+* When it ends, the tokens that the upstream counted and their price take the
+  estimate's place, in the minute of the end. An answer without a count is charged
+  by its size; a request that nobody answered is charged nothing.
+* Processes share one table. Each adds what it let in, and reads what all let in,
+  every `FLUSH_SECONDS`. What one let in is unknown to the others for at most two
+  such intervals and the time of two transactions, so together they go over a limit
+  by at most what the others let in during that time, each never more than the limit.
+* No request waits for the store. While it is down a process goes by what it read
+  last and by what it let in itself; that is added once the store is back. A process
+  that is killed loses what it had not added: at most one interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from metarouter.gateway.problems import RefusedError
+from metarouter.store.keys import ApiKey
+from metarouter.store.usage import Used, add_used, read_minutes, read_spent
+
+__all__ = [
+    "FLUSH_SECONDS",
+    "KeyLimits",
+    "Ledger",
+    "LimitedError",
+    "Ticket",
+    "estimate_prompt",
+    "first_minute",
+]
+
+FLUSH_SECONDS = 0.5
+_FULL_SECONDS = 30.0  # between two sums over whole periods; other reads take the last minutes
+_CHARACTERS_OF_A_TOKEN = 4
+_NOTHING = Used()
+
+ByMinute = dict[str, dict[int, Used]]
+
+
+class LimitedError(RefusedError):
+    """A key has used up one of its limits."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Ticket:
+    """One request that was let in, and what is held for it until it ends."""
+
+    key: ApiKey
+    held: Used
+    is_open: bool = True
+
+
+def estimate_prompt(text: str, content: bytes) -> int:
+    """Tokens of a prompt, about: of its text, or of the whole body where no text is known.
+
+    Examples
+    --------
+    >>> estimate_prompt("Why is the sky blue?", b"{}")
+    6
+    """
+    return len(text or content) // _CHARACTERS_OF_A_TOKEN + 1
+
+
+def first_minute(key: ApiKey, minute: int) -> int:
+    """First minute of the budget's period that `minute` is in.
+
+    Examples
+    --------
+    >>> key = ApiKey(key_id="k", digest="", name="n", created=600.0, budget=1.0, budget_days=1.0)
+    >>> first_minute(key, 10), first_minute(key, 1449), first_minute(key, 1450)
+    (10, 10, 1450)
+    """
+    if key.budget_days is None:
+        return 0
+    length = _period(key)
+    start = int(key.created // 60)
+    return start + (minute - start) // length * length
+
+
+def _period(key: ApiKey) -> int:
+    """Minutes of a budget's period; at least one."""
+    return max(1, round((key.budget_days or 0.0) * 1440))
+
+
+class Ledger:
+    """What keys used: as the store last told, and what it has not been told yet.
+
+    Knows no clock and does no I/O. `take` hands out what the store is to be told,
+    then either `settle` or `give_back` says how that went.
+    """
+
+    def __init__(self) -> None:
+        self._told: ByMinute = {}  # by all processes, from `_since` on
+        self._since = 0
+        self._older: dict[str, tuple[int, float]] = {}  # first minute, dollars before `_since`
+        self._new: ByMinute = {}
+        self._taken: ByMinute = {}
+        self._held: dict[str, Used] = {}
+
+    def add(self, key_id: str, minute: int, used: Used) -> None:
+        """Count something."""
+        _add(self._new, key_id, minute, used)
+
+    def hold(self, key_id: str, used: Used) -> None:
+        """Set something aside for a request in flight."""
+        self._held[key_id] = self._held.get(key_id, _NOTHING) + replace(used, requests=1)
+
+    def let_go(self, key_id: str, used: Used) -> None:
+        """Give back what was set aside."""
+        less = Used(requests=-1, tokens=-used.tokens, spent=-used.spent)
+        rest = self._held.pop(key_id) + less
+        if rest.requests:  # the last one takes what rounding left along
+            self._held[key_id] = rest
+
+    def held(self, key_id: str) -> Used:
+        """What is set aside; its requests are those in flight."""
+        return self._held.get(key_id, _NOTHING)
+
+    def used(self, key_id: str, minute: int) -> Used:
+        """What all processes used in a minute, as far as is known here."""
+        parts = (self._told, self._taken, self._new)
+        return sum((part.get(key_id, {}).get(minute, _NOTHING) for part in parts), _NOTHING)
+
+    def spent(self, key_id: str, start: int) -> float:
+        """Dollars spent from the minute `start` on, as far as is known here."""
+        older_start, older = self._older.get(key_id, (start, 0.0))
+        recent = sum(
+            used.spent
+            for part in (self._told, self._taken, self._new)
+            for minute, used in part.get(key_id, {}).items()
+            if minute >= start
+        )
+        return recent + (older if older_start == start else 0.0)
+
+    def lacks(self, starts: Mapping[str, int]) -> bool:
+        """Whether sums over whole periods have to be read."""
+        has_late = any(min(minutes) < self._since for minutes in self._taken.values())
+        known = {key_id: start for key_id, (start, _) in self._older.items()}
+        return has_late or any(known.get(key_id) != start for key_id, start in starts.items())
+
+    @property
+    def since(self) -> int:
+        """First minute that is read one by one."""
+        return self._since
+
+    def take(self) -> ByMinute:
+        """What the store is to be told; counted here until it is."""
+        self._taken, self._new = self._new, {}
+        return self._taken
+
+    def give_back(self) -> None:
+        """The store was not told."""
+        late, self._new, self._taken = self._new, self._taken, {}
+        for key_id, minutes in late.items():
+            for minute, used in minutes.items():
+                _add(self._new, key_id, minute, used)
+
+    def settle(
+        self,
+        told: ByMinute,
+        since: int,
+        older: Mapping[str, tuple[int, float]] | None,
+    ) -> None:
+        """The store was told, and told back what all processes used.
+
+        Parameters
+        ----------
+        told : usage by key and minute, from `since` on.
+        since : int
+        older : first minute of each key's period and dollars spent before `since`;
+            None where that was not read, and `since` is as before.
+        """
+        self._told, self._since, self._taken = told, since, {}
+        if older is not None:
+            self._older = dict(older)
+
+
+def _add(table: ByMinute, key_id: str, minute: int, used: Used) -> None:
+    minutes = table.setdefault(key_id, {})
+    minutes[minute] = minutes.get(minute, _NOTHING) + used
+
+
+class KeyLimits:
+    """Lets requests of keys in or refuses them, and shares what was used through the store.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    keys : gives the keys as they are now.
+    clock : callable, default ``time.time``
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        keys: Callable[[], Iterable[ApiKey]],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._keys = keys
+        self._clock = clock
+        self._ledger = Ledger()
+        self._full_at = -math.inf
+        self._lock = threading.RLock()  # of the ledger; held for no I/O
+        self._exchanging = threading.Lock()
+        self.failures = 0
+
+    def check(self, key: ApiKey) -> None:
+        """Refuse a key that has nothing left.
+
+        Raises
+        ------
+        LimitedError
+        """
+        with self._lock:
+            self._check(key)
+
+    def admit(self, key: ApiKey, *, tokens: int = 0, dollars: float = 0.0) -> Ticket:
+        """Let a request in, or refuse it.
+
+        Parameters
+        ----------
+        key : ApiKey
+        tokens : int, estimate that is held until the request ends.
+        dollars : float, likewise.
+
+        Returns
+        -------
+        Ticket
+            To be given to :meth:`close` when the request ends, however it does.
+
+        Raises
+        ------
+        LimitedError
+        """
+        held = Used(tokens=tokens, spent=dollars)
+        with self._lock:
+            self._check(key)
+            self._ledger.add(key.key_id, self._minute(), Used(requests=1))
+            self._ledger.hold(key.key_id, held)
+        return Ticket(key=key, held=held)
+
+    def close(self, ticket: Ticket, *, tokens: int = 0, dollars: float = 0.0) -> None:
+        """Charge a request that ended; a second time changes nothing."""
+        if not ticket.is_open:
+            return
+        ticket.is_open = False
+        key_id, held = ticket.key.key_id, ticket.held
+        with self._lock:
+            self._ledger.let_go(key_id, held)
+            if tokens or dollars:
+                self._ledger.add(key_id, self._minute(), Used(tokens=tokens, spent=dollars))
+
+    def used(self, key: ApiKey) -> Used:
+        """Requests and tokens of this minute, dollars of this period; what is held included."""
+        minute = self._minute()
+        with self._lock:
+            now = self._ledger.used(key.key_id, minute)
+            held = self._ledger.held(key.key_id)
+            spent = self._ledger.spent(key.key_id, first_minute(key, minute))
+        return Used(
+            requests=now.requests, tokens=now.tokens + held.tokens, spent=spent + held.spent
+        )
+
+    def headers(self, key: ApiKey) -> list[tuple[bytes, bytes]]:
+        """What is left of the limits of a key, as OpenAI's clients read it."""
+        used, rest = self.used(key), f"{self._rest():.0f}s"
+        limits = (
+            ("requests", key.requests_per_minute, used.requests),
+            ("tokens", key.tokens_per_minute, used.tokens),
+        )
+        return [
+            (f"x-ratelimit-{what}-{name}".encode(), value.encode())
+            for name, limit, count in limits
+            if limit is not None
+            for what, value in (
+                ("limit", str(limit)),
+                ("remaining", str(max(0, limit - count))),
+                ("reset", rest),
+            )
+        ]
+
+    async def keep_shared(self) -> None:
+        """Exchange with the store every half second, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.to_thread(self.exchange)
+
+    def exchange(self) -> bool:
+        """Tell the store what is new and read what all processes used; whether that went well."""
+        with self._exchanging:
+            return self._exchange()
+
+    def _exchange(self) -> bool:
+        minute, now = self._minute(), self._clock()
+        starts = {k.key_id: first_minute(k, minute) for k in self._keys() if k.budget is not None}
+        with self._lock:
+            taken = self._ledger.take()
+            is_full = self._ledger.lacks(starts) or now - self._full_at >= _FULL_SECONDS
+            since = minute - 1 if is_full else self._ledger.since
+        older: dict[str, tuple[int, float]] | None = None
+        try:
+            with self._engine.begin() as connection:
+                add_used(connection, taken)
+                told = read_minutes(connection, since)
+                if is_full:
+                    spent = read_spent(connection, starts, since)
+                    older = {key_id: (start, spent[key_id]) for key_id, start in starts.items()}
+        except sa.exc.SQLAlchemyError:
+            self.failures += 1
+            with self._lock:
+                self._ledger.give_back()
+            return False
+        with self._lock:
+            self._ledger.settle(told, since, older)
+        self._full_at = now if is_full else self._full_at
+        return True
+
+    def _check(self, key: ApiKey) -> None:
+        used = self.used(key)
+        if key.requests_per_minute is not None and used.requests >= key.requests_per_minute:
+            raise self._limited(key, "requests", key.requests_per_minute)
+        if key.tokens_per_minute is not None and used.tokens >= key.tokens_per_minute:
+            raise self._limited(key, "tokens", key.tokens_per_minute)
+        if key.budget is not None and used.spent >= key.budget:
+            raise self._out_of_budget(key)
+
+    def _limited(self, key: ApiKey, what: str, limit: int) -> LimitedError:
+        return LimitedError(
+            429,
+            "rate_limit_error",
+            f"this key may use {limit} {what} per minute; try again in {self._rest():.0f} s",
+            code="rate_limit_exceeded",
+            retry_after=self._rest(),
+            headers=self.headers(key),
+        )
+
+    def _out_of_budget(self, key: ApiKey) -> LimitedError:
+        """429, as of OpenAI; its clients try a 429 again unless told not to."""
+        minute, rest = self._minute(), None
+        when = "for good"
+        if key.budget_days is not None:
+            rest = (first_minute(key, minute) + _period(key)) * 60 - self._clock()
+            when = f"in {key.budget_days:g} days, {rest:.0f} s of which are left"
+        return LimitedError(
+            429,
+            "insufficient_quota",
+            f"this key may spend {key.budget:g} dollars {when}",
+            code="insufficient_quota",
+            retry_after=rest,
+            headers=[*self.headers(key), (b"x-should-retry", b"false")],
+        )
+
+    def _minute(self) -> int:
+        return int(self._clock() // 60)
+
+    def _rest(self) -> float:
+        """Seconds until the next minute, rounded up."""
+        return float(math.ceil(60 - self._clock() % 60))
