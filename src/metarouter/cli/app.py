@@ -16,6 +16,7 @@ from metarouter.cli import (
     collect,
     compare,
     evaluate,
+    experiments,
     fit,
     grade,
     judge,
@@ -53,6 +54,7 @@ def make_app() -> typer.Typer:
     app.command("onboard")(onboard.onboard)
     app.command("route")(route.route)
     app.command("serve")(serve.serve)
+    app.command("experiments")(experiments.experiments)
     app.command("collect")(collect.collect)
     app.command("judge")(judge.judge)
     app.command("grade")(grade.grade)

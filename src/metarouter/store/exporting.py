@@ -12,7 +12,15 @@ import sqlalchemy as sa
 
 from metarouter.store.tables import decisions, feedback
 
-__all__ = ["ExportedLabels", "Statement", "export_labels", "read_statements", "sort_statements"]
+__all__ = [
+    "Claim",
+    "ExportedLabels",
+    "Statement",
+    "export_labels",
+    "list_claims",
+    "read_statements",
+    "sort_statements",
+]
 
 Row = dict[str, Any]
 Subject = tuple[str, ...]
@@ -107,8 +115,16 @@ class ExportedLabels:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Claim:
-    """One value that one speaker gives one model or pair."""
+class Claim:
+    """One value that one speaker gives one model or pair.
+
+    Attributes
+    ----------
+    kind : of the statement.
+    subject : the model, or the two models in alphabetical order.
+    value : a score, 1 or 0 for thumbs, or the winner.
+    said : Statement
+    """
 
     kind: str
     subject: Subject
@@ -117,10 +133,12 @@ class _Claim:
 
     @property
     def speaker(self) -> tuple[str | None, str | None]:
+        """Key and annotator."""
         return self.said.key_id, self.said.content.get("annotator")
 
     @property
     def about(self) -> tuple[Any, ...]:
+        """Equal for claims of which the later one takes the earlier one back."""
         return self.kind, self.said.decision_id, self.subject, self.speaker
 
 
@@ -168,7 +186,7 @@ def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
     >>> [(row["model"], row["score"]) for row in sort_statements(said).user_scores]
     [('small', 0.0), ('large', 1.0)]
     """
-    claims = [claim for said in statements for claim in _claims(said)]
+    claims = list_claims(statements)
     last = {claim.about: claim for claim in claims}
     earlier = [claim for claim in claims if last[claim.about] is not claim]
     repeats = sum(claim.value == last[claim.about].value for claim in earlier)
@@ -187,6 +205,11 @@ def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
         without_pair=len(usable) - len(rows),
         **lost,
     )
+
+
+def list_claims(statements: Iterable[Statement]) -> list[Claim]:
+    """What is said in each statement about each model or pair, in their order."""
+    return [claim for said in statements for claim in _claims(said)]
 
 
 def read_statements(
@@ -222,22 +245,22 @@ def _statement(row: sa.RowMapping) -> Statement:
     )
 
 
-def _claims(said: Statement) -> Iterator[_Claim]:
+def _claims(said: Statement) -> Iterator[Claim]:
     content = said.content
     if said.kind == "gold":
         for model, score in content["scores"].items():
-            yield _Claim(kind="gold", subject=(model,), value=float(score), said=said)
+            yield Claim(kind="gold", subject=(model,), value=float(score), said=said)
     elif said.kind == "preference":
         a, b, winner = content["model_a"], content["model_b"], content["winner"]
         if a > b:  # so that one pair has one name
             a, b, winner = b, a, _SWAPPED.get(winner, winner)
-        yield _Claim(kind="preference", subject=(a, b), value=winner, said=said)
+        yield Claim(kind="preference", subject=(a, b), value=winner, said=said)
     else:
         value = _THUMBS[content["value"]] if said.kind == "thumbs" else float(content["value"])
-        yield _Claim(kind=said.kind, subject=(said.answered or "",), value=value, said=said)
+        yield Claim(kind=said.kind, subject=(said.answered or "",), value=value, said=said)
 
 
-def _unusable(claim: _Claim) -> str | None:
+def _unusable(claim: Claim) -> str | None:
     """The count that a claim without a row belongs to."""
     if not claim.said.is_known:
         return "without_decision"
@@ -246,7 +269,7 @@ def _unusable(claim: _Claim) -> str | None:
     return None if claim.subject[0] else "without_answer"
 
 
-def _paired(claims: Sequence[_Claim]) -> list[_Claim]:
+def _paired(claims: Sequence[Claim]) -> list[Claim]:
     """All but scores whose prompt has no other model's score of the same kind."""
     models: dict[tuple[str, str], set[Subject]] = {}
     for claim in claims:
@@ -254,18 +277,18 @@ def _paired(claims: Sequence[_Claim]) -> list[_Claim]:
     return [c for c in claims if c.kind == "preference" or len(models[_scored(c)]) > 1]
 
 
-def _scored(claim: _Claim) -> tuple[str, str]:
+def _scored(claim: Claim) -> tuple[str, str]:
     return claim.kind, claim.said.prompt or ""
 
 
-def _disagreements(claims: Sequence[_Claim]) -> int:
+def _disagreements(claims: Sequence[Claim]) -> int:
     values: dict[tuple[Any, ...], set[float | str]] = {}
     for claim in claims:
         values.setdefault((*_scored(claim), claim.subject), set()).add(claim.value)
     return sum(len(found) > 1 for found in values.values())
 
 
-def _score_row(claim: _Claim) -> Row:
+def _score_row(claim: Claim) -> Row:
     row = _common(claim) | {"model": claim.subject[0], "score": claim.value}
     said = claim.said
     if said.answered == claim.subject[0]:  # tokens are counted for this answer only
@@ -273,12 +296,12 @@ def _score_row(claim: _Claim) -> Row:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _vote_row(claim: _Claim) -> Row:
+def _vote_row(claim: Claim) -> Row:
     a, b = claim.subject
     return _common(claim) | {"model_a": a, "model_b": b, "winner": claim.value}
 
 
-def _common(claim: _Claim) -> Row:
+def _common(claim: Claim) -> Row:
     said = claim.said
     row = {
         "query": said.prompt,

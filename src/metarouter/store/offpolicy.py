@@ -172,7 +172,7 @@ def off_policy_value(
     >>> found = off_policy_value(always_second, half, chosen, reward, gains)
     >>> round(found.ips.value, 3), round(found.dr.value, 3)
     (0.7, 0.7)
-    >>> round(found.effective_n) == chosen.sum()
+    >>> bool(round(found.effective_n) == chosen.sum())
     True
     """
     target, reward = _matrix("target", target), np.asarray(reward, dtype=np.float64)

@@ -1,0 +1,108 @@
+"""``metarouter experiments``: what splits, shadows and a candidate are worth, from the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metarouter.cli.labels_export import Since, Store
+from metarouter.cli.options import JsonOut
+
+if TYPE_CHECKING:
+    from metarouter.records import Estimate
+    from metarouter.store.experiments import ArmResult, CandidateResult, DecisionLog
+
+__all__ = ["experiments"]
+
+_COLUMNS = ["experiment", "policy", "measure", "n", "value", "low", "high"]
+
+
+def experiments(
+    store: Store = "sqlite:///metarouter.db",
+    since: Since = None,
+    control: Annotated[
+        str | None, typer.Option(metavar="P", help="Policy that arms are compared with.")
+    ] = None,
+    router: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A candidate, to be valued on the stored prompts."),
+    ] = None,
+    json_out: JsonOut = None,
+) -> None:
+    """Compare the arms of splits, and value policies that did not act.
+
+    Example: metarouter experiments --store sqlite:///metarouter.db --since 7d
+    """
+    from metarouter.cli.labels_export import parsed_time
+    from metarouter.cli.output import emit, print_table, say
+    from metarouter.cli.serve import require_serve
+
+    require_serve()
+    from metarouter.store.database import open_database
+    from metarouter.store.experiments import arm_results, read_log, shadow_results
+
+    log = read_log(open_database(store), since=parsed_time(since))
+    arms = arm_results(log, control=control)
+    others = shadow_results(log)
+    if router is not None:
+        others.append(_candidate(log, router))
+    records = [row for arm in arms for row in _arm_rows(arm)]
+    records += [row for other in others for row in _candidate_rows(other)]
+    say(f"{len(log)} requests, {len(arms)} arms, {len(others)} policies that did not act", json_out)
+    if records:
+        print_table(records, _COLUMNS, json_out)
+    for line in _refusals(others):
+        say(line, json_out)
+    emit(json_out, "experiments", records, seed=None)
+
+
+def _candidate(log: DecisionLog, folder: Path) -> CandidateResult:
+    """Value a router on the requests whose prompts were kept."""
+    from metarouter.errors import DataError
+    from metarouter.loading import load
+    from metarouter.store.experiments import candidate_result
+
+    router = load(folder)
+    prompts = [prompt for prompt in log.prompts if prompt is not None and prompt.strip()]
+    if not prompts:
+        raise DataError("no prompt was kept (store.prompts was off): `router` cannot be valued")
+    models = {
+        prompt: decision.model
+        for prompt, decision in zip(prompts, router.route_batch(prompts), strict=True)
+    }
+    choices = [models.get(prompt or "") for prompt in log.prompts]
+    return candidate_result(log, str(folder), choices)
+
+
+def _arm_rows(arm: ArmResult) -> list[dict[str, Any]]:
+    head = {"experiment": arm.experiment, "policy": arm.policy}
+    rows = [_row(head, name, found) for name, found in arm.measures.items()]
+    return rows + [_row(head, f"{name}_difference", v) for name, v in arm.differences.items()]
+
+
+def _candidate_rows(found: CandidateResult) -> list[dict[str, Any]]:
+    head = {"experiment": "", "policy": found.policy}
+    rows = [_row(head, name, value) for name, value in found.measures.items()]
+    if found.audit is not None:
+        rows.append(_row(head, "gold_difference_audited", found.audit))
+    for name, value in found.values.items():
+        extra = {"effective_n": value.effective_n, "largest_ratio": value.largest_ratio}
+        kinds = ("ips", "dr", "logged", "difference")
+        rows += [_row(head, f"{name}_{kind}", getattr(value, kind)) | extra for kind in kinds]
+    return rows
+
+
+def _row(head: dict[str, str], measure: str, found: Estimate) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return head | {"measure": measure} | asdict(found)
+
+
+def _refusals(found: list[CandidateResult]) -> list[str]:
+    return [
+        f"no value of {candidate.policy} by {reward}: {reason}"
+        for candidate in found
+        for reward, reason in candidate.refusals.items()
+    ]
