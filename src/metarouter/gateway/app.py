@@ -14,14 +14,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from metarouter.errors import OptionError
+from metarouter.gateway.dashboard import dashboard_routes
 from metarouter.gateway.deciding import ServedPolicy, load_policies
 from metarouter.gateway.keyring import Keyring
+from metarouter.gateway.limits import KeyLimits
 from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.plain import plain_routes
 from metarouter.gateway.problems import Problem, error_bytes
 from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
 from metarouter.gateway.reloading import watch_files
 from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loopback
+from metarouter.gateway.spending import Prices
 from metarouter.gateway.state import Gateway, Generation, make_logger
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.upstream import Upstreams
@@ -60,6 +63,8 @@ def make_gateway(
             f"host = {settings.host!r} is open to others and there is no valid key; make one: "
             f"metarouter keys create NAME"
         )
+    limits = KeyLimits(engine, keyring.keys)
+    limits.exchange()
     writer = DecisionWriter(
         engine,
         _spill_path(engine),
@@ -70,11 +75,18 @@ def make_gateway(
     metrics.watch(writer)
     upstreams = Upstreams(settings.upstreams, settings.fallbacks, on_attempt=metrics.note_attempt)
     return Gateway(
-        current=Generation(number=1, settings=settings, policies=policies, upstreams=upstreams),
+        current=Generation(
+            number=1,
+            settings=settings,
+            policies=policies,
+            upstreams=upstreams,
+            prices=Prices(settings, metrics.note_unpriced),
+        ),
         source=source or SettingsSource(),
         engine=engine,
         writer=writer,
         keyring=keyring,
+        limits=limits,
         metrics=metrics,
         sticky=StickyModels(settings.sticky_seconds),
         log=make_logger(settings.log_level),
@@ -87,7 +99,8 @@ def build_app(gateway: Gateway) -> ASGIApp:
         Route(f"/v1/{protocol.path}", ProxyEndpoint(gateway, protocol), methods=["POST"])
         for protocol in PROTOCOLS
     ]
-    app = Starlette(routes=[*proxies, *plain_routes(gateway)], lifespan=_lifespan(gateway))
+    routes = [*proxies, *plain_routes(gateway), *dashboard_routes(gateway)]
+    app = Starlette(routes=routes, lifespan=_lifespan(gateway))
     return app if gateway.settings.auth == "keys" else HostGuard(app, gateway)
 
 
@@ -97,6 +110,7 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
         await asyncio.to_thread(gateway.writer.start)
         tasks = [
             asyncio.create_task(gateway.keyring.keep_fresh()),
+            asyncio.create_task(gateway.limits.keep_shared()),
             asyncio.create_task(watch_files(gateway)),
         ]
         try:
@@ -108,6 +122,7 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            await asyncio.to_thread(gateway.limits.exchange)
             await asyncio.to_thread(gateway.writer.close)
             gateway.engine.dispose()
             gateway.log.info("stopped", written=gateway.writer.written)

@@ -32,6 +32,10 @@ class Keyring:
         """Read the keys again."""
         self._keys = {key.digest: key for key in list_keys(self._engine)}
 
+    def keys(self) -> list[ApiKey]:
+        """The keys as they were last read."""
+        return list(self._keys.values())
+
     async def keep_fresh(self) -> None:
         """Read the keys every two seconds, until cancelled."""
         while True:

@@ -43,6 +43,11 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self._unpriced = Counter(
+            "metarouter_unpriced_total",
+            "Answers of models without a known price, which count as nothing spent.",
+            registry=self.registry,
+        )
         self._seconds = self._histogram("metarouter_request_seconds", "Time of a request in all.")
         self._first_byte = self._histogram(
             "metarouter_first_byte_seconds", "Time to the first byte of an answer."
@@ -63,6 +68,10 @@ class Metrics:
         for name, (text, attribute) in values.items():
             gauge = Gauge(name, text, registry=self.registry)
             gauge.set_function(partial(getattr, writer, attribute))
+
+    def note_unpriced(self) -> None:
+        """Count one answer whose model has no known price."""
+        self._unpriced.inc()
 
     def note_attempt(self, attempt: Attempt) -> None:
         """Count one request to an upstream."""

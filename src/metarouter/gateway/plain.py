@@ -19,7 +19,7 @@ from metarouter.gateway.conversation import read_chat
 from metarouter.gateway.deciding import ServedPolicy
 from metarouter.gateway.names import read_model_name
 from metarouter.gateway.options import read_options
-from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
+from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
 from metarouter.gateway.proxy import choose, read_content
 from metarouter.gateway.records import Exchange, decision_row
 from metarouter.gateway.state import Gateway, Generation, header_map
@@ -61,7 +61,8 @@ async def _answer(
         response = await handler(gateway, request, key)
     except MetarouterError as error:
         problem = problem_of(error)
-        response = _json_bytes(error_bytes(problem, "openai"), problem.status)
+        response = Response(error_bytes(problem, "openai"), problem.status)
+        response.raw_headers = problem_headers(problem, bytes(response.body))
     if not is_open:
         gateway.metrics.note_request(
             request.url.path.removeprefix("/v1/"),
@@ -83,6 +84,8 @@ async def route(gateway: Gateway, request: Request, key: ApiKey | None) -> Respo
     if asked.policy is None:
         raise InputError(f"model = {name!r}; allowed: metarouter or metarouter:POLICY")
     policy = generation.policy(asked.policy, key)
+    if key is not None:
+        gateway.limits.close(gateway.limits.admit(key))  # a request, which spends nothing
     may = policy.models if key is None or key.models is None else key.models
     allowed = [model for model in policy.models if model in may]
     decided = []

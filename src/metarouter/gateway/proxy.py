@@ -19,10 +19,12 @@ from metarouter.gateway.conversation import (
 )
 from metarouter.gateway.deciding import Decided, ServedPolicy, fixed_decision
 from metarouter.gateway.keyring import read_client_key
+from metarouter.gateway.limits import Ticket, estimate_prompt
 from metarouter.gateway.names import Asked, read_model_name
 from metarouter.gateway.options import RequestOptions, read_options
-from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
+from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
 from metarouter.gateway.records import Exchange, decision_headers, decision_row, with_fallback
+from metarouter.gateway.spending import Prices, charged_usage
 from metarouter.gateway.state import Gateway, Generation, header_map
 from metarouter.gateway.upstream import (
     Answer,
@@ -32,7 +34,7 @@ from metarouter.gateway.upstream import (
     UpstreamCall,
     Upstreams,
 )
-from metarouter.gateway.wire import Body, read_body, read_usage
+from metarouter.gateway.wire import Body, Usage, read_body, read_usage
 from metarouter.store.keys import ApiKey
 
 __all__ = ["PROTOCOLS", "ClientGoneError", "Protocol", "ProxyEndpoint", "choose", "read_content"]
@@ -53,13 +55,14 @@ class Protocol:
     dialect: Dialect
     read: Callable[[Body], Conversation]
     is_routed: bool = True
+    is_free: bool = False
 
 
 PROTOCOLS = (
     Protocol(path="chat/completions", dialect="openai", read=read_chat),
     Protocol(path="responses", dialect="openai", read=read_responses),
     Protocol(path="messages", dialect="anthropic", read=read_messages),
-    Protocol(path="messages/count_tokens", dialect="anthropic", read=read_messages),
+    Protocol(path="messages/count_tokens", dialect="anthropic", read=read_messages, is_free=True),
     Protocol(path="embeddings", dialect="openai", read=read_nothing, is_routed=False),
 )
 
@@ -89,6 +92,8 @@ class ProxyEndpoint:
         generation = self._gateway.current
         try:
             key = self._gateway.authorise(headers)
+            if key is not None:
+                self._gateway.limits.check(key)
             content = await read_content(headers, receive, generation.settings.limits.body_bytes)
             body = read_body(content)
             asking = _Asking(
@@ -134,7 +139,7 @@ class ProxyEndpoint:
             decision_seconds=time.perf_counter() - asking.started,
             started=asking.started,
         )
-        return self._planned(asking, exchange, sticky)
+        return self._planned(asking, exchange, conversation.text, sticky)
 
     def _direct(self, asking: _Asking, name: str) -> _Plan:
         """A request that names its model."""
@@ -142,7 +147,7 @@ class ProxyEndpoint:
         if options != RequestOptions(explain=options.explain):
             raise InputError(f"model = {name!r} is no policy: options of decisions do not apply")
         if not asking.may(name):
-            raise RefusedError(403, "permission_error", f"this key may not use model {name}")
+            raise RefusedError(403, "permission_error", asking.why_not(name))
         if not asking.generation.upstreams.serves(name, self._protocol.dialect):
             raise RefusedError(
                 404,
@@ -158,9 +163,12 @@ class ProxyEndpoint:
             key_id=asking.key_id,
             started=asking.started,
         )
-        return self._planned(asking, exchange)
+        text = self._protocol.read(asking.body).text if asking.is_metered else ""
+        return self._planned(asking, exchange, text)
 
-    def _planned(self, asking: _Asking, exchange: Exchange, sticky: tuple[str, ...] = ()) -> _Plan:
+    def _planned(
+        self, asking: _Asking, exchange: Exchange, text: str, sticky: tuple[str, ...] = ()
+    ) -> _Plan:
         wanted, pin = asking.options.models, asking.options.pin
 
         def may_stand_in(model: str) -> bool:
@@ -177,7 +185,15 @@ class ProxyEndpoint:
             sticky=sticky,
             is_stream=asking.body.value("stream", object) is True,
             client_key=read_client_key(asking.headers),
+            prices=asking.generation.prices,
+            ticket=None if asking.key is None else self._admit(asking, asking.key, exchange, text),
         )
+
+    def _admit(self, asking: _Asking, key: ApiKey, exchange: Exchange, text: str) -> Ticket:
+        """Let the request in, if the key's limits do, with an estimate of its prompt."""
+        tokens = estimate_prompt(text, asking.body.content)
+        price = asking.generation.prices.dollars(exchange.chosen, Usage(prompt_tokens=tokens))
+        return self._gateway.limits.admit(key, tokens=tokens, dollars=price or 0.0)
 
     async def _decide(
         self,
@@ -228,6 +244,7 @@ class ProxyEndpoint:
             exchange.outcome = "stopped"
             raise
         finally:
+            self._charge(plan)
             self._keep(exchange)
 
     async def _relay(self, plan: _Plan, call: UpstreamCall, reply: _Reply) -> None:
@@ -242,10 +259,16 @@ class ProxyEndpoint:
                     self._gateway.sticky.put(name, answer.target.model)
             exchange.status = answer.status
             exchange.first_byte_seconds = exchange.seconds
-            await reply.start(answer, decision_headers(exchange, explain=plan.explain))
+            headers = decision_headers(exchange, explain=plan.explain)
+            if plan.ticket is not None:
+                headers += self._gateway.limits.headers(plan.ticket.key)
             tap = _Tap(answer.first)
-            await _pieces(answer, reply, tap)
-            exchange.usage = read_usage(tap.head, tap.tail)
+            try:
+                await reply.start(answer, headers)
+                await _pieces(answer, reply, tap)
+            finally:
+                exchange.usage = read_usage(tap.head, tap.tail)
+                exchange.answer_bytes = tap.size
             exchange.outcome = "ok" if answer.status < 400 else "refused"
         finally:
             answer.close()
@@ -256,6 +279,27 @@ class ProxyEndpoint:
         self._gateway.metrics.note_request(
             self._protocol.path, status, "rejected", seconds=time.perf_counter() - started
         )
+
+    def _charge(self, plan: _Plan) -> None:
+        """What the answer cost, and its tokens to the key's limits."""
+        exchange, ticket = plan.exchange, plan.ticket
+        if exchange.answered is not None:
+            exchange.spent = plan.prices.dollars(exchange.answered, exchange.usage)
+        if ticket is None:
+            return
+        if exchange.answered is None or self._protocol.is_free:
+            self._gateway.limits.close(ticket)
+            return
+        used = charged_usage(
+            exchange.usage,
+            prompt_tokens=ticket.held.tokens,
+            answer_bytes=exchange.answer_bytes if self._protocol.is_routed else 0,
+            is_stream=plan.is_stream,
+            is_whole=exchange.outcome == "ok",
+        )
+        tokens = (used.prompt_tokens or 0) + (used.completion_tokens or 0)
+        spent = plan.prices.dollars(exchange.answered, used) or 0.0
+        self._gateway.limits.close(ticket, tokens=tokens, dollars=spent)
 
     def _keep(self, exchange: Exchange) -> None:
         gateway, decision = self._gateway, exchange.decision
@@ -298,9 +342,24 @@ class _Asking:
     def key_id(self) -> str | None:
         return None if self.key is None else self.key.key_id
 
+    @property
+    def is_metered(self) -> bool:
+        """Whether the size of the prompt matters to the key's limits."""
+        key = self.key
+        return key is not None and (key.tokens_per_minute, key.budget) != (None, None)
+
     def may(self, model: str) -> bool:
-        """Whether the caller's key is for the model."""
-        return self.key is None or self.key.models is None or model in self.key.models
+        """Whether the caller's key is for the model; a budget is for models of known price."""
+        if self.key is None:
+            return True
+        is_priced = self.key.budget is None or self.generation.prices.knows(model)
+        return is_priced and (self.key.models is None or model in self.key.models)
+
+    def why_not(self, model: str) -> str:
+        """What :meth:`may` said no for."""
+        if self.key is None or self.key.models is None or model in self.key.models:
+            return f"model {model} has no known price, and this key has a budget; set prices"
+        return f"this key may not use model {model}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -315,6 +374,8 @@ class _Plan:
     sticky: tuple[str, ...]
     is_stream: bool
     client_key: str | None
+    prices: Prices
+    ticket: Ticket | None
 
 
 class _Tap:
@@ -323,8 +384,10 @@ class _Tap:
     def __init__(self, first: bytes) -> None:
         self.head = first[:_HEAD]
         self.tail = first[-_TAIL:]
+        self.size = len(first)
 
     def see(self, part: bytes) -> None:
+        self.size += len(part)
         if len(self.head) < _HEAD:
             self.head += part[: _HEAD - len(self.head)]
         self.tail = (self.tail + part)[-_TAIL:]
@@ -341,7 +404,8 @@ class _Reply:
     async def start(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
         """Status, headers and first bytes of an answer."""
         self._started, self._is_stream = True, answer.kind == "stream"
-        sent = [*answer.headers, *headers]
+        ours = {name for name, _ in headers}
+        sent = [*(header for header in answer.headers if header[0] not in ours), *headers]
         if answer.rest is None:
             sent.append((b"content-length", str(len(answer.first)).encode()))
         await self._send({"type": "http.response.start", "status": answer.status, "headers": sent})
@@ -357,13 +421,7 @@ class _Reply:
         """An error answer; its status."""
         problem = problem_of(error)
         content = error_bytes(problem, dialect)
-        sent = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-            *headers,
-        ]
-        if problem.retry_after:
-            sent.append((b"retry-after", str(int(problem.retry_after) + 1).encode()))
+        sent = [*problem_headers(problem, content), *headers]
         await self._send({"type": "http.response.start", "status": problem.status, "headers": sent})
         await self.send(content, more=False)
         return problem.status

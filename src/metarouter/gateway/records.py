@@ -40,6 +40,8 @@ class Exchange:
     outcome: str = "failed"
     first_byte_seconds: float | None = None
     usage: Usage = field(default_factory=Usage)
+    answer_bytes: int = 0
+    spent: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -150,6 +152,6 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "is_exploration": None,
         "shadow": None,
         "conversation": None,
-        "spent": None,
+        "spent": exchange.spent,
         "instance": None,
     }

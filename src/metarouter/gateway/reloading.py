@@ -19,6 +19,7 @@ from pathlib import Path
 from metarouter.errors import MetarouterError, OptionError
 from metarouter.gateway.deciding import load_policies
 from metarouter.gateway.settings import GatewaySettings
+from metarouter.gateway.spending import Prices
 from metarouter.gateway.state import FileStamp, Gateway, Generation, make_logger
 
 __all__ = ["FIXED_SETTINGS", "reload", "try_reload", "watch_files"]
@@ -86,6 +87,7 @@ def _next(gateway: Gateway) -> Generation:
         settings=settings,
         policies=load_policies(settings),
         upstreams=before.upstreams.renewed(settings.upstreams, settings.fallbacks),
+        prices=Prices(settings, gateway.metrics.note_unpriced),
     )
 
 

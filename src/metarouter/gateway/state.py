@@ -19,9 +19,11 @@ import structlog
 
 from metarouter.gateway.deciding import ServedPolicy
 from metarouter.gateway.keyring import Keyring
+from metarouter.gateway.limits import KeyLimits
 from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.problems import RefusedError
 from metarouter.gateway.settings import GatewaySettings, SettingsSource
+from metarouter.gateway.spending import Prices
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.upstream import Upstreams
 from metarouter.store.keys import ApiKey
@@ -45,12 +47,14 @@ class Generation:
     settings : GatewaySettings
     policies : by name, default first.
     upstreams : where models are served.
+    prices : of their models.
     """
 
     number: int
     settings: GatewaySettings
     policies: Mapping[str, ServedPolicy]
     upstreams: Upstreams
+    prices: Prices
 
     def policy(self, name: str, key: ApiKey | None) -> ServedPolicy:
         """A policy, if the key may use it.
@@ -83,6 +87,7 @@ class Gateway:
     engine: sa.Engine
     writer: DecisionWriter
     keyring: Keyring
+    limits: KeyLimits
     metrics: Metrics
     sticky: StickyModels
     log: structlog.typing.FilteringBoundLogger
