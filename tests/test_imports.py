@@ -46,7 +46,9 @@ ALLOWED = {
     "onboarding": _TRAINING | {"fitting"},
     # Serve and send: no training, so that they start and run on the serving path alone.
     "routellm": _SERVING | {"providers"},
-    "gateway": _SERVING | {"querying", "providers", "store"},
+    "gateway": _SERVING | {"dashboard", "querying", "providers", "store"},
+    # Pages over the store; curves are drawn by the policy's own code.
+    "dashboard": _BASE | {"policy", "store"},
     # Calls are priced by the policy's price table.
     "providers": _BASE | {"policy"},
     "collection": _LABELS | {"providers"},

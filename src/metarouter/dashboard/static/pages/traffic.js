@@ -1,0 +1,159 @@
+// Requests over time, premium share, spend.
+import { html } from "../html.js";
+import { useData } from "../api.js";
+import { Chart, faded, frame, ink, tipOf } from "../chart.js";
+import { axisTime, count, dollars, momentOf, share, short } from "../format.js";
+import { Bar, Panel, State, Stats, Table } from "../parts.js";
+
+const GROUPS = [
+  ["ok", "answered", "accent"],
+  ["decided", "decided only", "quiet"],
+  ["left", "caller left", "third"],
+  ["refused", "refused by the upstream", "unclear"],
+  ["failed", "failed", "worse"],
+];
+
+export function Traffic({ span, every }) {
+  const state = useData("traffic", { seconds: span }, every);
+  return html`<${State} state=${state}>${(data) => html`
+    <${Numbers} data=${data} />
+    <div class="grid">
+      <${Requests} data=${data} />
+      <${Shares} data=${data} />
+      <${Spend} data=${data} />
+      <${Models} data=${data} />
+    </div>`}<//>`;
+}
+
+function Numbers({ data }) {
+  const { totals } = data;
+  const routedShare = totals.routed ? totals.premium / totals.routed : null;
+  return html`<${Stats} items=${[
+    { label: "Requests", value: short(totals.requests), under: `${perMinute(totals.requests, data)} a minute` },
+    { label: "Premium share", value: share(routedShare), under: `of ${short(totals.routed)} routed` },
+    { label: "Spent", value: totals.priced ? dollars(totals.spent) : "–", under: totals.priced === totals.requests ? "every request priced" : `${short(totals.priced)} of ${short(totals.requests)} priced` },
+    { label: "Tokens", value: short(totals.prompt_tokens + totals.completion_tokens), under: `${short(totals.completion_tokens)} of answers` },
+    { label: "Failed", value: share(totals.requests ? totals.failed / totals.requests : null, 2), under: `${short(totals.failed)} requests`, tone: totals.failed ? "worse" : "" },
+  ]} />`;
+}
+
+const perMinute = (n, data) => {
+  const value = n / ((data.end - data.start) / 60);
+  return value >= 10 ? count(value) : value.toFixed(value >= 1 ? 1 : 2);
+};
+
+function stacked(data, groups) {
+  const rate = 60 / data.width;
+  return groups.map(([name, title, tone]) => {
+    const colour = ink(tone);
+    return {
+      name: title,
+      type: "line",
+      stack: "all",
+      symbol: "none",
+      step: false,
+      lineStyle: { width: 1.2, color: colour },
+      itemStyle: { color: colour },
+      areaStyle: { color: faded(colour, 0.22) },
+      data: data.requests[name].map((n, i) => [i, n * rate]),
+    };
+  });
+}
+
+const timeAxis = (data) => ({
+  type: "category",
+  boundaryGap: false,
+  data: data.starts.map((_, i) => i),
+  axisLabel: { formatter: (i) => axisTime(data.width)(data.starts[i]), interval: Math.ceil(data.starts.length / 7) - 1 },
+});
+
+function Requests({ data }) {
+  const groups = GROUPS.filter(([name]) => data.requests[name]);
+  const rate = 60 / data.width;
+  const make = () => ({
+    ...frame({
+      x: timeAxis(data),
+      y: { minInterval: 1 },
+      tip: (given) => tipOf(momentOf(data.starts[given[0].dataIndex]), given.map((g) => [g.color, g.seriesName, rateText(g.data[1])])),
+    }),
+    series: stacked(data, groups),
+  });
+  const sums = data.starts.map((_, i) => groups.reduce((sum, [name]) => sum + data.requests[name][i], 0) * rate);
+  const label = `Requests a minute: between ${rateText(Math.min(...sums))} and ${rateText(Math.max(...sums))}, ${rateText(sums.at(-2))} in the last whole bucket.`;
+  const columns = [
+    { title: "From", show: (i) => momentOf(data.starts[i]) },
+    ...groups.map(([name, title]) => ({ title, kind: "number", show: (i) => count(data.requests[name][i]) })),
+  ];
+  return html`<${Panel} id="requests" title="Requests a minute" wide>
+    <${Chart} make=${make} data=${data} label=${label} height=${220}
+      legend=${groups.map(([, name, tone]) => ({ name, tone }))}
+      table=${{ caption: "Requests by bucket of time", columns, rows: data.starts.map((_, i) => i).reverse() }} />
+  <//>`;
+}
+
+const rateText = (value) => (value === undefined ? "–" : value >= 100 ? count(value) : String(+value.toFixed(1)));
+
+function Shares({ data }) {
+  const points = data.starts.map((_, i) => (data.routed[i] ? data.premium[i] / data.routed[i] : null));
+  const make = () => {
+    const colour = ink("second");
+    return {
+      ...frame({
+        x: timeAxis(data),
+        y: { min: 0, max: 1, interval: 0.25, axisLabel: { formatter: (v) => share(v, 0) } },
+        tip: ([g]) => tipOf(momentOf(data.starts[g.dataIndex]), [[colour, "premium share", share(points[g.dataIndex])], [null, "routed requests", count(data.routed[g.dataIndex])]]),
+      }),
+      series: [{ type: "line", symbol: "circle", symbolSize: 4, showSymbol: points.filter((p) => p !== null).length < 30, connectNulls: false, lineStyle: { width: 1.6, color: colour }, itemStyle: { color: colour }, data: points.map((p, i) => [i, p]) }],
+    };
+  };
+  const columns = [
+    { title: "From", show: (i) => momentOf(data.starts[i]) },
+    { title: "routed", kind: "number", show: (i) => count(data.routed[i]) },
+    { title: "premium", kind: "number", show: (i) => count(data.premium[i]) },
+    { title: "share", kind: "number", show: (i) => share(points[i]) },
+  ];
+  const whole = data.totals.routed ? data.totals.premium / data.totals.routed : null;
+  return html`<${Panel} id="shares" title="Premium share">
+    <${Chart} make=${make} data=${data} label=${`Premium share over time, ${share(whole)} over all.`} height=${180}
+      table=${{ caption: "Premium share by bucket of time", columns, rows: data.starts.map((_, i) => i).reverse() }} />
+  <//>`;
+}
+
+function Spend({ data }) {
+  const make = () => {
+    const colour = ink("accent");
+    return {
+      ...frame({
+        x: { ...timeAxis(data), boundaryGap: true },
+        y: { axisLabel: { formatter: dollars } },
+        tip: ([g]) => tipOf(momentOf(data.starts[g.dataIndex]), [[colour, "spent", dollars(data.spent[g.dataIndex])]]),
+      }),
+      series: [{ type: "bar", barCategoryGap: "30%", itemStyle: { color: faded(colour, 0.75), borderRadius: [2, 2, 0, 0] }, data: data.spent }],
+    };
+  };
+  const columns = [
+    { title: "From", show: (i) => momentOf(data.starts[i]) },
+    { title: "spent", kind: "number", show: (i) => dollars(data.spent[i]) },
+  ];
+  if (!data.totals.priced) return html`<${Panel} id="spend" title="Spend"><p class="empty">No price is known for what was asked: set <code>prices</code>.</p><//>`;
+  return html`<${Panel} id="spend" title="Spend">
+    <${Chart} make=${make} data=${data} label=${`Dollars spent over time, ${dollars(data.totals.spent)} in all.`} height=${180}
+      table=${{ caption: "Dollars by bucket of time", columns, rows: data.starts.map((_, i) => i).reverse() }} />
+  <//>`;
+}
+
+function Models({ data }) {
+  const all = data.totals.requests || 1;
+  const columns = [
+    { title: "Model", show: (m) => html`<span class="name">${m.model}</span>` },
+    { title: "Requests", kind: "number", show: (m) => count(m.requests) },
+    { title: "Share", show: (m) => html`<span class="withbar"><${Bar} value=${m.requests / all} /> ${share(m.requests / all, 0)}</span>` },
+    { title: "Failed", kind: "number", show: (m) => (m.failed ? html`<span class="worse">${count(m.failed)}</span>` : "0") },
+    { title: "Tokens in", kind: "number", show: (m) => short(m.prompt_tokens) },
+    { title: "Tokens out", kind: "number", show: (m) => short(m.completion_tokens) },
+    { title: "Spent", kind: "number", show: (m) => (m.priced ? dollars(m.spent) : "–") },
+  ];
+  return html`<${Panel} id="models" title="By model" wide>
+    <${Table} caption="Requests by the model that answered" columns=${columns} rows=${data.models} rowKey=${(m) => m.model} />
+  <//>`;
+}

@@ -1,0 +1,185 @@
+"""The dashboard's pages and their data: ``/dashboard`` and ``/dashboard/api``.
+
+The page itself is open and holds nothing. Its data needs a key of an admin;
+where the gateway asks for no keys, whoever is on this machine. Answers are made
+in a thread, one at a time, so that a page that is left open costs requests little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+import metarouter
+from metarouter.dashboard.page import SECURITY_HEADERS, shell, static_app
+from metarouter.dashboard.traffic import time_grid, traffic_view
+from metarouter.errors import InputError, MetarouterError
+from metarouter.gateway.deciding import ServedPolicy
+from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
+from metarouter.gateway.state import Gateway, header_map
+from metarouter.policy.baselines import premium_index
+from metarouter.records import json_value
+from metarouter.store.analytics import (
+    DecisionFilter,
+    Window,
+    count_traffic,
+    fetch_decision,
+    fetch_decisions,
+)
+from metarouter.store.keys import ApiKey
+
+__all__ = ["dashboard_routes"]
+
+Query = Mapping[str, str]
+View = Callable[[Gateway, Query], Mapping[str, Any]]
+
+_ORDINARY = "A query of ordinary length, to tell which model is dearer."
+
+
+def dashboard_routes(gateway: Gateway) -> list[BaseRoute]:
+    """Routes of the page, its files and its data."""
+    desk = _Desk(gateway)
+    views = {"about": _about, "traffic": _traffic, "decisions": _decisions}
+    return [
+        Route("/dashboard", shell, methods=["GET"]),
+        Mount("/dashboard/static", static_app()),
+        *(
+            Route(f"/dashboard/api/{name}", desk.endpoint(view), methods=["GET"])
+            for name, view in views.items()
+        ),
+        Route("/dashboard/api/decisions/{decision_id}", desk.endpoint(_decision), methods=["GET"]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Answers questions of the pages, one at a time."""
+
+    gateway: Gateway
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def endpoint(self, view: View) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                _require_admin(self.gateway, header_map(request.scope))
+                given = {**request.query_params, **request.path_params}
+                async with self.turn:
+                    found = await asyncio.to_thread(view, self.gateway, given)
+            except sa.exc.SQLAlchemyError as error:
+                self.gateway.log.error("store", error=type(error).__name__)
+                down = RefusedError(503, "store_unavailable", "the store does not answer")
+                return _problem(down)
+            except MetarouterError as error:
+                return _problem(error)
+            return _json(msgspec.json.encode(json_value(found)), 200)
+
+        return answer
+
+
+def _require_admin(gateway: Gateway, headers: Mapping[str, str]) -> ApiKey | None:
+    key = gateway.authorise(headers)
+    if key is not None and not key.is_admin:
+        raise RefusedError(403, "permission_error", "the dashboard needs the key of an admin")
+    return key
+
+
+def _problem(error: MetarouterError) -> Response:
+    problem = problem_of(error)
+    return _json(error_bytes(problem, "openai"), problem.status)
+
+
+def _json(content: bytes, status: int) -> Response:
+    headers = {**SECURITY_HEADERS, "cache-control": "no-store"}
+    return Response(content, status, media_type="application/json", headers=headers)
+
+
+def _about(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    """What is served: policies, models, how to call them."""
+    models = [*gateway.upstreams.models]
+    models += [m for policy in gateway.policies.values() for m in policy.models]
+    return {
+        "version": metarouter.__version__,
+        "auth": gateway.settings.auth,
+        "keeps_prompts": gateway.settings.store.prompts,
+        "policies": [_policy(policy) for policy in gateway.policies.values()],
+        "models": [
+            {"model": name, "dialects": _dialects(gateway, name)} for name in dict.fromkeys(models)
+        ],
+        "upstreams": list(gateway.settings.upstreams),
+    }
+
+
+def _policy(policy: ServedPolicy) -> dict[str, Any]:
+    rule = policy.router.policy
+    return {
+        "policy": policy.name,
+        "version": rule.version,
+        "fitted": policy.router.artifact.created,
+        "models": policy.models,
+        "reference": rule.models[0],
+        "premium": _premium(policy),
+        "w": rule.w,
+        "cost_unit": rule.cost_unit,
+    }
+
+
+def _premium(policy: ServedPolicy) -> str:
+    costs = policy.router.expected_costs([_ORDINARY])
+    return policy.router.models[premium_index(costs[0])]
+
+
+def _dialects(gateway: Gateway, model: str) -> list[str]:
+    return [d for d in ("openai", "anthropic") if gateway.upstreams.serves(model, d)]
+
+
+def _traffic(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    grid = time_grid(_whole(query, "seconds", 3600), time.time())
+    cells = count_traffic(gateway.engine, grid.window, grid.width)
+    premium = {name: _premium(policy) for name, policy in gateway.policies.items()}
+    return traffic_view(cells, grid, premium)
+
+
+def _decisions(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    """A page of the explorer, and the place where the next one begins."""
+    limit = _whole(query, "limit", 50)
+    names = {name: query[name] for name in DecisionFilter.__slots__ if query.get(name)}
+    after = (_number(query, "after"), query.get("after_id", "")) if "after" in query else None
+    window = _window(query)
+    rows = fetch_decisions(gateway.engine, window, DecisionFilter(**names), limit, after)
+    last = rows[-1] if len(rows) == limit else None
+    following = None if last is None else [last["created"], last["decision_id"]]
+    return {"decisions": rows, "next": following}
+
+
+def _decision(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    found = fetch_decision(gateway.engine, query["decision_id"])
+    if found is None:
+        raise RefusedError(404, "not_found_error", "there is no such decision in the store")
+    return found
+
+
+def _window(query: Query) -> Window:
+    return time_grid(_whole(query, "seconds", 3600), time.time()).window
+
+
+def _whole(query: Query, name: str, default: int) -> int:
+    given = query.get(name, str(default))
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise InputError(f"{name} = {given[:40]!r}; allowed: a whole number")
+    return int(given)
+
+
+def _number(query: Query, name: str) -> float:
+    try:
+        return float(query[name])
+    except ValueError:
+        raise InputError(f"{name} = {query[name][:40]!r}; allowed: a number") from None

@@ -1,0 +1,305 @@
+"""What the dashboard reads of the store: bounded queries, rows in, plain values out.
+
+Two kinds. Counts go over a whole window and are summed by the database. All
+else reads the newest rows of a window, at most as many as the caller says, by
+the index on the time of decisions: its cost does not grow with the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+
+from metarouter.errors import InputError, OptionError
+from metarouter.store.tables import audit, decisions, feedback, key_usage
+
+__all__ = [
+    "DecisionFilter",
+    "TrafficCell",
+    "Window",
+    "count_traffic",
+    "fetch_decision",
+    "fetch_decisions",
+    "fetch_statements",
+    "newest_decisions",
+    "read_audit",
+    "sum_key_usage",
+]
+
+_LONGEST_PAGE = 200
+_LISTED = (
+    "decision_id", "created", "endpoint", "key_id", "asked", "policy", "model", "answered",
+    "predicted_gain", "predicted_gain_std", "threshold", "bound", "outcome", "status",
+    "prompt_tokens", "completion_tokens", "seconds", "spent", "experiment", "is_exploration",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A span of time, ``start <= created < end``, in seconds since 1970.
+
+    Raises
+    ------
+    OptionError
+        When it does not end after its start.
+
+    Examples
+    --------
+    >>> Window(start=0.0, end=60.0).seconds
+    60.0
+    """
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if not self.start < self.end:
+            raise OptionError.of("window", (self.start, self.end), "an end after the start")
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.end - self.start
+
+    def holds(self, column: ColumnElement[float]) -> ColumnElement[bool]:
+        """The condition that a time is in it."""
+        return sa.and_(column >= self.start, column < self.end)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrafficCell:
+    """Requests of one bucket of time that share policy, models, and how they ended.
+
+    Attributes
+    ----------
+    bucket : number of the bucket, 0 at the start of the window.
+    policy : None for a request that named its model.
+    model, answered : chosen, and who answered.
+    outcome : how it ended.
+    requests : their number.
+    priced : of how many what they cost is known.
+    spent : dollars of those.
+    prompt_tokens, completion_tokens : as upstreams counted them.
+    """
+
+    bucket: int
+    policy: str | None
+    model: str
+    answered: str | None
+    outcome: str
+    requests: int
+    priced: int
+    spent: float
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecisionFilter:
+    """Which decisions a page of the explorer lists; None lets all pass.
+
+    Attributes
+    ----------
+    policy, model, answered, outcome, bound, endpoint, key_id, experiment : str or None
+        Equal to the column of that name.
+    text : str or None
+        Part of the decision's id, of its reason, or of the prompt where one is kept.
+    """
+
+    policy: str | None = None
+    model: str | None = None
+    answered: str | None = None
+    outcome: str | None = None
+    bound: str | None = None
+    endpoint: str | None = None
+    key_id: str | None = None
+    experiment: str | None = None
+    text: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL."""
+        names = [name for name in self.__slots__ if name != "text"]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        found = [decisions.c[name] == value for name, value in given.items()]
+        if self.text is not None:
+            searched = (decisions.c.decision_id, decisions.c.reason, decisions.c.prompt)
+            found.append(sa.or_(*(c.contains(self.text, autoescape=True) for c in searched)))
+        return found
+
+
+class _Floor(FunctionElement[int]):
+    """Largest integer not above a number that is at least 0."""
+
+    inherit_cache = True
+    type = sa.Integer()
+
+
+@compiles(_Floor)
+def _floor(element: _Floor, compiler: Any, **options: Any) -> str:
+    return f"CAST(FLOOR({compiler.process(element.clauses, **options)}) AS INTEGER)"
+
+
+@compiles(_Floor, "sqlite")
+def _floor_sqlite(element: _Floor, compiler: Any, **options: Any) -> str:
+    # SQLite may be built without FLOOR; its CAST cuts digits off where PostgreSQL's rounds
+    return f"CAST({compiler.process(element.clauses, **options)} AS INTEGER)"
+
+
+def count_traffic(engine: sa.Engine, window: Window, width: float) -> list[TrafficCell]:
+    """Requests of a window, counted by the database.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    window : Window
+    width : float, seconds of one bucket.
+
+    Returns
+    -------
+    list of TrafficCell, by bucket
+    """
+    c = decisions.c
+    bucket = _Floor((c.created - window.start) / width).label("bucket")
+    by = (bucket, c.policy, c.model, c.answered, c.outcome)
+    sums = (
+        sa.func.count().label("requests"),
+        sa.func.count(c.spent).label("priced"),
+        sa.func.coalesce(sa.func.sum(c.spent), 0.0).label("spent"),
+        sa.func.coalesce(sa.func.sum(c.prompt_tokens), 0).label("prompt_tokens"),
+        sa.func.coalesce(sa.func.sum(c.completion_tokens), 0).label("completion_tokens"),
+    )
+    query = sa.select(*by, *sums).where(window.holds(c.created)).group_by(*by).order_by(bucket)
+    with engine.connect() as connection:
+        return [TrafficCell(**row) for row in connection.execute(query).mappings()]
+
+
+def newest_decisions(
+    engine: sa.Engine,
+    window: Window,
+    columns: Sequence[str],
+    limit: int,
+    *conditions: ColumnElement[bool],
+) -> list[Mapping[str, Any]]:
+    """Columns of the newest decisions of a window, newest first.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    window : Window
+    columns : names of columns of the table of decisions.
+    limit : int, most rows.
+    conditions : further ones.
+    """
+    query = (
+        sa.select(*(decisions.c[name] for name in columns))
+        .where(window.holds(decisions.c.created), *conditions)
+        .order_by(decisions.c.created.desc())
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def fetch_decisions(
+    engine: sa.Engine,
+    window: Window,
+    wanted: DecisionFilter,
+    limit: int = 50,
+    after: tuple[float, str] | None = None,
+) -> list[dict[str, Any]]:
+    """A page of decisions, newest first.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    window : Window
+    wanted : DecisionFilter
+    limit : int in [1, 200], default 50
+    after : time and id of the last decision of the page before, if any. Pages
+        by place, not by number: what arrives meanwhile moves nothing.
+
+    Raises
+    ------
+    InputError
+        When `limit` is out of range.
+    """
+    if not 1 <= limit <= _LONGEST_PAGE:
+        raise InputError(f"limit = {limit}; allowed: 1 to {_LONGEST_PAGE}")
+    c = decisions.c
+    conditions = [window.holds(c.created), *wanted.conditions()]
+    if after is not None:
+        created, name = after
+        is_older = sa.and_(c.created == created, c.decision_id < name)
+        conditions.append(sa.or_(c.created < created, is_older))
+    query = (
+        sa.select(*(c[name] for name in _LISTED))
+        .where(*conditions)
+        .order_by(c.created.desc(), c.decision_id.desc())
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def fetch_decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None:
+    """All that is kept of one decision, and the feedback about it; None where there is none."""
+    query = sa.select(decisions).where(decisions.c.decision_id == decision_id)
+    said = sa.select(feedback).where(feedback.c.decision_id == decision_id)
+    with engine.connect() as connection:
+        row = connection.execute(query).mappings().first()
+        if row is None:
+            return None
+        statements = connection.execute(said.order_by(feedback.c.created)).mappings()
+        return {**row, "feedback": [dict(statement) for statement in statements]}
+
+
+def fetch_statements(
+    engine: sa.Engine, window: Window, columns: Sequence[str], limit: int
+) -> list[dict[str, Any]]:
+    """Feedback about decisions of a window, newest decision first.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    window : Window, of the decisions.
+    columns : names of columns of the table of decisions.
+    limit : int, most statements.
+
+    Returns
+    -------
+    list of dict
+        The columns, and `kind` and `content` of the statement.
+    """
+    joined = feedback.join(decisions, feedback.c.decision_id == decisions.c.decision_id)
+    query = (
+        sa.select(feedback.c.kind, feedback.c.content, *(decisions.c[name] for name in columns))
+        .select_from(joined)
+        .where(window.holds(decisions.c.created))
+        .order_by(decisions.c.created.desc())
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def sum_key_usage(engine: sa.Engine, since: float) -> dict[str, dict[str, Any]]:
+    """Requests, tokens and dollars of each key since a time, by its id."""
+    c = key_usage.c
+    sums = [sa.func.sum(c[name]).label(name) for name in ("requests", "tokens", "spent")]
+    query = sa.select(c.key_id, *sums).where(c.minute >= int(since // 60)).group_by(c.key_id)
+    with engine.connect() as connection:
+        rows = connection.execute(query).mappings()
+        return {row["key_id"]: {k: v for k, v in row.items() if k != "key_id"} for row in rows}
+
+
+def read_audit(engine: sa.Engine, limit: int = 50) -> list[dict[str, Any]]:
+    """The newest entries of the audit log."""
+    query = sa.select(audit).order_by(audit.c.number.desc()).limit(limit)
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
