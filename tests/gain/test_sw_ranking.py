@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metarouter.errors import DataError, OptionError
-from metarouter.gain.battle_sums import BattleCells, TierBattles
+from metarouter.gain.battle_sums import BattleCells, TierBattles, cut_normal_weight
 from metarouter.gain.sw_ranking import GAMMAS, Normaliser, SWRanking
 from metarouter.gain.tiers import optimal_tiers
 from metarouter.labels import GainTable, make_gain_table
@@ -346,6 +346,39 @@ def test_far_cells_stand_for_their_battles() -> None:
     assert np.sqrt(((cells.mean - scan.mean) ** 2).mean()) < 0.75 * scan.std.mean()
     assert np.corrcoef(cells.mean[:, 3], scan.mean[:, 3])[0, 1] > 0.98
     np.testing.assert_allclose(cells.std, scan.std, rtol=0.2)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_cells_state_the_uncertainty_of_a_scan(gamma: float) -> None:
+    """However local the ranking is, prompts without clusters being the hardest case."""
+    table = make_arena(6_000)
+    query = np.random.default_rng(4).normal(size=(100, 8)) + 0.6
+    scan = SWRanking(gamma=gamma, cells=0).fit(table).predict(query)
+    cells = SWRanking(gamma=gamma, cells=80).fit(table).predict(query)
+    assert (cells.std / scan.std).mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_queries_that_point_away_from_every_prompt_are_as_uncertain_as_by_a_scan() -> None:
+    """No battle is like them: the overall ranking, and the width of what pulls to it."""
+    table = make_arena(2_000)
+    features = np.asarray(table.features) + 3.0
+    table = table.with_features(features.astype(np.float32))
+    scan, cells = (SWRanking(gamma=100.0, cells=n).fit(table) for n in (0, 80))
+    far, wide = cells.predict(-features[:20]), scan.predict(-features[:20])
+    np.testing.assert_allclose(far.mean, wide.mean, atol=1e-3)
+    np.testing.assert_allclose(far.std, wide.std, rtol=1e-3)
+    assert (far.std > 5.0 * cells.predict(features[:20]).std).all()
+
+
+@pytest.mark.parametrize("rate", [0.5, 5.0, 50.0, 5e3])
+def test_the_weight_of_a_cell_is_that_of_normal_similarities_below_the_largest(rate: float) -> None:
+    """Against a sum over a fine grid of similarities."""
+    sigma, gap = 0.1, np.array([-0.05, 0.0, 0.02, 0.1, 0.3, 0.5])
+    deeper = np.linspace(0.0, 3.0, 3_000_001)  # below the norm
+    density = np.exp(-0.5 * ((deeper - gap[:, None]) / sigma) ** 2)
+    expected = (density * np.exp(-rate * deeper)).sum(axis=1) / density.sum(axis=1)
+    found = cut_normal_weight(rate, gap, sigma**2)
+    np.testing.assert_allclose(found, expected, rtol=0.03)
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
