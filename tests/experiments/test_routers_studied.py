@@ -1,0 +1,87 @@
+"""Studies of routers: who sees which label, and what the tables say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("threadpoolctl", reason="the studies need the train extra")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts import each other from their own folder."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
+
+
+def test_a_training_query_has_gold_or_a_verdict_and_a_test_query_neither() -> None:
+    from correction_helps import has_label, training_rows
+    from metarouter.evaluation.experiment import split_queries
+    from metarouter.labels import make_gain_table
+
+    n = 30
+    table = make_gain_table(
+        queries=[f"query {i}" for i in range(n)],
+        query=np.tile(np.arange(n), 2),
+        gain=np.ones(2 * n),
+        is_gold=np.arange(2 * n) < n,
+    )
+    both = np.ones(n, dtype=np.bool_)
+    split = split_queries(both, both, n_gold=5, n_test=10, seed=0)
+    rows = training_rows(table, split)
+    gold, judged = has_label(rows, rows.is_gold), has_label(rows, ~rows.is_gold)
+    assert np.flatnonzero(gold).tolist() == sorted(split.gold.tolist())
+    assert np.flatnonzero(judged).tolist() == sorted(split.preference.tolist())
+    assert not (gold | judged)[split.test].any()
+
+
+def test_what_correction_adds_is_paired_by_pair_of_models() -> None:
+    """Pairs differ by far more than methods do; the difference is the same in each."""
+    from correction_helps import METHODS, summarise
+    from study import Record
+
+    records = [
+        Record(
+            world=f"pair {i}", cell="knn", seed=seed, method=method,
+            area=i + 0.01 * (method == "auto"), seconds=1.0,
+        )
+        for i in range(3) for seed in range(2) for method in METHODS
+    ]  # fmt: skip
+    assert "| 1.00 [1.00, 1.00] |" in summarise(records)
+    assert "3 × 2" in summarise(records)
+
+
+def test_a_learning_curve_is_a_row_of_its_router() -> None:
+    from learning_curves import Record, as_markdown
+
+    records: list[Record] = [
+        {"router": name, "n_gold": size, "splits": 2, "apgr": 0.5 + size / 1e4,
+         "apgr_low": 0.5, "apgr_high": 0.6}
+        for size, name in ((300, "ridge"), (100, "ridge"), (100, "knn"))
+    ]  # fmt: skip
+    lines = as_markdown(records).splitlines()
+    assert lines[0] == "| router | 100 labels | 300 labels |"
+    assert lines[2] == "| `ridge` | 0.510 [0.500, 0.600] | 0.530 [0.500, 0.600] |"
+    assert lines[3] == "| `knn` | 0.510 [0.500, 0.600] |  |"
+
+
+def test_probes_of_a_new_model_are_questions_that_neither_trained_nor_test() -> None:
+    from metarouter.benchmark import Benchmark
+    from onboarding_end_to_end import draw
+
+    benchmark = Benchmark(
+        name="toy",
+        prompts=tuple(f"question {i // 2}" for i in range(1_000)),
+        models=("a", "b"),
+        quality=np.zeros((1_000, 2)),
+        subject=np.zeros(1_000, dtype=np.int64),
+        subjects=("all",),
+    )
+    split = draw(benchmark, 0, 100, 150)
+    parts = [
+        {benchmark.prompts[i] for i in part} for part in (split.train, split.probe, split.test)
+    ]
+    assert [len(part) for part in parts] == [100, 200, 150]
+    assert len(set.union(*parts)) == 450
