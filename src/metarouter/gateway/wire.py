@@ -61,11 +61,11 @@ class Body:
             raise InputError(f"field {name}: {error}") from None
 
     def with_model(self, model: str) -> bytes:
-        """The content with another model and without the gateway's options."""
+        """The content with `model`, if it names another, and without the gateway's options."""
         edits = []
         if OPTIONS_FIELD in self.spans:
             edits.append((*self._cut(OPTIONS_FIELD), b""))
-        if "model" in self.spans:
+        if "model" in self.spans and self.value("model", object) != model:
             _, start, end = self.spans["model"]
             edits.append((start, end, msgspec.json.encode(model)))
         content = self.content

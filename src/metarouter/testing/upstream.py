@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -30,6 +32,8 @@ class UpstreamReply:
     wait : seconds before the status line.
     pause : seconds before each piece after the first.
     is_cut : the connection ends before the body does.
+    is_reset : the connection is reset in place of a status line.
+    is_chunked : the body goes in chunks without a length, as streams always do.
     """
 
     pieces: Sequence[bytes]
@@ -39,6 +43,8 @@ class UpstreamReply:
     wait: float = 0.0
     pause: float = 0.0
     is_cut: bool = False
+    is_reset: bool = False
+    is_chunked: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,6 +55,7 @@ class UpstreamRequest:
     ----------
     left : when its sender went away before the end of the reply
         (``time.monotonic``), or None.
+    begun : when the first bytes of the reply's body were sent, or None.
     """
 
     method: str
@@ -56,6 +63,7 @@ class UpstreamRequest:
     headers: list[tuple[str, str]]
     body: bytes
     left: float | None = None
+    begun: float | None = None
     arrived: float = field(default_factory=time.monotonic)
 
     def header(self, name: str) -> str | None:
@@ -165,24 +173,48 @@ async def _send_reply(
     """Whether the connection may be used again."""
     if not await _stays(request, reply.wait, reader):
         return False
-    is_stream = reply.content_type.startswith("text/event-stream")
-    size = sum(map(len, reply.pieces))
-    headers = [("Content-Type", reply.content_type), *reply.headers]
-    headers.append(("Transfer-Encoding", "chunked") if is_stream else ("Content-Length", f"{size}"))
-    lines = [f"HTTP/1.1 {reply.status} X", *(f"{name}: {value}" for name, value in headers)]
-    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    pieces = reply.pieces[: (len(reply.pieces) + 1) // 2] if reply.is_cut else reply.pieces
-    for number, piece in enumerate(pieces):
+    if reply.is_reset:
+        _reset(writer)
+        return False
+    is_chunked = reply.is_chunked or reply.content_type.startswith("text/event-stream")
+    writer.write(_head(reply, is_chunked=is_chunked))
+    for number, piece in enumerate(_sent_pieces(reply)):
         if number and not await _stays(request, reply.pause, reader):
             return False
-        part = piece[: len(piece) // 2] if reply.is_cut and len(reply.pieces) == 1 else piece
-        writer.write(b"%x\r\n%b\r\n" % (len(part), part) if is_stream and part else part)
+        request.begun = request.begun or time.monotonic()
+        writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked and piece else piece)
         await writer.drain()
     if reply.is_cut:
         return False
-    writer.write(b"0\r\n\r\n" if is_stream else b"")
+    writer.write(b"0\r\n\r\n" if is_chunked else b"")
     await writer.drain()
     return True
+
+
+def _head(reply: UpstreamReply, *, is_chunked: bool) -> bytes:
+    headers = [("Content-Type", reply.content_type), *reply.headers]
+    size = sum(map(len, reply.pieces))
+    headers.append(
+        ("Transfer-Encoding", "chunked") if is_chunked else ("Content-Length", f"{size}")
+    )
+    lines = [f"HTTP/1.1 {reply.status} X", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _sent_pieces(reply: UpstreamReply) -> Sequence[bytes]:
+    """All pieces, or the first half where the reply is cut."""
+    if not reply.is_cut:
+        return reply.pieces
+    if len(reply.pieces) == 1:
+        return [reply.pieces[0][: len(reply.pieces[0]) // 2]]
+    return reply.pieces[: (len(reply.pieces) + 1) // 2]
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close so that the other side sees a reset, not an end."""
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _stays(request: UpstreamRequest, seconds: float, reader: asyncio.StreamReader) -> bool:
