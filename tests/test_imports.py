@@ -44,6 +44,7 @@ ALLOWED = {
     "fitting": _TRAINING,
     # Fingerprints labels as fitting does.
     "onboarding": _TRAINING | {"fitting"},
+    "refitting": _TRAINING | {"fitting"},
     # Serve and send: no training, so that they start and run on the serving path alone.
     "routellm": _SERVING | {"providers"},
     "gateway": _SERVING | {"dashboard", "querying", "providers", "store"},

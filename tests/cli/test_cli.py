@@ -27,6 +27,8 @@ COMMANDS = [
     ["onboard"],
     ["benchmark"],
     ["serve"],
+    ["experiments"],
+    ["refit"],
     ["collect"],
     ["judge"],
     ["grade"],

@@ -28,6 +28,7 @@ from metarouter.cli import (
     labels_tiers,
     onboard,
     quickstart,
+    refit,
     route,
     serve,
 )
@@ -55,6 +56,7 @@ def make_app() -> typer.Typer:
     app.command("route")(route.route)
     app.command("serve")(serve.serve)
     app.command("experiments")(experiments.experiments)
+    app.command("refit")(refit.refit)
     app.command("collect")(collect.collect)
     app.command("judge")(judge.judge)
     app.command("grade")(grade.grade)
@@ -68,6 +70,7 @@ def make_app() -> typer.Typer:
     key_commands = typer.Typer(help="Say who may call the gateway.", no_args_is_help=True)
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_all)
+    key_commands.command("update")(keys.update)
     key_commands.command("revoke")(keys.revoke)
     app.add_typer(key_commands, name="keys")
     bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)

@@ -35,15 +35,15 @@ def experiments(
 
     Example: metarouter experiments --store sqlite:///metarouter.db --since 7d
     """
-    from metarouter.cli.labels_export import parsed_time
+    from metarouter.cli.labels_export import open_existing, parsed_time
     from metarouter.cli.output import emit, print_table, say
     from metarouter.cli.serve import require_serve
 
     require_serve()
-    from metarouter.store.database import open_database
     from metarouter.store.experiments import arm_results, read_log, shadow_results
 
-    log = read_log(open_database(store), since=parsed_time(since))
+    start = parsed_time(since)
+    log = read_log(open_existing(store), since=start)
     arms = arm_results(log, control=control)
     others = shadow_results(log)
     if router is not None:

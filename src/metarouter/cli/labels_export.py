@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-__all__ = ["Since", "Store", "export", "parsed_time"]
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+__all__ = ["Since", "Store", "export", "json_lines", "open_existing", "parsed_time"]
 
 Store = Annotated[str, typer.Option(metavar="URL", help="The gateway's database.")]
 Since = Annotated[
@@ -34,20 +37,37 @@ def export(
     from metarouter.cli.serve import require_serve
 
     require_serve()
-    from metarouter.store.database import open_database
     from metarouter.store.exporting import export_labels
 
-    labels = export_labels(open_database(store), since=parsed_time(since), policy=policy)
+    start = parsed_time(since)
+    labels = export_labels(open_existing(store), since=start, policy=policy)
     files = {"gold": labels.scores, "preference": labels.votes, "scores": labels.user_scores}
     _refuse_leftovers(out, files)
     for name, rows in files.items():
         if rows:
-            write_text(out / f"{name}.jsonl", _lines(rows))
+            write_text(out / f"{name}.jsonl", json_lines(rows))
         say(f"{name}: {len(rows)} rows")
     for reason, count in labels.left_out().items():
         say(f"left out: {count} {reason}")
     if labels.disagreements:
         say(f"kept: {labels.disagreements} answers or pairs on which people disagree")
+
+
+def open_existing(store: str) -> Engine:
+    """The gateway's database; a mistyped path of a file is an error, and makes no new one.
+
+    Raises
+    ------
+    OptionError
+        When there is no such file.
+    """
+    from metarouter.errors import OptionError
+    from metarouter.store.database import open_database
+
+    path = store.removeprefix("sqlite:///")
+    if path != store and not Path(path).exists():
+        raise OptionError.of("store", store, "the address of a gateway's database; no such file")
+    return open_database(store)
 
 
 def parsed_time(text: str | None) -> float | None:
@@ -86,7 +106,8 @@ def _refuse_leftovers(out: Path, files: dict[str, list[dict[str, Any]]]) -> None
         )
 
 
-def _lines(rows: list[dict[str, Any]]) -> str:
+def json_lines(rows: list[dict[str, Any]]) -> str:
+    """Rows as a label file has them."""
     import json
 
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -82,6 +82,7 @@ class ExportedLabels:
     without_decision : claims about decisions that are not in the store.
     without_answer : thumbs and scores where nobody answered.
     without_pair : scores of the only model that was scored on the prompt.
+    first_asked : seconds since 1970 of the first decision on each prompt.
     """
 
     scores: list[Row] = field(default_factory=list)
@@ -95,6 +96,7 @@ class ExportedLabels:
     without_decision: int = 0
     without_answer: int = 0
     without_pair: int = 0
+    first_asked: dict[str, float] = field(default_factory=dict)
 
     @property
     def preference(self) -> list[list[Row]]:
@@ -203,6 +205,7 @@ def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
         revised=len(earlier) - repeats,
         disagreements=_disagreements(rows),
         without_pair=len(usable) - len(rows),
+        first_asked=_first_asked(usable),
         **lost,
     )
 
@@ -279,6 +282,14 @@ def _paired(claims: Sequence[Claim]) -> list[Claim]:
 
 def _scored(claim: Claim) -> tuple[str, str]:
     return claim.kind, claim.said.prompt or ""
+
+
+def _first_asked(claims: Sequence[Claim]) -> dict[str, float]:
+    first: dict[str, float] = {}
+    for claim in claims:
+        text, decided = claim.said.prompt or "", claim.said.decided or 0.0
+        first[text] = min(first.get(text, decided), decided)
+    return first
 
 
 def _disagreements(claims: Sequence[Claim]) -> int:

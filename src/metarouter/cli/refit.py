@@ -1,0 +1,146 @@
+"""``metarouter refit``: feedback to a new router, if it is better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metarouter.cli.labels_export import Since, Store
+from metarouter.cli.options import JsonOut, Preference, Seed
+
+if TYPE_CHECKING:
+    from metarouter.refitting import RefitResult
+    from metarouter.router import Router
+    from metarouter.store.exporting import ExportedLabels
+
+__all__ = ["NOT_PROPOSED", "refit"]
+
+NOT_PROPOSED = 3
+"""Exit code of a refit whose router is not shown to be better."""
+
+
+def refit(
+    router: Annotated[Path, typer.Option(metavar="DIR", help="Router that serves now.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the proposed router.")],
+    store: Store = "sqlite:///metarouter.db",
+    gold: Annotated[
+        list[Path] | None, typer.Option(metavar="F", help="Gold labels it was fitted on.")
+    ] = None,
+    preference: Preference = None,
+    since: Since = None,
+    policy: Annotated[str | None, typer.Option(help="Only about decisions of this policy.")] = None,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the new gold queries that judges.")
+    ] = 0.5,
+    margin: Annotated[float, typer.Option(help="Gain units it has to be better by.")] = 0.0,
+    json_out: JsonOut = None,
+    seed: Seed = 0,
+) -> None:
+    """Fit on old labels and new feedback; write the router only if it is shown to be better.
+
+    Judged on gold that neither router saw, at equal cost. Exit code 3: not shown.
+
+    Example: metarouter refit --router router --gold gold.jsonl --preference votes.jsonl --out next
+    """
+    from metarouter.cli.labels_export import open_existing, parsed_time
+    from metarouter.cli.output import emit, say
+    from metarouter.cli.serve import require_serve
+    from metarouter.errors import OptionError
+    from metarouter.loading import load
+
+    require_serve()
+    from metarouter.store.exporting import export_labels
+
+    if out.resolve() == router.resolve():
+        raise OptionError.of("out", str(out), "another folder than `router`, which goes on serving")
+    serving = load(router)
+    start = parsed_time(since)
+    labels = export_labels(open_existing(store), since=start, policy=policy)
+    files = (gold or [], preference or [])
+    found = _refitted(serving, labels, files, held_out=held_out, margin=margin, seed=seed)
+    for line in _lines(found, labels):
+        say(line, json_out)
+    emit(json_out, "refit", [found.as_record()], seed=seed)
+    if not found.is_proposed or found.candidate is None:
+        raise typer.Exit(NOT_PROPOSED)
+    found.candidate.save(out)
+    say(f"written: {out}", json_out)
+
+
+def _refitted(
+    serving: Router,
+    labels: ExportedLabels,
+    files: tuple[list[Path], list[Path]],
+    *,
+    held_out: float,
+    margin: float,
+    seed: int,
+) -> RefitResult:
+    from tempfile import TemporaryDirectory
+
+    from metarouter.cli.output import progress
+    from metarouter.refitting import refit as refit_router
+
+    gold, preference = files
+    with TemporaryDirectory() as folder, progress("fitting"):
+        new_gold = _written(Path(folder), "feedback.gold", [labels.scores])
+        new_preference = _written(Path(folder), "feedback.preference", labels.preference)
+        return refit_router(
+            serving,
+            [*gold, *new_gold] or None,
+            [*preference, *new_preference] or None,
+            fresh=_fresh(serving, labels, gold + preference),
+            held_out_share=held_out,
+            margin=margin,
+            seed=seed,
+        )
+
+
+def _written(folder: Path, name: str, sources: list[list[dict[str, Any]]]) -> list[Path]:
+    """One file of label rows for each source that has any."""
+    from metarouter.cli.labels_export import json_lines
+    from metarouter.cli.output import write_text
+
+    paths = []
+    for number, rows in enumerate(filter(None, sources)):
+        path = folder / f"{name}.{number}.jsonl"
+        write_text(path, json_lines(rows))
+        paths.append(path)
+    return paths
+
+
+def _fresh(serving: Router, labels: ExportedLabels, files: list[Path]) -> set[str] | None:
+    """Queries newer than a router that does not know its own; None where it does."""
+    from datetime import datetime
+
+    from metarouter.labels.read import read_gain_table
+
+    if serving.query_hashes is not None or not serving.artifact.created:
+        return None
+    fitted = datetime.fromisoformat(serving.artifact.created).timestamp()
+    fresh = {text for text, first in labels.first_asked.items() if first > fitted}
+    if files:
+        fresh -= set(read_gain_table(gold=files)[0].queries)
+    return fresh
+
+
+def _lines(found: RefitResult, labels: ExportedLabels) -> list[str]:
+    lines = [
+        f"feedback: {_count(labels)}",
+        *(f"left out: {count} {reason}" for reason, count in labels.left_out().items()),
+        f"judged on {found.n_held_out} of {found.n_new} new gold queries ({found.rule})",
+    ]
+    if found.known_share < 1:
+        lines.append(
+            f"Mind this: the labels given here have {found.known_share:.0%} of the queries that "
+            "the serving router was fitted on; give its label files by --gold and --preference."
+        )
+    verdict = "proposed" if found.is_proposed else "not proposed"
+    return [*lines, f"{verdict}: {found.reason}"]
+
+
+def _count(labels: ExportedLabels) -> str:
+    parts = (labels.scores, "gold rows"), (labels.votes, "votes"), (labels.user_scores, "scores")
+    return ", ".join(f"{len(rows)} {name}" for rows, name in parts)

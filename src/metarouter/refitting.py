@@ -1,0 +1,326 @@
+"""A new router from old labels and new feedback, proposed only where it is better."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metarouter.calibration import CalibrationTarget
+from metarouter.errors import DataError, OptionError
+from metarouter.evaluation.equal_cost import (
+    difference_at_equal_cost,
+    equal_cost_w,
+    queries_needed,
+)
+from metarouter.evaluation.heldout import HeldOut, read_held_out
+from metarouter.evaluation.intervals import mean_interval
+from metarouter.fitting import FitOptions, fit_table
+from metarouter.labels.queries import hash_queries
+from metarouter.labels.read import Labels, read_gain_table
+from metarouter.labels.split import take_queries
+from metarouter.labels.table import GainTable
+from metarouter.policy.costs import TokenCost
+from metarouter.records import Estimate, ModelSpec, json_value
+from metarouter.router import Router
+from metarouter.types import BoolArray, FloatArray, IntArray
+
+__all__ = ["MIN_HELD_OUT", "RefitResult", "refit"]
+
+MIN_HELD_OUT = 20
+"""Fewer held-out gold queries than this cannot show that a router is better."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefitResult:
+    """What a refit found.
+
+    Attributes
+    ----------
+    candidate : the new router, which costs what the serving one does on the
+        held-out queries; None where it could not be judged.
+    is_proposed : whether it is better with confidence.
+    reason : one plain sentence.
+    rule : which gold labels counted as held out.
+    n_held_out, n_train_gold : gold queries on either side.
+    n_new : gold queries that the serving router was not fitted on.
+    known_share : share of the serving router's training queries that are among
+        the labels given; NaN where it does not know them.
+    difference : value of the candidate minus the serving router's at equal cost.
+    serving, new : mean gold quality of each.
+    premium_share_serving, premium_share_new : shares of other models than the
+        reference.
+    cost_per_1k : of the serving router, in its unit.
+    needed : held-out queries that would show such a difference, or None.
+    """
+
+    candidate: Router | None
+    is_proposed: bool
+    reason: str
+    rule: str
+    n_held_out: int
+    n_train_gold: int
+    n_new: int
+    known_share: float
+    difference: Estimate | None = None
+    serving: Estimate | None = None
+    new: Estimate | None = None
+    premium_share_serving: float | None = None
+    premium_share_new: float | None = None
+    cost_per_1k: float | None = None
+    needed: int | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """Flat JSON values; estimates as ``name``, ``name_low`` and ``name_high``."""
+        record: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if name == "candidate":
+                record["version"] = None if value is None else value.policy.version
+            elif isinstance(value, Estimate):
+                record |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+            else:
+                record[name] = value
+        return dict(json_value(record))
+
+
+def refit(
+    serving: Router,
+    gold: Labels | None,
+    preference: Labels | None = None,
+    *,
+    fresh: Collection[str] | None = None,
+    held_out_share: float = 0.5,
+    margin: float = 0.0,
+    seed: int = 0,
+) -> RefitResult:
+    """Fit a candidate on all labels but a held-out part, and judge it on that part.
+
+    Assumes that the gold labels that the serving router has not seen are of a
+    random sample of the queries to come.
+
+    Parameters
+    ----------
+    serving : Router
+        Its options (corrector, gain model, embedder, costs) are the candidate's.
+    gold, preference : label sources, old and new together; see
+        :func:`metarouter.labels.read_gain_table`.
+    fresh : collection of str, optional
+        Queries that are newer than the serving router. Used only where that does
+        not know what it was fitted on.
+    held_out_share : float in (0, 1), default 0.5
+        Share of the new gold queries that judge; the rest trains.
+    margin : float, default 0
+        Gain units a query that the candidate has to be better by.
+    seed : int, default 0
+        Of the split and of the bootstrap.
+
+    Returns
+    -------
+    RefitResult
+
+    Raises
+    ------
+    OptionError
+        When an option is out of range.
+    DataError
+        When the labels are about other models, or nothing tells which are new.
+
+    Notes
+    -----
+    No query that judges trained either router: new gold queries are those whose
+    text the serving router was not fitted on, by its own list of hashes, and
+    all labels of a drawn query are kept from the candidate. So given the
+    training labels both routers are fixed, and the held-out queries are a
+    sample that knows nothing of them. The candidate is proposed when the lower end of the
+    95 % interval of its value minus the serving router's, at equal cost, is above
+    `margin`: when it is no better, that happens at most about once in forty.
+
+    What is returned is the router that was judged. It is not fitted again on the
+    held-out labels: the next refit takes them in.
+
+    Examples
+    --------
+    >>> from metarouter.fitting import fit
+    >>> from metarouter.testing import make_world
+    >>> from metarouter.testing.worlds import gold_records
+    >>> world = make_world(n_queries=60, n_gold=60, n_test=60)
+    >>> old, new = list(gold_records(world.table)), list(gold_records(world.test))
+    >>> serving = fit(old, gain_model="ridge", embedder="surface", folds=0)
+    >>> found = refit(serving, [*old, *new])
+    >>> found.n_held_out, found.n_train_gold, found.is_proposed
+    (30, 90, False)
+    """
+    if not 0 < held_out_share < 1:
+        raise OptionError.of("held_out_share", held_out_share, "a number between 0 and 1")
+    if not (np.isfinite(margin) and margin >= 0):
+        raise OptionError.of("margin", margin, "gain units, at least 0")
+    rng = np.random.default_rng(seed)
+    table = _read(serving, gold, preference)
+    whole = read_held_out(table, serving.models)
+    is_new, rule = _is_new(serving, whole, fresh)
+    drawn = _drawn(is_new, held_out_share, rng)
+    held_out = whole.keep(drawn)
+    train = _without(table, held_out.queries)
+    counts: dict[str, Any] = {
+        "rule": rule,
+        "n_new": int(is_new.sum()),
+        "n_held_out": int(drawn.sum()),
+        "n_train_gold": len(np.unique(train.query[train.is_gold])),
+        "known_share": _known_share(serving, table),
+    }
+    if counts["n_held_out"] < MIN_HELD_OUT:
+        return RefitResult(candidate=None, is_proposed=False, reason=_too_few(counts), **counts)
+    candidate = fit_table(train, _options(serving))
+    if candidate.models != serving.models:
+        raise DataError(
+            f"the labels order the models as {', '.join(candidate.models)}, the serving router as "
+            f"{', '.join(serving.models)}: fit a new router and compare both with evaluate"
+        )
+    return _judged(serving, candidate, held_out, margin, rng, counts)
+
+
+def _judged(
+    serving: Router,
+    candidate: Router,
+    held_out: HeldOut,
+    margin: float,
+    rng: np.random.Generator,
+    counts: dict[str, Any],
+) -> RefitResult:
+    queries = list(held_out.queries)
+    costs, own = serving.expected_costs(queries), candidate.expected_costs(queries)
+    choice = serving.policy.choose(serving.predict_gain(queries).mean, costs)
+    mean = candidate.predict_gain(queries).mean
+    difference = difference_at_equal_cost(mean, own, choice, held_out.quality, costs, rng)
+    w = equal_cost_w(mean, own, choice, costs)
+    reason = f"w = {w:.6g}, at which it costs what the router before it did"
+    matched = candidate.with_policy(w=w, calibration={"w": w, "reason": reason})
+    new_choice = matched.policy.choose(mean, own)
+    needed = queries_needed(difference, margin)
+    is_proposed = difference.low > margin
+    return RefitResult(
+        candidate=matched,
+        is_proposed=is_proposed,
+        reason=_verdict(difference, margin, needed, is_proposed=is_proposed),
+        difference=difference,
+        serving=mean_interval(_chosen(held_out.quality, choice)),
+        new=mean_interval(_chosen(held_out.quality, new_choice)),
+        premium_share_serving=float((choice != 0).mean()),
+        premium_share_new=float((new_choice != 0).mean()),
+        cost_per_1k=1000 * float(_chosen(costs, choice).mean()),
+        needed=None if is_proposed else needed,
+        **counts,
+    )
+
+
+def _read(serving: Router, gold: Labels | None, preference: Labels | None) -> GainTable:
+    given = serving.facts.get("score_range")
+    cheap, premium = serving.models if len(serving.models) == 2 else (None, None)
+    table, _ = read_gain_table(
+        gold,
+        preference,
+        cheap=cheap,
+        premium=premium,
+        score_range=None if given is None else (float(given[0]), float(given[1])),
+    )
+    others = sorted(set(table.models) ^ set(serving.models))
+    if others:
+        raise DataError(
+            f"the labels and the serving router differ in {', '.join(others)}: add a model with "
+            "onboard or fit, and give labels of the router's models here"
+        )
+    return table
+
+
+def _is_new(
+    serving: Router, whole: HeldOut, fresh: Collection[str] | None
+) -> tuple[BoolArray, str]:
+    """Gold queries that the serving router was not fitted on, and how that is known."""
+    if serving.query_hashes is not None:
+        seen = np.isin(hash_queries(whole.queries), serving.query_hashes)
+        return ~seen, "queries whose text the serving router was not fitted on, by its hashes"
+    if fresh is None:
+        raise DataError(
+            "the serving router does not know what it was fitted on, and no query is known to be "
+            "newer: fit it again with this version"
+        )
+    is_new = np.array([text in fresh for text in whole.queries], dtype=np.bool_)
+    return is_new, "queries first asked after the serving router was fitted, which has no hashes"
+
+
+def _drawn(is_new: BoolArray, share: float, rng: np.random.Generator) -> BoolArray:
+    at = np.flatnonzero(is_new)
+    drawn = np.zeros(len(is_new), dtype=np.bool_)
+    drawn[rng.permutation(at)[: round(share * len(at))]] = True
+    return drawn
+
+
+def _without(table: GainTable, texts: Collection[str]) -> GainTable:
+    """The table without any label of these queries."""
+    left_out = np.isin(hash_queries(table.queries), hash_queries(sorted(texts)))
+    return take_queries(table, np.flatnonzero(~left_out))
+
+
+def _known_share(serving: Router, table: GainTable) -> float:
+    hashes = serving.query_hashes
+    if hashes is None or not len(hashes):
+        return float("nan")
+    return float(np.isin(hashes, hash_queries(table.queries)).mean())
+
+
+def _options(serving: Router) -> FitOptions:
+    """The options that the serving router was fitted with."""
+    config = serving.artifact.config
+    names = ("corrector", "gain_model", "embedder", "cost", "folds", "seed")
+    given: dict[str, Any] = {name: config[name] for name in names if name in config}
+    score_range = config.get("score_range")
+    return FitOptions(
+        **given,
+        prices=_prices(serving),
+        score_range=None if score_range is None else (score_range[0], score_range[1]),
+        # the price of cost is set afterwards, to what the serving router spends
+        target=CalibrationTarget(w=serving.policy.w),
+    )
+
+
+def _prices(serving: Router) -> Mapping[str, ModelSpec] | None:
+    cost = serving.cost
+    if not isinstance(cost, TokenCost):
+        return None
+    rates = zip(cost.input_usd_per_mtok, cost.output_usd_per_mtok, strict=True)
+    return {
+        model: ModelSpec(name=model, input_usd_per_mtok=inward, output_usd_per_mtok=outward)
+        for model, (inward, outward) in zip(serving.models, rates, strict=True)
+    }
+
+
+def _chosen(matrix: FloatArray, choice: IntArray) -> FloatArray:
+    chosen: FloatArray = matrix[np.arange(len(choice)), choice]
+    return chosen
+
+
+def _too_few(counts: Mapping[str, Any]) -> str:
+    return (
+        f"{counts['n_new']} gold queries are new to the serving router, which leaves "
+        f"{counts['n_held_out']} to judge by; at least {MIN_HELD_OUT} are needed"
+    )
+
+
+def _verdict(difference: Estimate, margin: float, needed: int | None, *, is_proposed: bool) -> str:
+    found = f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    text = f"at equal cost the candidate is worth {found} gain units a query more"
+    limit = f"{margin:g}"
+    if is_proposed:
+        return f"{text} on {difference.n} held-out queries: above {limit}"
+    if needed is None:
+        return (
+            f"{text} on {difference.n} held-out queries: not above {limit}, and more labels "
+            "would not show otherwise if that is its true value"
+        )
+    return (
+        f"{text} on {difference.n} held-out queries: not shown to be above {limit}; if that is its "
+        f"true value, about {needed} held-out queries would show it"
+    )

@@ -1,0 +1,120 @@
+"""From feedback in the store to a proposed router, by the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.cli import run
+from metarouter.cli.refit import NOT_PROPOSED
+from metarouter.loading import load
+from metarouter.store.database import open_database
+from metarouter.store.feedback import read_feedback, save_feedback
+from metarouter.store.tables import decisions
+from metarouter.testing import make_world
+from metarouter.testing.worlds import WorldOptions, gold_records
+
+Rows = list[dict[str, Any]]
+QUICK = ["--gain-model", "ridge", "--embedder", "surface", "--folds", "0"]
+
+
+def _write(path: Path, rows: Rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _audit(store: str, rows: Rows) -> None:
+    """Decisions with their prompts, each audited."""
+    scores: dict[str, dict[str, float]] = {}
+    for row in rows:
+        scores.setdefault(row["query"], {})[row["model"]] = row["score"]
+    engine = open_database(store)
+    common = dict.fromkeys(column.name for column in decisions.columns) | {
+        "endpoint": "chat/completions",
+        "asked": "metarouter",
+        "policy": "default",
+        "model": "cheap",
+        "answered": "cheap",
+        "logging_propensity": 1.0,
+        "bound": "gain",
+        "reason": "because",
+        "outcome": "ok",
+    }
+    with engine.begin() as connection:
+        for number, query in enumerate(scores):
+            own = {"decision_id": f"d{number}", "created": float(number), "prompt": query}
+            connection.execute(decisions.insert(), common | own)
+    for number, found in enumerate(scores.values()):
+        content = {"type": "gold", "decision_id": f"d{number}", "scores": found}
+        save_feedback(engine, read_feedback(json.dumps(content).encode()), None)
+    engine.dispose()
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Callable[[bool], list[str]]:
+    """A store with 150 audits and a router of bad or of good labels; the command's options."""
+
+    def make(is_bad: bool) -> list[str]:
+        options = WorldOptions(bias="null", concentration=40.0)
+        n_old = 40 if is_bad else 150
+        world = make_world(options, n_queries=n_old, n_gold=n_old, n_test=300)
+        old = list(gold_records(world.table))
+        if is_bad:
+            noise = np.random.default_rng(0).uniform(size=len(old)).tolist()
+            old = [{**row, "score": score} for row, score in zip(old, noise, strict=True)]
+        gold = _write(tmp_path / "gold.jsonl", old)
+        assert run(["fit", "--gold", str(gold), "--out", str(tmp_path / "router"), *QUICK]) == 0
+        store = f"sqlite:///{tmp_path}/store.db"
+        _audit(store, list(gold_records(world.test)))
+        return ["--store", store, "--router", str(tmp_path / "router"), "--gold", str(gold)]
+
+    return make
+
+
+def test_a_better_router_is_written_and_reported(
+    loop: Callable[[bool], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*loop(True), "--out", str(tmp_path / "next"), "--json", str(tmp_path / "r.json")]
+    assert run(["refit", *options]) == 0
+    assert "proposed: at equal cost" in capsys.readouterr().out
+    (record,) = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert record["is_proposed"]
+    assert record["difference_low"] > 0
+    assert load(tmp_path / "next").policy.version == record["version"]
+
+
+def test_a_router_that_is_not_shown_to_be_better_is_not_written(
+    loop: Callable[[bool], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a code of its own, so that a job can tell it from a failure."""
+    assert run(["refit", *loop(False), "--out", str(tmp_path / "next")]) == NOT_PROPOSED
+    assert "not proposed: " in capsys.readouterr().out
+    assert not (tmp_path / "next").exists()
+
+
+def test_the_router_that_serves_is_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "router")
+    assert run(["refit", "--router", folder, "--out", folder]) == 2
+    assert "goes on serving" in capsys.readouterr().err
+
+
+def test_a_mistyped_store_is_no_empty_one(
+    loop: Callable[[bool], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        *loop(True),
+        "--store",
+        f"sqlite:///{tmp_path}/typo.db",
+        "--out",
+        str(tmp_path / "n"),
+    ]
+    assert run(["refit", *options]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert not (tmp_path / "typo.db").exists()

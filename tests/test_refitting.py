@@ -1,0 +1,136 @@
+"""A refit proposes what is better, and little else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.errors import DataError, OptionError
+from metarouter.evaluation.equal_cost import difference_at_equal_cost
+from metarouter.fitting import fit
+from metarouter.labels.queries import hash_queries
+from metarouter.refitting import refit
+from metarouter.router import Router
+from metarouter.testing import make_world
+from metarouter.testing.worlds import WorldOptions, gold_records
+
+Rows = list[dict[str, Any]]
+QUICK: dict[str, Any] = {"gain_model": "ridge", "embedder": "surface", "folds": 0}
+
+
+def _world(n_old: int, n_new: int, seed: int = 0) -> tuple[Rows, Rows]:
+    """Gold rows that a router is fitted on, and those of audits after it."""
+    options = WorldOptions(bias="null", concentration=40.0)
+    world = make_world(options, n_queries=n_old, n_gold=n_old, n_test=n_new, seed=seed)
+    return list(gold_records(world.table)), list(gold_records(world.test))
+
+
+@pytest.fixture(scope="module")
+def helped() -> tuple[Router, Rows, Rows]:
+    """A router from 40 gold queries with noise for scores, and 500 audits."""
+    old, new = _world(40, 500)
+    noise = np.random.default_rng(0).uniform(size=len(old))
+    old = [{**row, "score": score} for row, score in zip(old, noise.tolist(), strict=True)]
+    return fit(old, **QUICK), old, new
+
+
+def test_a_router_that_feedback_makes_better_is_proposed(helped: tuple[Router, Rows, Rows]) -> None:
+    serving, old, new = helped
+    found = refit(serving, [*old, *new])
+    assert found.is_proposed
+    assert found.difference is not None
+    assert found.difference.low > 0
+    assert found.needed is None
+
+
+def test_no_query_that_judges_trained_either_router(helped: tuple[Router, Rows, Rows]) -> None:
+    serving, old, new = helped
+    found = refit(serving, [*old, *new])
+    assert found.candidate is not None
+    assert found.candidate.query_hashes is not None
+    assert serving.query_hashes is not None
+    trained = {*found.candidate.query_hashes.tolist(), *serving.query_hashes.tolist()}
+    fresh = {*hash_queries([row["query"] for row in new]).tolist()} - trained
+    assert found.n_new == len({*hash_queries([row["query"] for row in new]).tolist()})
+    assert len(fresh) == found.n_held_out == 250
+
+
+def test_the_proposed_router_costs_what_the_serving_one_does(
+    helped: tuple[Router, Rows, Rows],
+) -> None:
+    serving, old, new = helped
+    found = refit(serving, [*old, *new])
+    assert found.premium_share_new == pytest.approx(found.premium_share_serving, abs=2 / 250)
+
+
+def test_a_margin_asks_for_more(helped: tuple[Router, Rows, Rows]) -> None:
+    serving, old, new = helped
+    found = refit(serving, [*old, *new], margin=0.5)
+    assert not found.is_proposed
+    assert "not above 0.5" in found.reason
+
+
+def test_old_gold_alone_judges_nothing(helped: tuple[Router, Rows, Rows]) -> None:
+    serving, old, _ = helped
+    found = refit(serving, old)
+    assert (found.candidate, found.is_proposed, found.n_new) == (None, False, 0)
+    assert "at least 20" in found.reason
+
+
+def test_without_fingerprints_only_newer_queries_judge(helped: tuple[Router, Rows, Rows]) -> None:
+    serving, old, new = helped
+    parts = {name: part for name, part in serving.artifact.parts.items() if name != "seen"}
+    forgetful = replace(serving, artifact=replace(serving.artifact, parts=parts))
+    with pytest.raises(DataError, match="does not know"):
+        refit(forgetful, [*old, *new])
+    newest = {row["query"] for row in new[:200]}
+    found = refit(forgetful, [*old, *new], fresh=newest)
+    assert found.n_new == len(newest)
+    assert np.isnan(found.known_share)
+
+
+def test_labels_that_the_serving_router_was_fitted_on_and_are_missing_are_counted(
+    helped: tuple[Router, Rows, Rows],
+) -> None:
+    serving, _, new = helped
+    assert refit(serving, new).known_share == 0.0
+
+
+def test_a_difference_that_is_not_shown_comes_with_the_labels_that_would_show_it() -> None:
+    old, new = _world(150, 80, seed=3)
+    found = refit(fit(old, **QUICK), [*old, *new], seed=1)
+    assert not found.is_proposed
+    assert found.difference is not None
+    assert (found.needed is None) == (found.difference.value <= 0)
+    assert found.needed is None or found.needed > found.n_held_out
+
+
+def test_labels_of_other_models_are_refused(helped: tuple[Router, Rows, Rows]) -> None:
+    with pytest.raises(OptionError, match="no label is about"):
+        refit(helped[0], [{**row, "model": f"other {row['model']}"} for row in helped[1]])
+
+
+@pytest.mark.parametrize("wrong", [{"held_out_share": 1.0}, {"margin": -0.1}])
+def test_options_out_of_range_are_refused(
+    helped: tuple[Router, Rows, Rows], wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(OptionError, match="allowed"):
+        refit(helped[0], helped[1], **wrong)
+
+
+def test_a_candidate_that_is_no_better_is_rarely_called_better() -> None:
+    """Two rankings that know equally much: of 200 tests at 2.5 %, at most 11 are false alarms."""
+    alarms = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        psi = rng.normal(0.1, 0.3, 50)
+        incumbent, challenger = psi + rng.normal(0, 0.5, 50), psi + rng.normal(0, 0.5, 50)
+        quality = np.column_stack([np.zeros(50), psi + rng.normal(0, 0.4, 50)])
+        costs = np.tile([0.0, 1.0], (50, 1))
+        choice = (incumbent > 0.25).astype(np.int64)
+        found = difference_at_equal_cost(challenger, costs, choice, quality, costs, rng, n_boot=200)
+        alarms += found.low > 0
+    assert alarms <= 11
