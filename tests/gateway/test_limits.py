@@ -22,7 +22,7 @@ from gateway_makers import HELLO, Served, process_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarouter.gateway.limits import KeyLimits, LimitedError, Ticket, first_minute
+from metarouter.gateway.limits import KeyLimits, LimitedError, Ticket
 from metarouter.gateway.settings import read_settings
 from metarouter.gateway.spending import Prices, charged_usage
 from metarouter.gateway.wire import Usage
@@ -276,7 +276,7 @@ def test_periods_of_a_budget_follow_each_other_without_a_gap(
     """Each minute is in one period, which starts a whole number of lengths after the key."""
     key = ApiKey(key_id="k", digest="", name="n", created=60.0 * made, budget=1.0, budget_days=days)
     length = round(days * 1440)
-    start = first_minute(key, made + later)
+    start = key.first_minute(made + later)
     assert 0 <= made + later - start < length
     assert (start - made) % length == 0
 
@@ -334,7 +334,7 @@ def _with_key(serve: Serve, respond: Any = None, **limits: Any) -> tuple[Served,
     served.gateway.keyring.refresh()
     # a clock that stands still: the minute does not end while the test runs
     gateway = served.gateway
-    gateway.limits = KeyLimits(gateway.engine, gateway.keyring.keys, clock=Clock())
+    gateway.limits = KeyLimits(gateway.engine, gateway.keyring.known, clock=Clock())
     return served, {"authorization": f"Bearer {key}"}
 
 

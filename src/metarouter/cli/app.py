@@ -71,6 +71,7 @@ def make_app() -> typer.Typer:
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_all)
     key_commands.command("update")(keys.update)
+    key_commands.command("update")(keys.update)
     key_commands.command("revoke")(keys.revoke)
     app.add_typer(key_commands, name="keys")
     bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from metarouter.errors import OptionError
+from metarouter.gateway.admin import admin_routes
 from metarouter.gateway.dashboard import dashboard_routes
 from metarouter.gateway.deciding import ServedPolicy, load_policies
 from metarouter.gateway.keyring import Keyring
@@ -63,7 +64,7 @@ def make_gateway(
             f"host = {settings.host!r} is open to others and there is no valid key; make one: "
             f"metarouter keys create NAME"
         )
-    limits = KeyLimits(engine, keyring.keys)
+    limits = KeyLimits(engine, keyring.known)
     limits.exchange()
     writer = DecisionWriter(
         engine,
@@ -99,7 +100,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
         Route(f"/v1/{protocol.path}", ProxyEndpoint(gateway, protocol), methods=["POST"])
         for protocol in PROTOCOLS
     ]
-    routes = [*proxies, *plain_routes(gateway), *dashboard_routes(gateway)]
+    routes = [*proxies, *plain_routes(gateway), *admin_routes(gateway), *dashboard_routes(gateway)]
     app = Starlette(routes=routes, lifespan=_lifespan(gateway))
     return app if gateway.settings.auth == "keys" else HostGuard(app, gateway)
 

@@ -32,7 +32,7 @@ class Keyring:
         """Read the keys again."""
         self._keys = {key.digest: key for key in list_keys(self._engine)}
 
-    def keys(self) -> list[ApiKey]:
+    def known(self) -> list[ApiKey]:
         """The keys as they were last read."""
         return list(self._keys.values())
 

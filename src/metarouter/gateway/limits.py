@@ -45,7 +45,6 @@ __all__ = [
     "LimitedError",
     "Ticket",
     "estimate_prompt",
-    "first_minute",
 ]
 
 FLUSH_SECONDS = 0.5
@@ -78,27 +77,6 @@ def estimate_prompt(text: str, content: bytes) -> int:
     6
     """
     return len(text or content) // _CHARACTERS_OF_A_TOKEN + 1
-
-
-def first_minute(key: ApiKey, minute: int) -> int:
-    """First minute of the budget's period that `minute` is in.
-
-    Examples
-    --------
-    >>> key = ApiKey(key_id="k", digest="", name="n", created=600.0, budget=1.0, budget_days=1.0)
-    >>> first_minute(key, 10), first_minute(key, 1449), first_minute(key, 1450)
-    (10, 10, 1450)
-    """
-    if key.budget_days is None:
-        return 0
-    length = _period(key)
-    start = int(key.created // 60)
-    return start + (minute - start) // length * length
-
-
-def _period(key: ApiKey) -> int:
-    """Minutes of a budget's period; at least one."""
-    return max(1, round((key.budget_days or 0.0) * 1440))
 
 
 class Ledger:
@@ -277,7 +255,7 @@ class KeyLimits:
         with self._lock:
             now = self._ledger.used(key.key_id, minute)
             held = self._ledger.held(key.key_id)
-            spent = self._ledger.spent(key.key_id, first_minute(key, minute))
+            spent = self._ledger.spent(key.key_id, key.first_minute(minute))
         return Used(
             requests=now.requests, tokens=now.tokens + held.tokens, spent=spent + held.spent
         )
@@ -313,7 +291,7 @@ class KeyLimits:
 
     def _exchange(self) -> bool:
         minute, now = self._minute(), self._clock()
-        starts = {k.key_id: first_minute(k, minute) for k in self._keys() if k.budget is not None}
+        starts = {k.key_id: k.first_minute(minute) for k in self._keys() if k.budget is not None}
         with self._lock:
             taken = self._ledger.take()
             is_full = self._ledger.lacks(starts) or now - self._full_at >= _FULL_SECONDS
@@ -357,10 +335,10 @@ class KeyLimits:
 
     def _out_of_budget(self, key: ApiKey) -> LimitedError:
         """429, as of OpenAI; its clients try a 429 again unless told not to."""
-        minute, rest = self._minute(), None
-        when = "for good"
-        if key.budget_days is not None:
-            rest = (first_minute(key, minute) + _period(key)) * 60 - self._clock()
+        now = self._clock()
+        end, rest, when = key.period_end(now), None, "for good"
+        if end is not None:
+            rest = end - now
             when = f"in {key.budget_days:g} days, {rest:.0f} s of which are left"
         return LimitedError(
             429,

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -40,6 +40,7 @@ CHANGEABLE = (
 _PREFIX = "mr-"
 _MOST = 2**31 - 1  # of an integer column
 _LONGEST = 100 * 366.0  # days
+_LATEST = 32_503_680_000.0  # seconds since 1970: the year 3000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +72,45 @@ class ApiKey:
 
     def is_valid(self, now: float) -> bool:
         """Whether it opens anything at `now`."""
-        return self.revoked is None and (self.expires is None or now < self.expires)
+        return self.state(now) == "valid"
+
+    def state(self, now: float) -> Literal["valid", "expired", "revoked"]:
+        """What it is at `now`."""
+        if self.revoked is not None:
+            return "revoked"
+        return "valid" if self.expires is None or now < self.expires else "expired"
+
+    def first_minute(self, minute: int) -> int:
+        """First minute of the budget's period that `minute` is in; minutes count from 1970.
+
+        Examples
+        --------
+        >>> key = ApiKey(key_id="k", digest="", name="n", created=600.0, budget_days=1.0)
+        >>> key.first_minute(10), key.first_minute(1449), key.first_minute(1450)
+        (10, 10, 1450)
+        """
+        if self.budget_days is None:
+            return 0
+        start, length = int(self.created // 60), self._period
+        return start + (minute - start) // length * length
+
+    def period_end(self, now: float) -> float | None:
+        """When the budget's period ends, in seconds since 1970; None where it never does.
+
+        Examples
+        --------
+        >>> key = ApiKey(key_id="k", digest="", name="n", created=600.0, budget_days=1.0)
+        >>> key.period_end(700.0)
+        87000.0
+        """
+        if self.budget_days is None:
+            return None
+        return 60.0 * (self.first_minute(int(now // 60)) + self._period)
+
+    @property
+    def _period(self) -> int:
+        """Minutes; at least one."""
+        return max(1, round((self.budget_days or 0.0) * 1440))
 
 
 def digest_key(key: str) -> str:
@@ -271,6 +310,8 @@ def _check(key: ApiKey) -> None:
         value = getattr(key, limit)
         if value is not None and not 1 <= value <= _MOST:
             raise OptionError.of(limit, value, f"1 to {_MOST}")
+    if key.expires is not None:
+        _in_range("expires", key.expires, _LATEST)
     if key.budget is not None:
         _in_range("budget", key.budget, float(_MOST))
     if key.budget_days is not None:
