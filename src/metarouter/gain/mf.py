@@ -13,6 +13,8 @@ from metarouter.errors import OptionError
 from metarouter.gain.candidate_slopes import candidate_slopes
 from metarouter.gain.mf_scorer import MFScorer
 from metarouter.gain.mf_training import MFBattles, MFMember, MFSettings, train_members
+from metarouter.gain.pool import PoolGainModel
+from metarouter.gain.ridge import RidgeGain
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray, ModelState
@@ -97,7 +99,11 @@ class MFGain(ScoredTableModel):
     The variance is that between members, plus that of the slope
     (:func:`~metarouter.gain.candidate_slopes.candidate_slopes`) that sets
     departures from a candidate's mean prediction right by the labels that
-    members did not see, at least that of the mean gain.
+    members did not see, at least that of the mean gain. Early stopping leaves
+    the directions that few labels speak of at 0 in all members alike, which
+    spread does not show. So the variance is widened, by one factor for each
+    candidate, to the mean posterior variance of a ridge regression on the same
+    rows (:class:`~metarouter.gain.ridge.RidgeGain`) where that is larger.
 
     References
     ----------
@@ -138,6 +144,7 @@ class MFGain(ScoredTableModel):
         self.validation_loss_ = trained.validation_loss
         scorer = MFScorer(_state(rows, trained.members, tie_rate))
         state = _with_slope(scorer, rows, trained.seen)
+        state = _with_width(MFScorer(state), table, rows)
         return self._keep(state, MFScorer(state))
 
     def settings(self) -> MFSettings:
@@ -221,6 +228,15 @@ def _with_slope(scorer: MFScorer, rows: TableRows, seen: BoolArray) -> ModelStat
     level = centre + _offset(departure[rows.query] + centre, rows, held_out)
     arrays = {"centre": centre, "mean_gain": level, "slope": slope, "slope_std": slope_std}
     return replace(scorer.state, arrays=scorer.state.arrays | arrays)
+
+
+def _with_width(scorer: MFScorer, table: GainTable, rows: TableRows) -> ModelState:
+    """The state with variances as wide, on average, as those of a linear fit to the same rows."""
+    linear = PoolGainModel(RidgeGain).fit(table).predict(rows.features)
+    own = scorer.predict(rows.features)
+    mean = [(each.std.reshape(len(rows.features), -1) ** 2).mean(axis=0) for each in (linear, own)]
+    width = np.sqrt(np.maximum(mean[0] / mean[1], 1.0))
+    return replace(scorer.state, arrays=scorer.state.arrays | {"width": width})
 
 
 def _offset(predicted: FloatArray, rows: TableRows, held_out: BoolArray) -> FloatArray:

@@ -37,6 +37,8 @@ class MFScorer:
         self._mean_gain = np.asarray(state.arrays["mean_gain"], dtype=np.float64)
         self._slope = np.asarray(state.arrays["slope"], dtype=np.float64)
         self._slope_std = np.asarray(state.arrays["slope_std"], dtype=np.float64)
+        width = state.arrays.get("width", np.ones(1))  # an imported checkpoint has none
+        self._width = np.asarray(width, dtype=np.float64)
         config = state.config
         self._scale = float(config["scale"])
         self._tie_rate = float(config["tie_rate"])
@@ -84,5 +86,7 @@ class MFScorer:
         variance = self._slope**2 * variance + (self._slope_std * departure) ** 2
         return GainEstimate(
             mean=self._mean_gain + self._slope * departure,
-            std=np.sqrt(np.maximum(variance, self._floor**2) + self._shared_variance),
+            std=np.sqrt(
+                self._width**2 * np.maximum(variance, self._floor**2) + self._shared_variance
+            ),
         )
