@@ -8,7 +8,6 @@ answer that is no stream. What breaks after that is told, and never sent twice.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import random
 import time
@@ -17,10 +16,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
-import aiohttp
-
 from metarouter.gateway.any_llm import ProviderClient, ProviderRefusal
 from metarouter.gateway.breaker import CircuitBreaker
+from metarouter.gateway.connections import Connection, ConnectionPool, Origin
 from metarouter.gateway.settings import UpstreamSettings
 from metarouter.gateway.wire import answer_kind
 from metarouter.providers.chat import is_quota_error
@@ -42,7 +40,6 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _LARGEST_KEPT = 16 * 2**20  # bytes of an answer that are read before any is sent on
 _LARGEST_ERROR = 2**20
-_LARGE_BODY = 2**20  # aiohttp wants larger ones as files
 
 # Of the connection, of us, or private to the caller's side; never sent on.
 _NOT_SENT = frozenset(
@@ -50,7 +47,8 @@ _NOT_SENT = frozenset(
     b"keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade x-api-key x-real-ip".split()
 )
-_NOT_SENT_PREFIXES = (b"x-metarouter-", b"x-forwarded-")
+_OUR_PREFIX = b"x-metarouter-"
+_NOT_SENT_PREFIXES = (_OUR_PREFIX, b"x-forwarded-")
 _NOT_RETURNED = frozenset(
     b"connection content-length date keep-alive proxy-authenticate server set-cookie te trailer "
     b"transfer-encoding upgrade".split()
@@ -167,7 +165,7 @@ class Upstreams:
         self._fallbacks = fallbacks
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._on_attempt = on_attempt
-        self._pool = _Pool()
+        self._pool = ConnectionPool()
 
     def renewed(
         self,
@@ -188,19 +186,10 @@ class Upstreams:
         return new
 
     async def __aenter__(self) -> Upstreams:
-        automatic = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
-        self._pool.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=automatic,
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._pool.session is not None:
-            await self._pool.session.close()
+        self._pool.close()
 
     @property
     def models(self) -> list[str]:
@@ -294,14 +283,11 @@ class Upstreams:
 
     async def _ask(self, upstream: _Upstream, target: Target, call: UpstreamCall) -> Answer:
         """One try, which ends with the first bytes of an answer below 400."""
-        session = self._pool.session
-        if session is None:
-            raise RuntimeError("Upstreams is used outside its `async with`")
         await upstream.enter()
         held = _Held(upstream)
         try:
             if upstream.provider is None:
-                answer = await _send(session, upstream, target, call, held)
+                answer = await _send(self._pool, upstream, target, call, held)
             else:
                 answer = await _say(upstream.provider, target, call, held)
         except CallError as error:
@@ -313,13 +299,6 @@ class Upstreams:
             raise
         upstream.breaker.note(True)
         return answer
-
-
-@dataclass(slots=True)
-class _Pool:
-    """Connections that generations of upstreams share."""
-
-    session: aiohttp.ClientSession | None = None
 
 
 class _Upstream:
@@ -338,6 +317,16 @@ class _Upstream:
             longest_pause=settings.longest_pause,
         )
         self.provider = None if settings.provider is None else _provider(name, settings)
+        self.origin, self._path = Origin.of(settings.base_url)
+        self._own_lines = b"".join(
+            _line(name.encode(), value.encode())
+            for name, value in (
+                ("host", self.origin.name),
+                # bytes go back as they come, and usage can be read from them
+                ("accept-encoding", "identity"),
+                *settings.headers.items(),
+            )
+        )
 
     def target(self, model: str, dialect: Dialect) -> Target | None:
         if self.provider is None and self.settings.dialect not in (dialect, "any"):
@@ -351,7 +340,10 @@ class _Upstream:
             message = f"upstream {self.name} failed too often, next trial soon"
             raise _PassedOverError(message, kind="unsent", retry_after=self.breaker.rest)
         try:
-            async with asyncio.timeout(self.settings.connect_timeout):
+            if self.places.locked():
+                async with asyncio.timeout(self.settings.connect_timeout):
+                    await self.places.acquire()
+            else:
                 await self.places.acquire()
         except TimeoutError:
             message = f"upstream {self.name} has {self.settings.concurrency} requests in flight"
@@ -362,27 +354,31 @@ class _Upstream:
         if error.kind in ("unsent", "broken", "timeout") or (error.status or 0) >= 500:
             self.breaker.note(False)
 
-    def headers(self, call: UpstreamCall) -> list[tuple[str, str]]:
-        sent = [
-            (_text(name), _text(value))
+    def head(self, call: UpstreamCall, size: int) -> bytes:
+        """The request up to its body."""
+        lines = [f"POST {self._path}/{call.path} HTTP/1.1\r\n".encode(), self._own_lines]
+        lines += [
+            _line(name, value)
             for name, value in call.headers
             if name not in _NOT_SENT and not name.startswith(_NOT_SENT_PREFIXES)
         ]
-        sent += self.settings.headers.items()
-        # bytes go back as they come, and usage can be read from them
-        sent.append(("accept-encoding", "identity"))
+        lines += [_line(name, value.encode()) for name, value in self._key_headers(call)]
+        lines.append(b"content-length: %d\r\n\r\n" % size)
+        return b"".join(lines)
+
+    def _key_headers(self, call: UpstreamCall) -> list[tuple[bytes, str]]:
         key = self._key(call)
-        if key and self.settings.dialect == "anthropic":
-            sent.append(("x-api-key", key))
-        elif key:
-            sent.append(("authorization", f"Bearer {key}"))
-            if call.dialect == "anthropic":
-                sent.append(("x-api-key", key))
-        return sent
+        if not key:
+            return []
+        if self.settings.dialect == "anthropic":
+            return [(b"x-api-key", key)]
+        bearer = (b"authorization", f"Bearer {key}")
+        return [bearer, (b"x-api-key", key)] if call.dialect == "anthropic" else [bearer]
 
     def _key(self, call: UpstreamCall) -> str | None:
         if self.settings.api_key_env is not None:
-            return os.environ.get(self.settings.api_key_env)
+            # an end of line, as files of secrets have it, would begin another header
+            return os.environ.get(self.settings.api_key_env, "").strip()
         return call.client_key if self.settings.forward_client_key else None
 
 
@@ -391,65 +387,70 @@ class _Held:
     """A place and a connection that are given back once."""
 
     upstream: _Upstream
-    response: aiohttp.ClientResponse | None = None
+    connection: Connection | None = None
     is_held: bool = field(default=True)
 
     def release(self) -> None:
         if self.is_held:
             self.is_held = False
             self.upstream.places.release()
-            if self.response is not None:
-                # a no-op where the answer was read to its end
-                self.response.close()
+            if self.connection is not None:
+                self.connection.release()
 
 
 async def _send(
-    session: aiohttp.ClientSession,
+    pool: ConnectionPool,
     upstream: _Upstream,
     target: Target,
     call: UpstreamCall,
     held: _Held,
 ) -> Answer:
     settings = upstream.settings
-    limit = settings.first_token_timeout if call.is_stream else settings.total_timeout
-    deadline = time.monotonic() + settings.total_timeout
+    limit = min(_limit(settings, call), settings.total_timeout)
+    start = time.monotonic()
+    until = start + limit
+    connection = held.connection = await _connection(pool, upstream, limit)
     body = call.body(target.name)
     try:
-        async with asyncio.timeout(min(limit, settings.total_timeout)):
-            response = await session.post(
-                f"{settings.base_url}/{call.path}",
-                data=body if len(body) < _LARGE_BODY else io.BytesIO(body),
-                headers=upstream.headers(call),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
-                allow_redirects=False,
-            )
-            held.response = response
-            if response.status >= 400:
-                raise await _refused(response, upstream.name)
-            kind = answer_kind(response.headers.get("Content-Type", ""))
-            first, is_whole = await _first_bytes(response, is_stream=kind == "stream")
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        # callers learn the name of the upstream, not its address
-        cause = type(getattr(error, "os_error", error)).__name__
-        message = f"upstream {upstream.name}: no connection ({cause})"
-        raise CallError(message, kind="unsent") from None
+        connection.send(upstream.head(call, len(body)), body)
+        await connection.head(until)
+        headers = _returned(connection.headers)
+        if connection.status >= 400:
+            raise await _refused(connection, headers, upstream.name, until)
+        kind = answer_kind(_value(headers, b"content-type"))
+        first, is_whole = await _first_bytes(connection, until, is_stream=kind == "stream")
     except TimeoutError:
         message = f"upstream {upstream.name}: no answer within {limit:g} s"
         raise CallError(message, kind="timeout") from None
-    except aiohttp.ClientError as error:
-        message = f"upstream {upstream.name}: connection ended early ({type(error).__name__})"
+    except ConnectionError:
+        message = f"upstream {upstream.name}: connection ended early"
         raise CallError(message, kind="broken") from None
     if is_whole:
         held.release()
+    deadline = start + settings.total_timeout
     return Answer(
         target=target,
-        status=response.status,
-        headers=_returned(response.raw_headers),
+        status=connection.status,
+        headers=headers,
         kind=kind,
         first=first,
-        rest=None if is_whole else _rest(response.content.readany, held, deadline),
+        rest=None if is_whole else _rest(connection.read, held, deadline),
         close=held.release,
     )
+
+
+def _limit(settings: UpstreamSettings, call: UpstreamCall) -> float:
+    """Seconds to the first bytes that can be sent on."""
+    return settings.first_token_timeout if call.is_stream else settings.total_timeout
+
+
+async def _connection(pool: ConnectionPool, upstream: _Upstream, limit: float) -> Connection:
+    try:
+        return await pool.take(upstream.origin, min(limit, upstream.settings.connect_timeout))
+    except OSError as error:
+        # callers learn the name of the upstream, not its address
+        message = f"upstream {upstream.name}: no connection ({type(error).__name__})"
+        raise CallError(message, kind="unsent") from None
 
 
 def _provider(name: str, settings: UpstreamSettings) -> ProviderClient:
@@ -491,35 +492,40 @@ async def _said(
     pieces: AsyncGenerator[bytes], held: _Held, deadline: float
 ) -> AsyncIterator[bytes]:
     """The pieces of a provider's answer; the provider stops when nobody reads on."""
+
+    async def read(until: float) -> bytes:
+        async with asyncio.timeout(until - time.monotonic()):
+            return await anext(pieces, b"")
+
     async with aclosing(pieces):
-        async for part in _rest(lambda: anext(pieces, b""), held, deadline):
+        async for part in _rest(read, held, deadline):
             yield part
 
 
-async def _first_bytes(response: aiohttp.ClientResponse, *, is_stream: bool) -> tuple[bytes, bool]:
+async def _first_bytes(
+    connection: Connection, until: float, *, is_stream: bool
+) -> tuple[bytes, bool]:
     """What is read before anything is sent on, and whether that is all."""
     parts: list[bytes] = []
     size = 0
-    while True:
-        part = await response.content.readany()
-        if not part:
-            return b"".join(parts), True
+    while part := await connection.read(until):
         parts.append(part)
         size += len(part)
         if is_stream or size > _LARGEST_KEPT:
             return b"".join(parts), False
+    return b"".join(parts), True
 
 
 async def _rest(
-    read: Callable[[], Awaitable[bytes]], held: _Held, deadline: float
+    read: Callable[[float], Awaitable[bytes]], held: _Held, deadline: float
 ) -> AsyncIterator[bytes]:
-    """The pieces of an answer as they come."""
+    """The pieces of an answer as they come; `read` takes the time until which it may wait."""
     upstream = held.upstream
     try:
         while True:
-            limit = min(upstream.settings.idle_timeout, deadline - time.monotonic())
-            async with asyncio.timeout(limit):
-                part = await read()
+            now = time.monotonic()
+            limit = min(upstream.settings.idle_timeout, deadline - now)
+            part = await read(now + limit)
             if not part:
                 return
             yield part
@@ -527,7 +533,7 @@ async def _rest(
         upstream.breaker.note(False)
         message = f"upstream {upstream.name}: the stream stood still for {limit:.3g} s"
         raise StreamBrokenError(message, kind="timeout") from None
-    except (aiohttp.ClientError, CallError) as error:
+    except (ConnectionError, CallError) as error:
         upstream.breaker.note(False)
         message = f"upstream {upstream.name}: the stream ended early ({type(error).__name__})"
         raise StreamBrokenError(message, kind="broken") from None
@@ -535,23 +541,39 @@ async def _rest(
         held.release()
 
 
-async def _refused(response: aiohttp.ClientResponse, name: str) -> _RefusedError:
+async def _refused(
+    connection: Connection, headers: Headers, name: str, until: float
+) -> _RefusedError:
     body = b""
-    while len(body) < _LARGEST_ERROR and (part := await response.content.readany()):
+    while len(body) < _LARGEST_ERROR and (part := await connection.read(until)):
         body += part
+    status = connection.status
     error = CallError(
-        f"upstream {name}: status {response.status}",
-        kind=kind_of_status(response.status),
-        retry_after=read_retry_after(response.headers.get("Retry-After")),
-        quota=response.status == 429 and is_quota_error(body),
+        f"upstream {name}: status {status}",
+        kind=kind_of_status(status),
+        retry_after=read_retry_after(_value(headers, b"retry-after")),
+        quota=status == 429 and is_quota_error(body),
     )
-    return _RefusedError(error, response.status, _returned(response.raw_headers), body)
+    return _RefusedError(error, status, headers, body)
 
 
 def _returned(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Headers that go back to the caller."""
     lower = ((name.lower(), value) for name, value in headers)
-    return [(name, value) for name, value in lower if name not in _NOT_RETURNED]
+    return [
+        (name, value)
+        for name, value in lower
+        if name not in _NOT_RETURNED and not name.startswith(_OUR_PREFIX)
+    ]
+
+
+def _value(headers: Headers, name: bytes) -> str:
+    """The first value of a header, by its name in lower case; "" when there is none."""
+    return next((value.decode("latin-1") for key, value in headers if key == name), "")
+
+
+def _line(name: bytes, value: bytes) -> bytes:
+    return b"%b: %b\r\n" % (name, value)
 
 
 def _refusal(failure: _RefusedError, attempts: Sequence[Attempt]) -> Answer:
@@ -566,14 +588,6 @@ def _refusal(failure: _RefusedError, attempts: Sequence[Attempt]) -> Answer:
         rest=None,
         close=lambda: None,
     )
-
-
-def _text(header: bytes) -> str:
-    """A header as aiohttp takes it, which sends text as UTF-8."""
-    try:
-        return header.decode("utf-8")
-    except UnicodeDecodeError:
-        return header.decode("latin-1")
 
 
 def _outcome(error: CallError) -> str:
