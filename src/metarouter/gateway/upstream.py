@@ -234,7 +234,7 @@ class Upstreams:
         CallError
             When no target gave any answer.
         """
-        failure: CallError = CallError("no upstream serves this model", kind="unsent")
+        failure: CallError | None = None
         for target in targets:
             upstream = self._upstreams[target.upstream]
             try:
@@ -247,7 +247,7 @@ class Upstreams:
                     break
         if isinstance(failure, _RefusedError):
             return _refusal(failure, attempts)
-        raise failure
+        raise failure or CallError("no upstream serves this model", kind="unsent")
 
     async def _try(
         self, upstream: _Upstream, target: Target, call: UpstreamCall, attempts: list[Attempt]
