@@ -16,10 +16,10 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,15 @@ _TOKENS = {CHEAP: 180, PREMIUM: 320}
 _FAILS = {CHEAP: 0.01, PREMIUM: 0.03}
 
 
-def make_router(folder: Path, *, share: float = 0.4, n: int = 600, seed: int = 3) -> list[str]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """A prompt that no router was fitted on, and how good each model's answer to it is."""
+
+    text: str
+    scores: Mapping[str, float]
+
+
+def make_router(folder: Path, *, share: float = 0.4, n: int = 600, seed: int = 3) -> list[Prompt]:
     """Fit a router into `folder`; prompts that it was not fitted on."""
     world = make_world("topic_bias", n_queries=n, n_gold=n // 2, n_test=300, seed=seed)
     table = replace(world.table, models=(CHEAP, PREMIUM))
@@ -66,7 +74,12 @@ def make_router(folder: Path, *, share: float = 0.4, n: int = 600, seed: int = 3
         target=CalibrationTarget(premium_share=share),
     )
     fit_table(table, options).save(folder)
-    return list(world.test.queries)
+    test = world.test
+    scores = zip(test.baseline_score.tolist(), test.candidate_score.tolist(), strict=True)
+    return [
+        Prompt(text=test.queries[query], scores={CHEAP: cheap, PREMIUM: premium})
+        for query, (cheap, premium) in zip(test.query.tolist(), scores, strict=True)
+    ]
 
 
 class Answers:
@@ -143,25 +156,63 @@ def served(settings: dict[str, Any]) -> Iterator[tuple[Gateway, str]]:
         thread.join(30)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """A request that got an answer."""
+
+    decision_id: str
+    model: str
+    prompt: Prompt
+
+
 def send_traffic(
-    url: str, prompts: Sequence[str], n: int, *, seed: int = 0, key: str | None = None
-) -> list[str]:
-    """Send `n` requests, sixteen at a time; ids of their decisions."""
+    url: str, prompts: Sequence[Prompt], n: int, *, seed: int = 0, model: str = "metarouter"
+) -> list[Sent]:
+    """Send `n` requests, sixteen at a time."""
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(prompts), size=n)
     streamed = rng.random(n) < 0.3
-    headers = {} if key is None else {"authorization": f"Bearer {key}"}
 
-    with httpx2.Client(base_url=url, timeout=30.0, headers=headers) as client:
+    with httpx2.Client(base_url=url, timeout=30.0) as client:
 
-        def send(number: int) -> str:
-            message = {"role": "user", "content": prompts[chosen[number]]}
-            body = {"model": "metarouter", "messages": [message], "stream": bool(streamed[number])}
-            answer = client.post("/v1/chat/completions", json=body)
-            return str(answer.headers.get("x-metarouter-decision-id", ""))
+        def send(number: int) -> Sent:
+            prompt = prompts[chosen[number]]
+            message = {"role": "user", "content": prompt.text}
+            body = {"model": model, "messages": [message], "stream": bool(streamed[number])}
+            headers = client.post("/v1/chat/completions", json=body).headers
+            return Sent(
+                decision_id=headers.get("x-metarouter-decision-id", ""),
+                model=headers.get("x-metarouter-model", ""),
+                prompt=prompt,
+            )
 
         with ThreadPoolExecutor(16) as pool:
-            return [found for found in pool.map(send, range(n)) if found]
+            return [sent for sent in pool.map(send, range(n)) if sent.decision_id]
+
+
+def send_feedback(url: str, sent: Sequence[Sent], *, seed: int = 0) -> None:
+    """Thumbs, scores and preferences of users who like the premium model too well; audits."""
+    rng = np.random.default_rng(seed)
+    with httpx2.Client(base_url=url, timeout=30.0) as client:
+        for one in sent:
+            for content in _said(one, rng):
+                client.post("/v1/feedback", json={"decision_id": one.decision_id, **content})
+
+
+def _said(sent: Sent, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    scores = sent.prompt.scores
+    quality = scores.get(sent.model, 0.5)
+    if rng.random() < (0.3 if sent.model == PREMIUM else 0.18):
+        yield {"type": "thumbs", "value": "up" if rng.random() < quality else "down"}
+    if rng.random() < 0.1:
+        score = float(np.clip(quality + 0.08 + rng.normal(0, 0.15), 0, 1))
+        yield {"type": "score", "value": round(score, 2)}
+    if rng.random() < 0.12:
+        felt = scores[PREMIUM] - scores[CHEAP] + 0.15 + rng.normal(0, 0.3)
+        winner = "tie" if abs(felt) < 0.1 else "model_a" if felt > 0 else "model_b"
+        yield {"type": "preference", "model_a": PREMIUM, "model_b": CHEAP, "winner": winner}
+    if rng.random() < 0.25:
+        yield {"type": "gold", "scores": {name: round(s, 3) for name, s in scores.items()}}
 
 
 def flush(gateway: Gateway, n: int) -> None:
@@ -191,8 +242,17 @@ def _ages(rng: np.random.Generator, n: int, seconds: float) -> FloatArray:
     return np.asarray(drawn[rng.random(len(drawn)) < busy][:n])
 
 
+def fill(gateway: Gateway, url: str, prompts: Sequence[Prompt], n: int) -> list[Sent]:
+    """Requests and feedback of a day."""
+    sent = send_traffic(url, prompts, n)
+    send_feedback(url, sent)
+    flush(gateway, len(sent))
+    spread(gateway, 86_400)
+    return sent
+
+
 @contextmanager
-def demo(folder: Path, **settings: Any) -> Iterator[tuple[Gateway, str, list[str]]]:
+def demo(folder: Path, **settings: Any) -> Iterator[tuple[Gateway, str, list[Prompt]]]:
     """The gateway of the demonstration, its address and the prompts for it."""
     prompts = make_router(folder / "router")
     make_router(folder / "bolder", share=0.6)
@@ -225,9 +285,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         demo(Path(folder), port=given.port) as (gateway, url, prompts),
     ):
-        found = send_traffic(url, prompts, given.requests)
-        flush(gateway, len(found))
-        spread(gateway, 86_400)
+        fill(gateway, url, prompts, given.requests)
         print(f"{url}/dashboard")
         with suppress(KeyboardInterrupt):
             while True:

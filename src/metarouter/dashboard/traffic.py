@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from metarouter.dashboard.estimates import share_estimate
 from metarouter.errors import InputError
 from metarouter.store.analytics import TrafficCell, Window
 
@@ -30,6 +31,11 @@ class TimeGrid:
     def starts(self) -> list[float]:
         """When each bucket begins."""
         return [self.window.start + number * self.width for number in range(self.n)]
+
+    def coarser(self, most: int = 32) -> TimeGrid:
+        """The same window in at most `most` buckets, each of several of these."""
+        factor = next(k for k in range(1, self.n + 1) if self.n % k == 0 and self.n // k <= most)
+        return replace(self, width=self.width * factor, n=self.n // factor)
 
 
 def time_grid(seconds: int, now: float) -> TimeGrid:
@@ -81,7 +87,9 @@ def traffic_view(
     dict
         `series` by bucket; `totals`, `models` and `policies` over the window.
         A premium share is that of requests whose policy chose its premium
-        model, among those of policies that are loaded: a count, no estimate.
+        model, among those of policies that are loaded. `shares`, in fewer
+        buckets, has intervals for the share on such requests; the shares of
+        what was served are counts.
     """
     routed = [cell for cell in cells if cell.policy in premium]
     chosen = [cell for cell in routed if cell.model == premium[cell.policy or ""]]
@@ -98,8 +106,7 @@ def traffic_view(
         "width": grid.width,
         "starts": grid.starts,
         "requests": by_group,
-        "routed": routed_series,
-        "premium": premium_series,
+        "shares": _shares(routed_series, premium_series, grid),
         "spent": _series(cells, grid, "spent"),
         "totals": _totals(cells) | {"routed": sum(routed_series), "premium": sum(premium_series)},
         "models": _by_model(cells),
@@ -112,6 +119,21 @@ def _series(cells: Iterable[TrafficCell], grid: TimeGrid, name: str) -> list[flo
     for cell in cells:
         if 0 <= cell.bucket < grid.n:
             found[cell.bucket] += getattr(cell, name)
+    return found
+
+
+def _shares(
+    routed: Sequence[float], premium: Sequence[float], grid: TimeGrid
+) -> list[dict[str, Any]]:
+    coarse = grid.coarser()
+    size = grid.n // coarse.n
+    found = []
+    for number, start in enumerate(coarse.starts):
+        inside = slice(number * size, (number + 1) * size)
+        n, dear = int(sum(routed[inside])), int(sum(premium[inside]))
+        found.append(
+            {"start": start, "routed": n, "premium": dear, "share": share_estimate(dear, n)}
+        )
     return found
 
 

@@ -14,28 +14,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 import metarouter
+from metarouter.dashboard.comparison import comparison_view
+from metarouter.dashboard.opinions import last_words, opinions_view
 from metarouter.dashboard.page import SECURITY_HEADERS, shell, static_app
+from metarouter.dashboard.saving import SAVING_COLUMNS, saving_view
+from metarouter.dashboard.service import SERVICE_COLUMNS, attempts_view, times_view
 from metarouter.dashboard.traffic import time_grid, traffic_view
+from metarouter.dashboard.whatif import read_options, what_if_view
 from metarouter.errors import InputError, MetarouterError
+from metarouter.gateway.admin import require_admin
 from metarouter.gateway.deciding import ServedPolicy
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_of
 from metarouter.gateway.state import Gateway, header_map
 from metarouter.policy.baselines import premium_index
-from metarouter.records import json_value
 from metarouter.store.analytics import (
     DecisionFilter,
     Window,
     count_traffic,
     fetch_decision,
     fetch_decisions,
+    newest_decisions,
+    start_of_newest,
 )
-from metarouter.store.keys import ApiKey
+from metarouter.store.experiments import read_log
+from metarouter.store.exporting import list_claims, read_statements
+from metarouter.store.tables import decisions, feedback
 
 __all__ = ["dashboard_routes"]
 
@@ -44,11 +54,24 @@ View = Callable[[Gateway, Query], Mapping[str, Any]]
 
 _ORDINARY = "A query of ordinary length, to tell which model is dearer."
 
+# Rows that one answer is made of, at most: those with JSON take ten times as long to read.
+_MOST_ROWS = 20_000
+_MOST_WEIGHED = 5_000
+
 
 def dashboard_routes(gateway: Gateway) -> list[BaseRoute]:
     """Routes of the page, its files and its data."""
     desk = _Desk(gateway)
-    views = {"about": _about, "traffic": _traffic, "decisions": _decisions}
+    views: dict[str, View] = {
+        "about": _about,
+        "traffic": _traffic,
+        "saving": _saving,
+        "decisions": _decisions,
+        "service": _service,
+        "what-if": _what_if,
+        "feedback": _feedback,
+        "experiments": _experiments,
+    }
     return [
         Route("/dashboard", shell, methods=["GET"]),
         Mount("/dashboard/static", static_app()),
@@ -70,7 +93,7 @@ class _Desk:
     def endpoint(self, view: View) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
-                _require_admin(self.gateway, header_map(request.scope))
+                require_admin(self.gateway, header_map(request.scope))
                 given = {**request.query_params, **request.path_params}
                 async with self.turn:
                     found = await asyncio.to_thread(view, self.gateway, given)
@@ -80,16 +103,16 @@ class _Desk:
                 return _problem(down)
             except MetarouterError as error:
                 return _problem(error)
-            return _json(msgspec.json.encode(json_value(found)), 200)
+            return _json(msgspec.json.encode(found, enc_hook=_plain), 200)
 
         return answer
 
 
-def _require_admin(gateway: Gateway, headers: Mapping[str, str]) -> ApiKey | None:
-    key = gateway.authorise(headers)
-    if key is not None and not key.is_admin:
-        raise RefusedError(403, "permission_error", "the dashboard needs the key of an admin")
-    return key
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's; NaN becomes null by itself."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a page was given {type(value).__name__}")
 
 
 def _problem(error: MetarouterError) -> Response:
@@ -133,6 +156,8 @@ def _policy(policy: ServedPolicy) -> dict[str, Any]:
 
 
 def _premium(policy: ServedPolicy) -> str:
+    if policy.settings.default_model is None:
+        return policy.default_model
     costs = policy.router.expected_costs([_ORDINARY])
     return policy.router.models[premium_index(costs[0])]
 
@@ -144,8 +169,84 @@ def _dialects(gateway: Gateway, model: str) -> list[str]:
 def _traffic(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     grid = time_grid(_whole(query, "seconds", 3600), time.time())
     cells = count_traffic(gateway.engine, grid.window, grid.width)
-    premium = {name: _premium(policy) for name, policy in gateway.policies.items()}
-    return traffic_view(cells, grid, premium)
+    return traffic_view(cells, grid, _premium_models(gateway))
+
+
+def _premium_models(gateway: Gateway) -> dict[str, str]:
+    return {name: _premium(policy) for name, policy in gateway.policies.items()}
+
+
+def _saving(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    """The newest answers of policies, and what they saved."""
+    answered = (decisions.c.policy.is_not(None), decisions.c.outcome == "ok")
+    rows = newest_decisions(
+        gateway.engine, _window(query), SAVING_COLUMNS, _MOST_WEIGHED, *answered
+    )
+    return saving_view(rows, _premium_models(gateway))
+
+
+def _service(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    """Times and failures by model and upstream, and what waits in this process."""
+    grid = time_grid(_whole(query, "seconds", 3600), time.time())
+    rows = newest_decisions(gateway.engine, grid.window, SERVICE_COLUMNS, _MOST_ROWS)
+    tried = newest_decisions(gateway.engine, grid.window, ("created", "attempts"), _MOST_WEIGHED)
+    writer = gateway.writer
+    return times_view(rows, grid) | {
+        "upstreams": attempts_view(
+            tried, gateway.upstreams.open_breakers, list(gateway.settings.upstreams)
+        ),
+        "store": {
+            "waiting": writer.waiting,
+            "written": writer.written,
+            "spilled": writer.spilled,
+            "failures": writer.failures,
+        },
+    }
+
+
+def _what_if(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    """The policy on its newest decisions, at other prices of cost."""
+    name = query.get("policy") or next(iter(gateway.policies), "")
+    policy = gateway.policies.get(name)
+    if policy is None:
+        raise InputError(
+            f"policy = {name[:40]!r}; allowed: {', '.join(gateway.policies) or 'none'}"
+        )
+    own = (
+        decisions.c.policy == name,
+        decisions.c.artifact == policy.router.artifact.created,
+        decisions.c.bound != "fixed",
+    )
+    rows = newest_decisions(gateway.engine, _window(query), ("options",), _MOST_WEIGHED, *own)
+    gains, costs = read_options(rows, policy.models)
+    return {
+        "policy": name,
+        "models": policy.models,
+        "premium": _premium(policy),
+        "cost_unit": policy.router.policy.cost_unit,
+        **what_if_view(gains, costs, policy.router.policy.w),
+    }
+
+
+def _feedback(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    """What users and audits said of the decisions of a window."""
+    window = _window(query)
+    start = start_of_newest(gateway.engine, feedback.c.created, window, _MOST_ROWS)
+    window = Window(start=start, end=window.end)
+    said = read_statements(gateway.engine, since=start)
+    known = [one for one in said if one.decided is not None and window.start <= one.decided]
+    answers: dict[str, int] = {}
+    for cell in count_traffic(gateway.engine, window, window.seconds):
+        if cell.outcome == "ok" and cell.answered is not None:
+            answers[cell.answered] = answers.get(cell.answered, 0) + cell.requests
+    premium = list(_premium_models(gateway).values())
+    return opinions_view(last_words(list_claims(known)), answers, premium) | {"since": start}
+
+
+def _experiments(gateway: Gateway, query: Query) -> Mapping[str, Any]:
+    """Splits and shadows, on the newest decisions."""
+    start = start_of_newest(gateway.engine, decisions.c.created, _window(query), _MOST_WEIGHED)
+    return comparison_view(read_log(gateway.engine, since=start)) | {"since": start}
 
 
 def _decisions(gateway: Gateway, query: Query) -> Mapping[str, Any]:

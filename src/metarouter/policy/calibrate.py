@@ -25,6 +25,7 @@ __all__ = [
     "calibrate_max_loss",
     "calibrate_share",
     "mix_at_share",
+    "share_prices",
 ]
 
 # So low that cost decides: the dearest model of each query, of equally dear ones the best
@@ -107,6 +108,36 @@ def calibrate_share(mean: FloatArray, costs: FloatArray, share: float) -> Calibr
     w = float(grid[_first_within(shares, share)])
     note = "; it is negative: fewer queries have a positive predicted gain" if w < 0 else ""
     return _calibration(gains, costs, w, f"w = {w:.6g} for a premium share of {share:g}{note}")
+
+
+def share_prices(mean: FloatArray, costs: FloatArray, shares: FloatArray) -> FloatArray:
+    """Price of cost for each of many shares, as :func:`calibrate_share` finds it.
+
+    Parameters
+    ----------
+    mean : array, shape (n,) for a pair or (n, n_models − 1)
+    costs : array, shape (n, n_models) or (n_models,)
+    shares : array, shape (k,), in [0, 1]
+        One that no price keeps to gets that of the smallest share there is.
+
+    Returns
+    -------
+    array, shape (k,)
+
+    Raises
+    ------
+    DataError
+        When no query ever changes its model with the price.
+
+    Examples
+    --------
+    >>> prices = share_prices(np.array([0.1, 0.3]), np.array([0.0, 1.0]), np.array([0.0, 0.5]))
+    >>> prices.round(3).tolist()
+    [0.3, 0.2]
+    """
+    grid, reached = _share_grid(*gains_and_costs(mean, costs))
+    least = float(reached.min())
+    return np.array([grid[_first_within(reached, max(share, least))] for share in shares])
 
 
 def mix_at_share(mean: FloatArray, costs: FloatArray, share: float) -> FloatArray:

@@ -7,6 +7,7 @@ the index on the time of decisions: its cost does not grow with the table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
 from metarouter.errors import InputError, OptionError
-from metarouter.store.tables import audit, decisions, feedback, key_usage
+from metarouter.store.tables import decisions, feedback
 
 __all__ = [
     "DecisionFilter",
@@ -26,10 +27,8 @@ __all__ = [
     "count_traffic",
     "fetch_decision",
     "fetch_decisions",
-    "fetch_statements",
     "newest_decisions",
-    "read_audit",
-    "sum_key_usage",
+    "start_of_newest",
 ]
 
 _LONGEST_PAGE = 200
@@ -206,6 +205,30 @@ def newest_decisions(
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def start_of_newest(
+    engine: sa.Engine, moment: sa.Column[float], window: Window, limit: int
+) -> float:
+    """From when on a window holds at most `limit` rows.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    moment : the column of a table that tells when a row was made.
+    window : Window
+    limit : int, most rows.
+
+    Returns
+    -------
+    float
+        The window's start where it holds no more.
+    """
+    query = sa.select(moment).where(window.holds(moment)).order_by(moment.desc())
+    with engine.connect() as connection:
+        found = connection.execute(query.offset(limit).limit(1)).scalar()
+    # the row at that place is the first that is one too many
+    return window.start if found is None else math.nextafter(float(found), math.inf)
+
+
 def fetch_decisions(
     engine: sa.Engine,
     window: Window,
@@ -257,49 +280,3 @@ def fetch_decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None
             return None
         statements = connection.execute(said.order_by(feedback.c.created)).mappings()
         return {**row, "feedback": [dict(statement) for statement in statements]}
-
-
-def fetch_statements(
-    engine: sa.Engine, window: Window, columns: Sequence[str], limit: int
-) -> list[dict[str, Any]]:
-    """Feedback about decisions of a window, newest decision first.
-
-    Parameters
-    ----------
-    engine : the store's database.
-    window : Window, of the decisions.
-    columns : names of columns of the table of decisions.
-    limit : int, most statements.
-
-    Returns
-    -------
-    list of dict
-        The columns, and `kind` and `content` of the statement.
-    """
-    joined = feedback.join(decisions, feedback.c.decision_id == decisions.c.decision_id)
-    query = (
-        sa.select(feedback.c.kind, feedback.c.content, *(decisions.c[name] for name in columns))
-        .select_from(joined)
-        .where(window.holds(decisions.c.created))
-        .order_by(decisions.c.created.desc())
-        .limit(limit)
-    )
-    with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def sum_key_usage(engine: sa.Engine, since: float) -> dict[str, dict[str, Any]]:
-    """Requests, tokens and dollars of each key since a time, by its id."""
-    c = key_usage.c
-    sums = [sa.func.sum(c[name]).label(name) for name in ("requests", "tokens", "spent")]
-    query = sa.select(c.key_id, *sums).where(c.minute >= int(since // 60)).group_by(c.key_id)
-    with engine.connect() as connection:
-        rows = connection.execute(query).mappings()
-        return {row["key_id"]: {k: v for k, v in row.items() if k != "key_id"} for row in rows}
-
-
-def read_audit(engine: sa.Engine, limit: int = 50) -> list[dict[str, Any]]:
-    """The newest entries of the audit log."""
-    query = sa.select(audit).order_by(audit.c.number.desc()).limit(limit)
-    with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]

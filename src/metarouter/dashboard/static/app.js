@@ -3,13 +3,23 @@ import { html, render, useCallback, useEffect, useState } from "./html.js";
 import { Refused, forgetKey, keepKey, read, readKey } from "./api.js";
 import { usePlace } from "./place.js";
 import { Decisions } from "./pages/decisions.js";
+import { Experiments } from "./pages/experiments.js";
+import { Feedback } from "./pages/feedback.js";
+import { Keys } from "./pages/keys.js";
 import { Playground } from "./pages/playground.js";
+import { Service } from "./pages/service.js";
 import { Traffic } from "./pages/traffic.js";
+import { WhatIf } from "./pages/whatif.js";
 
 const PAGES = [
   { name: "traffic", title: "Traffic", page: Traffic, hasSpan: true },
   { name: "decisions", title: "Decisions", page: Decisions, hasSpan: true },
+  { name: "what-if", title: "What if", page: WhatIf, hasSpan: true },
+  { name: "feedback", title: "Feedback", page: Feedback, hasSpan: true },
+  { name: "experiments", title: "Experiments", page: Experiments, hasSpan: true },
+  { name: "service", title: "Models and upstreams", page: Service, hasSpan: true },
   { name: "playground", title: "Playground", page: Playground },
+  { name: "keys", title: "Keys", page: Keys },
 ];
 const SPANS = [
   [900, "15 minutes"],

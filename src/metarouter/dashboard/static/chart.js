@@ -1,4 +1,5 @@
 // Charts: ECharts on a canvas, a label for those who hear the page, a table of the same numbers.
+import { axisTime } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { Table } from "./parts.js";
 
@@ -21,7 +22,7 @@ export function faded(colour, share) {
 }
 
 /** Options that all charts share; tooltips are elements of ours, because styles in text are refused. */
-export function frame({ x, y, tip, left = 8, top = 12 }) {
+export function frame({ x, y, tip, top = 12, bottom = 4 }) {
   const muted = ink("muted");
   const grid = ink("grid");
   const label = { color: muted, fontSize: 11.5, hideOverlap: true };
@@ -34,7 +35,7 @@ export function frame({ x, y, tip, left = 8, top = 12 }) {
   return {
     animation: false,
     textStyle: { fontFamily: getComputedStyle(document.body).fontFamily },
-    grid: { left, right: 14, top, bottom: 4, containLabel: true },
+    grid: { left: 8, right: 14, top, bottom, containLabel: true },
     xAxis: { ...axis, axisLine: { lineStyle: { color: grid } }, splitLine: { show: false }, ...x, axisLabel: { ...label, ...x.axisLabel } },
     yAxis: { ...axis, axisLine: { show: false }, splitNumber: 3, ...y, axisLabel: { ...label, ...y?.axisLabel } },
     tooltip: {
@@ -50,6 +51,19 @@ export function frame({ x, y, tip, left = 8, top = 12 }) {
     },
   };
 }
+
+export const TONES = ["accent", "second", "third", "better", "unclear", "quiet"];
+
+/** The axis of buckets of time that end with the present one. */
+export const timeAxis = (data) => ({
+  type: "category",
+  boundaryGap: false,
+  data: data.starts.map((_, i) => i),
+  axisLabel: {
+    formatter: (i) => axisTime(data.width)(data.starts[i]),
+    interval: Math.ceil(data.starts.length / 7) - 1,
+  },
+});
 
 /** A tooltip of a title and rows [colour, name, value]. */
 export function tipOf(title, rows) {

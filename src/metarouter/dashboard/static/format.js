@@ -26,6 +26,13 @@ export function dollars(value) {
   return `${value < 0 ? "−" : ""}$${text}`;
 }
 
+/** Dollars at an axis: no digits that say nothing. */
+export function dollarTick(value) {
+  const text = String(+value.toPrecision(3));
+  const decimals = text.split(".")[1]?.length ?? 0;
+  return value === 0 ? "$0" : `$${decimals === 1 ? `${text}0` : text}`;
+}
+
 export const cost = (unit) => (unit === "USD" ? dollars : (value) => (absent(value) ? DASH : minus(String(+value.toPrecision(3)))));
 
 export function seconds(value) {

@@ -1,0 +1,89 @@
+"""Splits and shadows as the pages show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from metarouter.records import Estimate
+from metarouter.store.experiments import (
+    ArmResult,
+    CandidateResult,
+    DecisionLog,
+    arm_results,
+    shadow_results,
+)
+from metarouter.store.offpolicy import clustered_mean
+from metarouter.types import FloatArray
+
+__all__ = ["comparison_view", "shadow_cost_difference"]
+
+
+def comparison_view(log: DecisionLog) -> dict[str, Any]:
+    """Arms of splits against their control, and shadow policies against who acted.
+
+    Parameters
+    ----------
+    log : DecisionLog
+
+    Returns
+    -------
+    dict
+        `arms` and `shadows`; what each number is and assumes, say
+        :func:`metarouter.store.experiments.arm_results` and
+        :func:`metarouter.store.experiments.candidate_result`.
+    """
+    shadows = shadow_results(log)
+    return {
+        "n": len(log),
+        "arms": [_arm(arm) for arm in arm_results(log)],
+        "shadows": [_shadow(result, log) for result in shadows],
+        "drawn": int(np.isfinite(log.propensities).all(axis=1).sum()) if len(log) else 0,
+    }
+
+
+def _arm(arm: ArmResult) -> dict[str, Any]:
+    return {
+        "experiment": arm.experiment,
+        "policy": arm.policy,
+        "requests": arm.requests,
+        "units": arm.units,
+        "measures": _plain(arm.measures),
+        "differences": _plain(arm.differences),
+    }
+
+
+def _shadow(result: CandidateResult, log: DecisionLog) -> dict[str, Any]:
+    return {
+        "policy": result.policy,
+        "requests": result.requests,
+        "measures": _plain(result.measures),
+        "cost_difference": shadow_cost_difference(log, result.policy),
+        "audit": result.audit,
+        "values": {name: asdict(value) for name, value in result.values.items()},
+        "refusals": dict(result.refusals),
+    }
+
+
+def shadow_cost_difference(log: DecisionLog, policy: str) -> Estimate | None:
+    """Expected cost of a shadow policy's choices minus that of what was chosen, a request.
+
+    Both are the acting policy's expectations, in its unit; None where no
+    decision knows both.
+    """
+    index = {model: number for number, model in enumerate(log.models)}
+    choice = np.array([index.get(one.get(policy, ""), -1) for one in log.shadows], dtype=np.int64)
+    rows = np.flatnonzero(choice >= 0)
+    difference: FloatArray = log.costs[rows, choice[rows]] - log.costs[rows, log.chosen[rows]]
+    known = np.isfinite(difference)
+    if not known.any():
+        return None
+    units: Sequence[str] = log.unit[rows][known].astype(str).tolist()
+    return clustered_mean(difference[known], units)
+
+
+def _plain(measures: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: asdict(estimate) for name, estimate in measures.items()}
