@@ -28,6 +28,7 @@ from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loop
 from metarouter.gateway.spending import Prices
 from metarouter.gateway.state import Gateway, Generation, make_logger
 from metarouter.gateway.sticky import StickyModels
+from metarouter.gateway.tracing import open_tracing, traced
 from metarouter.gateway.upstream import Upstreams
 from metarouter.store.database import open_database
 from metarouter.store.writer import DecisionWriter
@@ -74,6 +75,7 @@ def make_gateway(
     )
     metrics = Metrics()
     metrics.watch(writer)
+    tracing = open_tracing(settings.tracing, settings.upstreams)
     upstreams = Upstreams(settings.upstreams, settings.fallbacks, on_attempt=metrics.note_attempt)
     return Gateway(
         current=Generation(
@@ -89,6 +91,7 @@ def make_gateway(
         keyring=keyring,
         limits=limits,
         metrics=metrics,
+        tracing=tracing,
         sticky=StickyModels(settings.sticky_seconds),
         log=make_logger(settings.log_level),
     )
@@ -97,7 +100,11 @@ def make_gateway(
 def build_app(gateway: Gateway) -> ASGIApp:
     """The app of a gateway; the life span starts and flushes what it owns."""
     proxies = [
-        Route(f"/v1/{protocol.path}", ProxyEndpoint(gateway, protocol), methods=["POST"])
+        Route(
+            f"/v1/{protocol.path}",
+            traced(ProxyEndpoint(gateway, protocol), gateway.tracing),
+            methods=["POST"],
+        )
         for protocol in PROTOCOLS
     ]
     routes = [*proxies, *plain_routes(gateway), *admin_routes(gateway), *dashboard_routes(gateway)]
@@ -126,6 +133,8 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
             await asyncio.to_thread(gateway.limits.exchange)
             await asyncio.to_thread(gateway.writer.close)
             gateway.engine.dispose()
+            if gateway.tracing is not None:
+                await asyncio.to_thread(gateway.tracing.close)
             gateway.log.info("stopped", written=gateway.writer.written)
 
     return lifespan

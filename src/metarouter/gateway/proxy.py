@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from metarouter.gateway.problems import RefusedError, error_bytes, problem_heade
 from metarouter.gateway.records import Exchange, decision_headers, decision_row, with_fallback
 from metarouter.gateway.spending import Prices, charged_usage
 from metarouter.gateway.state import Gateway, Generation, header_map
+from metarouter.gateway.tracing import current_trace, log_ids
 from metarouter.gateway.upstream import (
     Answer,
     Dialect,
@@ -220,7 +221,7 @@ class ProxyEndpoint:
         )
 
     async def _pass_on(self, plan: _Plan, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        exchange = plan.exchange
+        exchange, trace = plan.exchange, current_trace()
         call = UpstreamCall(
             path=self._protocol.path,
             dialect=self._protocol.dialect,
@@ -228,6 +229,7 @@ class ProxyEndpoint:
             headers=scope["headers"],
             is_stream=plan.is_stream,
             client_key=plan.client_key,
+            before_try=None if trace is None else trace.tries(exchange),
         )
         try:
             await _unless_gone(receive, self._relay(plan, call, reply))
@@ -245,7 +247,9 @@ class ProxyEndpoint:
             raise
         finally:
             self._charge(plan)
-            self._keep(exchange)
+            self._keep(exchange, scope["headers"])
+            if trace is not None:
+                trace.finish(exchange)
 
     async def _relay(self, plan: _Plan, call: UpstreamCall, reply: _Reply) -> None:
         """Open the upstream and pass its bytes on."""
@@ -301,7 +305,7 @@ class ProxyEndpoint:
         spent = plan.prices.dollars(exchange.answered, used) or 0.0
         self._gateway.limits.close(ticket, tokens=tokens, dollars=spent)
 
-    def _keep(self, exchange: Exchange) -> None:
+    def _keep(self, exchange: Exchange, headers: Iterable[tuple[bytes, bytes]]) -> None:
         gateway, decision = self._gateway, exchange.decision
         gateway.writer.put(decision_row(exchange))
         if exchange.policy is not None:
@@ -316,6 +320,7 @@ class ProxyEndpoint:
         )
         gateway.log.info(
             "request",
+            **log_ids(headers, exchange.decision_id),
             id=exchange.decision_id,
             endpoint=exchange.endpoint,
             key=exchange.key_id,

@@ -194,6 +194,17 @@ class StoreSettings(BaseModel):
         return value
 
 
+class TracingSettings(BaseModel):
+    """Where spans go; the other variables of OpenTelemetry (``OTEL_…``) hold too."""
+
+    model_config = _STRICT
+
+    endpoint: str | None = Field(
+        default=None,
+        description="OTLP/HTTP address, such as http://127.0.0.1:4318; none: no spans.",
+    )
+
+
 class LimitSettings(BaseModel):
     """What one request may be."""
 
@@ -249,6 +260,7 @@ class GatewaySettings(BaseSettings):
     )
     store: StoreSettings = Field(default_factory=StoreSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
     reload_seconds: float = Field(
         default=0.0,
         ge=0,

@@ -25,6 +25,7 @@ from metarouter.gateway.problems import RefusedError
 from metarouter.gateway.settings import GatewaySettings, SettingsSource
 from metarouter.gateway.spending import Prices
 from metarouter.gateway.sticky import StickyModels
+from metarouter.gateway.tracing import Tracing
 from metarouter.gateway.upstream import Upstreams
 from metarouter.store.keys import ApiKey
 from metarouter.store.writer import DecisionWriter
@@ -92,6 +93,7 @@ class Gateway:
     sticky: StickyModels
     log: structlog.typing.FilteringBoundLogger
     reloading: threading.Lock = field(default_factory=threading.Lock)
+    tracing: Tracing | None = None
     files_read: Mapping[Path, FileStamp | None] = field(default_factory=dict)
 
     @property

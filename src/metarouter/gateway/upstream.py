@@ -86,6 +86,7 @@ class UpstreamCall:
     headers : the caller's own, names in lower case.
     is_stream : whether the caller asked for a stream of events.
     client_key : the caller's key, for upstreams that are to get it.
+    before_try : what a try sends in place of this call, for traces; None sends it as it is.
     """
 
     path: str
@@ -94,6 +95,7 @@ class UpstreamCall:
     headers: Headers
     is_stream: bool = False
     client_key: str | None = None
+    before_try: Callable[[Target, UpstreamCall], UpstreamCall] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,8 +259,9 @@ class Upstreams:
         while True:
             tried += 1
             start = time.monotonic()
+            sent = call if call.before_try is None else call.before_try(target, call)
             try:
-                answer = await self._ask(upstream, target, call)
+                answer = await self._ask(upstream, target, sent)
             except CallError as error:
                 self._note(attempts, target, _outcome(error), start)
                 if isinstance(error, _PassedOverError):
