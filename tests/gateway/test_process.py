@@ -120,7 +120,9 @@ UP = {"one": {"base_url": "http://127.0.0.1:9/v1"}}
             {"upstreams": {"one": {**UP["one"], "models": {"a": "a"}}}, "fallbacks": {"a": ["b"]}},
             "no upstream serves 'b'",
         ),
-        ({"upstreams": UP, "store": {"url": "postgresql://u:pw@h/d"}}, "sqlite:///PATH"),
+        ({"upstreams": UP, "store": {"url": "postgresql://u:pw@h/d"}}, "holds a password"),
+        ({"upstreams": UP, "store": {"url": "mysql://u:pw@h/d"}}, "sqlite:///PATH"),
+        ({"upstreams": UP, "store": {"password_env": "!pw"}}, "not a password"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,10 +26,9 @@ from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loop
 from metarouter.gateway.spending import Prices
 from metarouter.gateway.state import Gateway, Generation, make_logger
 from metarouter.gateway.sticky import StickyModels
+from metarouter.gateway.storing import open_store
 from metarouter.gateway.tracing import open_tracing, traced
 from metarouter.gateway.upstream import Upstreams
-from metarouter.store.database import open_database
-from metarouter.store.writer import DecisionWriter
 
 __all__ = ["build_app", "load_policies", "make_gateway"]
 
@@ -56,9 +53,11 @@ def make_gateway(
         When the store cannot be opened, or when the gateway is open to others
         and no key would let anybody in.
     """
-    engine = open_database(settings.store.url)
+    log = make_logger(settings.log_level)
+    engine, writer = open_store(settings, log.warning)
     keyring = Keyring(engine)
-    keyring.refresh()
+    if not writer.is_down:
+        keyring.refresh()
     if not is_loopback(settings.host) and not keyring.has_valid_key:
         engine.dispose()
         raise OptionError(
@@ -67,12 +66,6 @@ def make_gateway(
         )
     limits = KeyLimits(engine, keyring.known)
     limits.exchange()
-    writer = DecisionWriter(
-        engine,
-        _spill_path(engine),
-        size=settings.store.queue,
-        flush_seconds=settings.store.flush_seconds,
-    )
     metrics = Metrics()
     metrics.watch(writer)
     tracing = open_tracing(settings.tracing, settings.upstreams)
@@ -93,7 +86,7 @@ def make_gateway(
         metrics=metrics,
         tracing=tracing,
         sticky=StickyModels(settings.sticky_seconds),
-        log=make_logger(settings.log_level),
+        log=log,
     )
 
 
@@ -178,8 +171,3 @@ class HostGuard:
 
 def _host(scope: Scope) -> str:
     return next((str(value, "latin-1") for name, value in scope["headers"] if name == b"host"), "")
-
-
-def _spill_path(engine: sa.Engine) -> Path:
-    """Beside the database: on the disk that the decisions were meant for."""
-    return Path(f"{engine.url.database}.spill.jsonl")

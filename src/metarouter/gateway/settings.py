@@ -176,22 +176,83 @@ class StoreSettings(BaseModel):
 
     model_config = _STRICT
 
-    url: str = Field(default="sqlite:///metarouter.db", description="SQLAlchemy address; SQLite.")
+    url: str = Field(
+        default="sqlite:///metarouter.db",
+        description="sqlite:///PATH, or postgresql://USER@HOST/DATABASE without the password.",
+    )
+    password_env: str | None = Field(
+        default=None, description="Environment variable with the password; PGPASSWORD if not set."
+    )
     queue: int = Field(default=10_000, ge=1, description="Decisions that may wait to be written.")
     flush_seconds: Seconds = Field(
         default=0.1, description="Longest wait before a batch is written."
     )
+    spill: Path | None = Field(
+        default=None,
+        description="Folder for what cannot be written; beside the file of SQLite by default, "
+        "else metarouter.spill.",
+    )
+    spill_bytes: int = Field(
+        default=2**30, ge=0, description="Most that one process puts there; more is dropped."
+    )
     prompts: bool = Field(
         default=False, description="Keep the text of prompts; needed to export labels."
+    )
+    redact: list[Literal["secret", "email", "card", "phone"]] = Field(
+        default=["secret", "email", "card", "phone"],
+        description="What is taken out of prompts before they are kept.",
+    )
+    redact_patterns: dict[str, str] = Field(
+        default={}, description="Further things to take out: regular expressions by name."
+    )
+    prompt_days: Annotated[float, Field(gt=0)] | None = Field(
+        default=90.0, description="Days until the text of a prompt is erased; null: never."
+    )
+    row_days: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Days until decisions and feedback are deleted; null: never."
     )
 
     @field_validator("url")
     @classmethod
-    def _sqlite(cls, value: str) -> str:
-        if not value.startswith("sqlite:///"):
+    def _of_a_known_kind(cls, value: str) -> str:
+        scheme, _, place = value.partition("://")
+        if scheme not in ("sqlite", "postgresql", "postgresql+pg8000"):
             # shown without what follows, which may hold a password
-            raise ValueError("allowed: sqlite:///PATH")
+            raise ValueError("allowed: sqlite:///PATH or postgresql://USER@HOST/DATABASE")
+        if ":" in place.rpartition("@")[0]:
+            raise ValueError("holds a password; allowed: password_env, the name of a variable")
         return value
+
+    @field_validator("password_env")
+    @classmethod
+    def _name_of_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and not value.replace("_", "").isalnum():
+            raise ValueError("allowed: the name of an environment variable, not a password")
+        return value
+
+    @property
+    def spill_folder(self) -> Path:
+        """Where rows wait while the store is down."""
+        if self.spill is not None:
+            return self.spill
+        scheme, _, path = self.url.partition(":///")
+        return Path(f"{path}.spill") if scheme == "sqlite" else Path("metarouter.spill")
+
+    def password(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """The password of the database, where a variable is named for it.
+
+        Raises
+        ------
+        OptionError
+            When the variable is not set.
+        """
+        if self.password_env is None:
+            return None
+        if self.password_env not in environ:
+            raise OptionError(
+                f"environment variable {self.password_env} is not set; store.password_env names it"
+            )
+        return environ[self.password_env]
 
 
 class TracingSettings(BaseModel):
@@ -429,6 +490,8 @@ def _with_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
             policy[name] = folder / str(policy[name])
     store = content.get("store")
     url = store.get("url") if isinstance(store, dict) else None
+    if isinstance(store, dict) and "spill" in store:
+        store["spill"] = folder / str(store["spill"])
     if isinstance(store, dict) and isinstance(url, str) and url.startswith("sqlite:///"):
         store["url"] = f"sqlite:///{folder / url.removeprefix('sqlite:///')}"
     return content

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from metarouter.errors import InputError
+from metarouter.store.database import insert_new
 from metarouter.store.tables import feedback
 
 __all__ = ["Feedback", "FeedbackConflictError", "read_feedback", "save_feedback"]
@@ -125,8 +125,7 @@ def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tup
         "content": content,
     }
     with engine.begin() as connection:
-        done = connection.execute(insert(feedback).on_conflict_do_nothing(), row)
-        if done.rowcount:
+        if insert_new(connection, feedback, [row]):
             return name, True
         query = sa.select(feedback.c.content, feedback.c.key_id).filter_by(feedback_id=name)
         known = connection.execute(query).one()

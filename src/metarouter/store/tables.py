@@ -8,6 +8,8 @@ __all__ = ["api_keys", "audit", "decisions", "feedback", "key_usage", "metadata"
 
 metadata = sa.MetaData()
 
+_JSON = sa.JSON(none_as_null=True)
+
 # No foreign keys: feedback may arrive before its decision is written.
 decisions = sa.Table(
     "decisions",
@@ -28,13 +30,13 @@ decisions = sa.Table(
     sa.Column("threshold", sa.Float),
     sa.Column("cost", sa.Float),
     sa.Column("cost_unit", sa.String(10)),
-    sa.Column("options", sa.JSON),  # every model weighed, with gain, interval, cost
+    sa.Column("options", _JSON),  # every model weighed, with gain, interval, cost
     sa.Column("logging_propensity", sa.Float, nullable=False),
     sa.Column("bound", sa.String(10), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("outcome", sa.String(20), nullable=False),
     sa.Column("status", sa.Integer),
-    sa.Column("attempts", sa.JSON),
+    sa.Column("attempts", _JSON),
     sa.Column("prompt_tokens", sa.Integer),
     sa.Column("completion_tokens", sa.Integer),
     sa.Column("decision_seconds", sa.Float),
@@ -42,23 +44,30 @@ decisions = sa.Table(
     sa.Column("seconds", sa.Float),
     sa.Column("prompt", sa.Text),  # only where the settings say so
     sa.Column("experiment", sa.Text),  # the split that chose the policy
-    sa.Column("propensities", sa.JSON),  # of every model that might have been chosen
+    sa.Column("propensities", _JSON),  # of every model that might have been chosen
     sa.Column("is_exploration", sa.Boolean),
-    sa.Column("shadow", sa.JSON),  # what policies that do not act would have done
+    sa.Column("shadow", _JSON),  # what policies that do not act would have done
     sa.Column("conversation", sa.String(64)),  # a hash
     sa.Column("spent", sa.Float),  # dollars for the tokens counted; null where no price is known
     sa.Column("instance", sa.String(40)),  # the process that wrote it
+)
+# Finds prompts that are old enough to be erased; small where prompts are not kept.
+sa.Index(
+    "ix_decisions_prompt_created",
+    decisions.c.created,
+    sqlite_where=decisions.c.prompt.is_not(None),
+    postgresql_where=decisions.c.prompt.is_not(None),
 )
 
 feedback = sa.Table(
     "feedback",
     metadata,
     sa.Column("feedback_id", sa.String(64), primary_key=True),
-    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("created", sa.Float, nullable=False, index=True),
     sa.Column("decision_id", sa.String(36), nullable=False, index=True),
     sa.Column("key_id", sa.String(20)),
     sa.Column("kind", sa.String(12), nullable=False),
-    sa.Column("content", sa.JSON, nullable=False),
+    sa.Column("content", _JSON, nullable=False),
 )
 
 api_keys = sa.Table(
@@ -70,8 +79,8 @@ api_keys = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("expires", sa.Float),
     sa.Column("revoked", sa.Float),
-    sa.Column("models", sa.JSON),  # null: all
-    sa.Column("policies", sa.JSON),  # null: all
+    sa.Column("models", _JSON),  # null: all
+    sa.Column("policies", _JSON),  # null: all
     sa.Column("is_admin", sa.Boolean),
     sa.Column("requests_per_minute", sa.Integer),  # null: no limit, here and below
     sa.Column("tokens_per_minute", sa.Integer),
@@ -97,5 +106,5 @@ audit = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("action", sa.String(40), nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("content", sa.JSON, nullable=False),
+    sa.Column("content", _JSON, nullable=False),
 )

@@ -1,117 +1,267 @@
 """Decisions to the database, in batches, by a thread of its own.
 
-Nothing is lost while the process lives long enough to write a file: what does
-not fit into the queue, or cannot be written when the writer closes, goes to a
-file of JSON lines beside the database, and back into it the next time.
+While the store is down, requests are served all the same: what should be
+written goes to files (:mod:`metarouter.store.spill`), and into the store when
+it is back. Rows are lost in two cases only: a process that is killed loses what
+it took since the last flush, and rows above the limit of the files are dropped
+and counted.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from metarouter.store.tables import decisions
+from metarouter.errors import MetarouterError
+from metarouter.store.database import insert_new, make_sibling
+from metarouter.store.retention import Retention, prune
+from metarouter.store.spill import Spill, without_odd_text
+from metarouter.store.tables import decisions, feedback
 
-__all__ = ["DecisionWriter"]
+__all__ = ["DecisionWriter", "StoreState"]
 
 Row = Mapping[str, Any]
+StoreState = Literal["ok", "catching up", "down"]
 
 _BATCH = 1000  # rows of one transaction
-_PAUSE = 0.5  # seconds before a batch that failed is tried again
-_COLUMNS = tuple(column.name for column in decisions.columns)
+_SECONDS = 3.0  # that a batch may take; what comes meanwhile waits in memory
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds until a store that is down is asked again
+_PING_SECONDS = 2.0  # between two looks at a store to which nothing is written
+_ADOPT_SECONDS = 60.0  # between two looks for files of dead processes
+_PRUNE_SECONDS = 3600.0
+# The row is at fault, not the store; the last three are raised before the database is asked.
+_REFUSALS = sa.exc.IntegrityError, sa.exc.DataError, ValueError, TypeError, OverflowError
+_REPORT_SECONDS = 10.0  # between two reports of rows that were dropped
 
 
 class DecisionWriter:
-    """Takes rows at once, writes them soon.
+    """Takes rows at once, writes them soon, and keeps them while the store is down.
 
     Parameters
     ----------
     engine : the store's database.
-    spill : path of the file for what cannot be written.
-    size : int, rows that may wait.
+    spill : Spill
+        Where rows wait while the store is down.
+    size : int, rows that may wait in memory.
     flush_seconds : float, how often what waits is written.
+    prepare : callable, optional
+        Has to succeed before the first row is written: it makes the tables, where the
+        store was down at the start.
+    redact : callable, optional
+        What becomes of a prompt before it is queued.
+    retention : Retention, optional
+        What is erased and deleted, looked for once an hour.
+    report : callable, optional
+        Gets the name of an event and its details, for the log.
     """
 
     def __init__(
-        self, engine: sa.Engine, spill: Path, *, size: int = 10_000, flush_seconds: float = 0.1
+        self,
+        engine: sa.Engine,
+        spill: Spill,
+        *,
+        size: int = 10_000,
+        flush_seconds: float = 0.1,
+        prepare: Callable[[], None] | None = None,
+        redact: Callable[[str], str] | None = None,
+        retention: Retention | None = None,
+        report: Callable[..., object] = lambda event, **details: None,
     ) -> None:
-        self._engine = engine
+        self._shared = engine
+        self._engine = make_sibling(engine, seconds=_SECONDS)
         self._spill = spill
         self._queue: queue.Queue[Row] = queue.Queue(size)
         self._flush_seconds = flush_seconds
+        self._prepare = prepare
+        self._redact = redact
+        self._retention = retention
+        self._report = report
         self._stop = threading.Event()
-        self._spill_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="decision-writer", daemon=True)
+        self._is_down = prepare is not None
+        self._pause = _FIRST_PAUSE
+        self._due = dict.fromkeys(
+            ("try", "ping", "adopt", "prune", "drop"), 0.0
+        )  # by time.monotonic
         self.written = 0
         self.spilled = 0
+        self.replayed = 0
+        self.dropped = 0
+        self.refused = 0
         self.failures = 0
 
     @property
     def waiting(self) -> int:
-        """Rows in the queue, about."""
+        """Rows in memory, about."""
         return self._queue.qsize()
 
+    @property
+    def bytes_waiting(self) -> int:
+        """Bytes put aside on the disk."""
+        return self._spill.bytes_waiting
+
+    @property
+    def is_down(self) -> int:
+        """1 while the store does not answer, else 0."""
+        return int(self._is_down)
+
+    @property
+    def state(self) -> StoreState:
+        """How the store is doing, as far as the writer knows: about two seconds ago."""
+        if self._is_down:
+            return "down"
+        return "catching up" if self.bytes_waiting else "ok"
+
     def start(self) -> None:
-        """Write what an earlier run could not, then start the thread."""
-        self.replay()
+        """Start the thread; it begins with what an earlier process could not write.
+
+        Raises
+        ------
+        OptionError
+            When rows could not be put aside on the disk.
+        """
+        self._spill.open()
         self._thread.start()
 
     def put(self, row: Row) -> None:
-        """Take a row; one that does not fit into the queue goes to the spill file."""
+        """Take a row; one that does not fit into the queue is put aside."""
+        if self._redact is not None and row.get("prompt") is not None:
+            row = {**row, "prompt": self._redact(row["prompt"])}
         try:
             self._queue.put_nowait(row)
         except queue.Full:
-            self._to_file([row])
+            self._put_aside([row], is_safe=False)
+
+    def keep(self, row: Row) -> bool:
+        """Put a row aside at once; whether the disk has it."""
+        return self._put_aside([row])
 
     def close(self, seconds: float = 40.0) -> None:
-        """Write what waits, for at most `seconds`; the rest goes to the spill file."""
+        """Write what waits, for at most `seconds`; the rest is put aside."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
-        self._to_file(self._taken(self._queue.qsize()))
-
-    def replay(self) -> int:
-        """Rows of the spill file to the database; their number.
-
-        The file is removed once the rows are there. A row that was written
-        before, or a line cut short by a crash, does no harm.
-        """
-        with self._spill_lock:
-            if not self._spill.exists():
-                return 0
-            rows = [row for line in self._spill.read_bytes().splitlines() if (row := _row(line))]
-            self._insert(rows)
-            self._spill.unlink()
-        return len(rows)
+        self._put_aside(self._taken(self._queue.qsize()))
+        self._spill.close()
+        if self._engine is not self._shared:
+            self._engine.dispose()
 
     def _run(self) -> None:
         # It sleeps by the clock: a thread that woke for every row would cost requests their time.
-        while not self._stop.wait(self._flush_seconds) or not self._queue.empty():
-            while batch := self._taken(_BATCH):
-                self._write(batch)
-
-    def _write(self, batch: Sequence[Row]) -> None:
-        """Into the database, however long that takes; while closing, one try."""
-        while True:
-            is_last = self._stop.is_set()
+        while not self._stop.wait(self._flush_seconds):
+            self._flush()
             try:
-                self._insert(batch)
-            except sa.exc.SQLAlchemyError:
-                self.failures += 1
-                if is_last:
-                    self._to_file(batch)
-                    return
-                self._stop.wait(_PAUSE)
+                if self._is_down:
+                    self._try_again()
+                else:
+                    self._tidy()
+            except OSError as error:  # of the folder; the next round tries again
+                self._report("spill", error=str(error))
+        self._flush()
+
+    def _flush(self) -> None:
+        """What waits in memory to the store, or to the disk while the store is down."""
+        while batch := self._taken(_BATCH):
+            if self._is_down or not self._insert(batch):
+                self._put_aside(batch)
             else:
                 self.written += len(batch)
-                return
+
+    def _tidy(self) -> None:
+        """What a store that answers is asked between two batches."""
+        if self._is_due("adopt", _ADOPT_SECONDS):
+            self._spill.adopt()
+        self._replay()
+        if self._is_due("ping", _PING_SECONDS):
+            self._try(self._ping)
+        if self._retention is not None and self._is_due("prune", _PRUNE_SECONDS):
+            self._try(self._prune)
+
+    def _replay(self) -> None:
+        """One batch of what was put aside."""
+        batch = self._spill.next_batch(_BATCH)
+        if batch is not None and self._insert(batch.rows):
+            self._spill.done(batch)
+            self.replayed += len(batch.rows)
+
+    def _try_again(self) -> None:
+        if time.monotonic() >= self._due["try"] and self._try(self._come_back):
+            self._is_down, self._pause = False, _FIRST_PAUSE
+            self._report("store is back", bytes_waiting=self._spill.bytes_waiting)
+
+    def _come_back(self) -> None:
+        self._ping()
+        if self._prepare is not None:
+            self._prepare()
+            self._prepare = None
+
+    def _ping(self) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(sa.select(1))
+
+    def _prune(self) -> None:
+        done = prune(self._engine, self._retention or Retention(), time.time())
+        if not done.is_all:
+            self._due["prune"] = 0.0  # there may be more
+
+    def _insert(self, rows: Sequence[Row]) -> bool:
+        """Whether the store has the rows; one that it never will is set down in a file."""
+        try:
+            return self._try(partial(self._insert_all, rows))
+        except _REFUSALS:
+            return all(self._insert_one(_fitting(row)) for row in rows)
+
+    def _insert_one(self, row: Row) -> bool:
+        try:
+            return self._try(partial(self._insert_all, [row]))
+        except _REFUSALS as error:
+            self.refused += 1
+            place = self._spill.set_down(row)
+            self._report("row refused", error=type(error).__name__, file=str(place))
+            return True
+
+    def _insert_all(self, rows: Sequence[Row]) -> None:
+        said = [_whole(row, feedback) for row in rows if "feedback_id" in row]
+        made = [_whole(row, decisions) for row in rows if "feedback_id" not in row]
+        for row in made:
+            row["instance"] = row["instance"] or self._spill.instance
+        with self._engine.begin() as connection:
+            insert_new(connection, decisions, made)
+            insert_new(connection, feedback, said)
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        """Whether it was done; a store that does not do what it is asked is down from then on."""
+        try:
+            action()
+        except _REFUSALS:
+            raise
+        except (sa.exc.SQLAlchemyError, MetarouterError) as error:
+            self._go_down(error)
+            return False
+        return True
+
+    def _go_down(self, error: Exception) -> None:
+        self.failures += 1
+        if not self._is_down:
+            self._report("store is down", error=type(error).__name__)
+        self._is_down = True
+        self._due["try"] = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _put_aside(self, rows: Sequence[Row], *, is_safe: bool = True) -> bool:
+        kept = self._spill.append(rows, is_safe=is_safe) if rows else 0
+        self.spilled += kept
+        self.dropped += len(rows) - kept
+        if kept < len(rows) and self._is_due("drop", _REPORT_SECONDS):
+            self._report("decisions dropped", dropped=self.dropped, folder=str(self._spill.folder))
+        return kept == len(rows)
 
     def _taken(self, limit: int) -> list[Row]:
         """Rows that wait, up to `limit`."""
@@ -123,25 +273,25 @@ class DecisionWriter:
                 break
         return rows
 
-    def _insert(self, rows: Sequence[Row]) -> None:
-        if rows:
-            with self._engine.begin() as connection:
-                connection.execute(insert(decisions).on_conflict_do_nothing(), list(rows))
-
-    def _to_file(self, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
-        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-        with self._spill_lock:
-            self._spill.touch(mode=0o600, exist_ok=True)
-            with self._spill.open("ab") as file:
-                file.write(lines)
-        self.spilled += len(rows)
+    def _is_due(self, what: str, seconds: float) -> bool:
+        """Whether it is time; if so, the next time is that many seconds away."""
+        now = time.monotonic()
+        if now < self._due[what]:
+            return False
+        self._due[what] = now + seconds
+        return True
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return None  # the crash that cut it is what the file is for
-    return row if row.keys() == set(_COLUMNS) else None
+def _whole(row: Row, table: sa.Table) -> dict[str, Any]:
+    """The row with every column of the table: an older version knew fewer."""
+    return {name: row.get(name) for name in table.columns.keys()}  # noqa: SIM118 - no mapping
+
+
+def _fitting(row: Row) -> Row:
+    """The row as a database may take it, where it refused the row as it was."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(without_odd_text(row)))
+    for column in decisions.columns:
+        value = plain.get(column.name)
+        if isinstance(column.type, sa.String) and isinstance(value, str):
+            plain[column.name] = value[: column.type.length]
+    return plain

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -166,7 +167,8 @@ class PostgresServer:
         os.kill(main, number)
         children = Path(f"/proc/{main}/task/{main}/children")
         for pid in children.read_text().split() if children.exists() else ():
-            os.kill(int(pid), number)
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(int(pid), number)
 
     def _answers(self) -> bool:
         from pg8000.exceptions import DatabaseError, InterfaceError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,7 +12,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_DECISIONS = (
+_DECISIONS: tuple[tuple[str, sa.types.TypeEngine[Any]], ...] = (
     ("experiment", sa.Text()),
     ("propensities", sa.JSON()),
     ("is_exploration", sa.Boolean()),
@@ -19,7 +21,7 @@ _DECISIONS = (
     ("spent", sa.Float()),
     ("instance", sa.String(40)),
 )
-_KEYS = (
+_KEYS: tuple[tuple[str, sa.types.TypeEngine[Any]], ...] = (
     ("is_admin", sa.Boolean()),
     ("requests_per_minute", sa.Integer()),
     ("tokens_per_minute", sa.Integer()),

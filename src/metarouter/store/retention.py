@@ -1,0 +1,110 @@
+"""What is kept for how long: old prompts are erased, old rows deleted, a few at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from metarouter.store.tables import decisions, feedback
+
+__all__ = ["Pruned", "Retention", "prune"]
+
+_DAY = 86_400.0  # seconds
+_STEP = 1000  # rows of one transaction, so that nobody waits for long
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retention:
+    """Days that things are kept; None keeps them for good.
+
+    Attributes
+    ----------
+    prompt_days : of the text of prompts; the rest of the decision stays.
+    row_days : of decisions and feedback. Keys, what they used and the audit
+        trail stay.
+    """
+
+    prompt_days: float | None = None
+    row_days: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned:
+    """How much was too old.
+
+    Examples
+    --------
+    >>> Pruned(prompts=2) + Pruned(decisions=1)
+    Pruned(prompts=2, decisions=1, feedback=0)
+    """
+
+    prompts: int = 0
+    decisions: int = 0
+    feedback: int = 0
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(
+            prompts=self.prompts + other.prompts,
+            decisions=self.decisions + other.decisions,
+            feedback=self.feedback + other.feedback,
+        )
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing was found: what is left is young enough."""
+        return not (self.prompts or self.decisions or self.feedback)
+
+
+def prune(engine: sa.Engine, retention: Retention, now: float, *, step: int = _STEP) -> Pruned:
+    """Erase and delete some of what is too old.
+
+    Call it until its result says `is_all`. Several processes may do so at once.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    retention : Retention
+    now : float, seconds since 1970.
+    step : int, the most rows of each kind.
+
+    Returns
+    -------
+    Pruned
+
+    Notes
+    -----
+    SQLite overwrites what is erased, and loses the copies in its log at the
+    next checkpoint. PostgreSQL keeps the old version of a row until it is
+    vacuumed, and both live on in back-ups.
+    """
+    done = Pruned()
+    with engine.begin() as connection:
+        if retention.row_days is not None:
+            before = now - _DAY * retention.row_days
+            done += Pruned(
+                decisions=_delete(connection, decisions, before, step),
+                feedback=_delete(connection, feedback, before, step),
+            )
+        if retention.prompt_days is not None:
+            before = now - _DAY * retention.prompt_days
+            done += Pruned(prompts=_erase_prompts(connection, before, step))
+    return done
+
+
+def _delete(connection: sa.Connection, table: sa.Table, before: float, step: int) -> int:
+    (key,) = table.primary_key
+    old = sa.select(key).where(table.c.created < before).order_by(table.c.created).limit(step)
+    return connection.execute(sa.delete(table).where(key.in_(old))).rowcount
+
+
+def _erase_prompts(connection: sa.Connection, before: float, step: int) -> int:
+    column = decisions.c
+    old = (
+        sa.select(column.decision_id)
+        .where(column.created < before, column.prompt.is_not(None))
+        .order_by(column.created)
+        .limit(step)
+    )
+    erased = sa.update(decisions).where(column.decision_id.in_(old)).values(prompt=None)
+    return connection.execute(erased).rowcount

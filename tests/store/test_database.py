@@ -1,0 +1,216 @@
+"""SQLite and PostgreSQL, opened by one call, with the same tables and the same errors."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from store_makers import count, make_row
+
+from metarouter.errors import DataError, OptionError
+from metarouter.store import database
+from metarouter.store.database import (
+    StoreDownError,
+    insert_new,
+    make_engine,
+    make_sibling,
+    migrate,
+    open_database,
+)
+from metarouter.store.tables import decisions, metadata
+from metarouter.testing import PostgresServer
+
+
+@pytest.fixture
+def engine(store_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(store_url)
+    yield engine
+    engine.dispose()
+
+
+def test_the_migrations_make_the_tables_that_the_code_knows(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_gateways_that_start_at_once_make_the_tables_once(store_url: str) -> None:
+    """Each waits for the one that migrates, and all of them can write."""
+
+    def start(number: int) -> int:
+        engine = open_database(store_url)
+        with engine.begin() as connection:
+            new = insert_new(connection, decisions, [make_row(number)])
+        engine.dispose()
+        return new
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(start, range(4))) == [1, 1, 1, 1]
+
+
+def test_tables_of_the_first_version_are_brought_up_to_date(store_url: str) -> None:
+    """Rows stay, and JSON's null of that version becomes a missing value."""
+    engine = make_engine(store_url)
+    config = Config()
+    folder = Path(database.__file__).with_name("migrations")
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+    names = "decision_id, created, endpoint, asked, model, logging_propensity, bound, reason"
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            f"INSERT INTO decisions ({names}, outcome, options) VALUES "  # noqa: S608
+            "('d1', 1.0, 'route', 'm', 'm', 1.0, 'gain', 'why', 'ok', 'null')"
+        )
+    migrate(engine)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(decisions.c.options.is_(None)))
+        assert found.scalar_one()
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_version_is_refused(engine: sa.Engine, store_url: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DataError, match="newer"):
+        open_database(store_url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "postgresql://u:secret@h/d",
+        "mysql://u:secret@h/d",
+        "sqlite:////no/dir/x.db",
+        "postgresql://u@h/d?sslmode=perhaps",
+        "postgresql://u@h/d?sslmode=verify-full&sslrootcert=/no/such/file",
+    ],
+)
+def test_an_address_that_cannot_be_opened_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(OptionError, match=r"store\.url") as caught:
+        open_database(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_others_cannot_read_the_file(tmp_path: Path) -> None:
+    open_database(f"sqlite:///{tmp_path / 'store.db'}").dispose()
+    assert stat.S_IMODE((tmp_path / "store.db").stat().st_mode) == 0o600
+
+
+def test_only_new_rows_are_inserted_and_come_back_as_they_were(engine: sa.Engine) -> None:
+    """Numbers, JSON and text survive; the first of two rows with one key stays."""
+    row = make_row(
+        1,
+        created=1_795_337_920.927_174_6,
+        options=[{"model": 'odd "name" \\', "gain": 0.1}],
+        is_exploration=False,
+        prompt="naïve ☂ 'quoted'\n\ttext",
+    )
+    other = make_row(2, spent=1e-9, status=200, is_exploration=True)
+    with engine.begin() as connection:
+        assert insert_new(connection, decisions, [row]) == 1
+        assert insert_new(connection, decisions, [row | {"model": "else"}, other]) == 1
+        assert insert_new(connection, decisions, []) == 0
+        found = connection.execute(sa.select(decisions).order_by("decision_id")).mappings().all()
+    assert [dict(one) for one in found] == [row, other]
+
+
+def test_a_missing_value_of_json_is_null_in_sql(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        insert_new(connection, decisions, [make_row(1), make_row(2, shadow=[])])
+        connection.execute(sa.insert(decisions), make_row(3))
+        is_there = sa.select(decisions.c.decision_id).where(decisions.c.shadow.is_not(None))
+        assert connection.execute(is_there).scalars().all() == ["d2"]
+
+
+def test_a_row_without_its_key_is_an_error_of_integrity(engine: sa.Engine) -> None:
+    """Callers tell by the class, whichever the database."""
+    with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
+        insert_new(connection, decisions, [make_row(1, decision_id=None)])
+
+
+def test_errors_do_not_show_what_was_written(engine: sa.Engine) -> None:
+    with pytest.raises(sa.exc.IntegrityError) as caught, engine.begin() as connection:
+        connection.execute(sa.insert(decisions), make_row(1, asked=None, prompt="private"))
+    assert "private" not in str(caught.value).partition("Failing row")[0]
+
+
+def test_a_password_comes_from_the_environment(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens the database, and neither errors nor the engine's name show it."""
+    postgres.run("DROP ROLE IF EXISTS guarded")
+    postgres.run("CREATE ROLE guarded LOGIN SUPERUSER PASSWORD 'open sesame'")
+    url = postgres.make_database().replace("metarouter@", "guarded@")
+    open_database(url, password="open sesame").dispose()
+    monkeypatch.setenv("PGPASSWORD", "open sesame")
+    engine = open_database(url)
+    assert "sesame" not in repr(engine) + str(engine.url)
+    engine.dispose()
+    monkeypatch.setenv("PGPASSWORD", "open says me")
+    with pytest.raises(OptionError, match="password authentication failed") as caught:
+        open_database(url)
+    assert "open says" not in str(caught.value)
+    monkeypatch.delenv("PGPASSWORD")
+    with pytest.raises(OptionError, match="password authentication failed"):
+        open_database(url)
+
+
+def test_a_database_that_is_not_there_is_told(postgres: PostgresServer) -> None:
+    with pytest.raises(OptionError, match='"nowhere" does not exist'):
+        open_database(postgres.url("nowhere"))
+
+
+def test_a_server_that_is_not_there_is_down() -> None:
+    with pytest.raises(StoreDownError, match="does not answer"):
+        open_database("postgresql://u@127.0.0.1:1/d")
+
+
+def test_a_frozen_server_costs_no_more_than_the_time_limit(postgres: PostgresServer) -> None:
+    """A statement on an open connection ends, as does a new connection; both work again later."""
+    engine = open_database(postgres.make_database())
+    quick = make_sibling(engine, seconds=0.3)
+    assert count(quick) == 0
+    postgres.pause()
+    start = time.monotonic()
+    try:
+        with pytest.raises((sa.exc.OperationalError, sa.exc.InterfaceError)):
+            count(quick)
+    finally:
+        postgres.resume()
+    assert time.monotonic() - start < 2.0
+    assert count(quick) == 0
+    for one in (quick, engine):
+        one.dispose()
+
+
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(postgres: PostgresServer) -> None:
+    engine = make_engine(postgres.make_database())
+    quick = make_sibling(engine, seconds=0.5)
+    with quick.connect() as connection:
+        with pytest.raises(sa.exc.OperationalError, match="statement timeout"):
+            connection.exec_driver_sql("SELECT pg_sleep(5)")
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+    quick.dispose()
+
+
+def test_a_server_that_was_started_again_is_used_again(postgres: PostgresServer) -> None:
+    """Connections of before are not handed out."""
+    engine = open_database(postgres.make_database())
+    assert count(engine) == 0
+    postgres.stop()
+    postgres.start()
+    assert count(engine) == 0
+    engine.dispose()
