@@ -23,12 +23,10 @@ from metarouter.gateway.problems import Problem, error_bytes
 from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
 from metarouter.gateway.reloading import watch_files
 from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loopback
-from metarouter.gateway.spending import Prices
-from metarouter.gateway.state import Gateway, Generation, make_logger
+from metarouter.gateway.state import Gateway, make_generation, make_logger
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.storing import open_store
 from metarouter.gateway.tracing import open_tracing, traced
-from metarouter.gateway.upstream import Upstreams
 
 __all__ = ["build_app", "load_policies", "make_gateway"]
 
@@ -69,15 +67,8 @@ def make_gateway(
     metrics = Metrics()
     metrics.watch(writer)
     tracing = open_tracing(settings.tracing, settings.upstreams)
-    upstreams = Upstreams(settings.upstreams, settings.fallbacks, on_attempt=metrics.note_attempt)
     return Gateway(
-        current=Generation(
-            number=1,
-            settings=settings,
-            policies=policies,
-            upstreams=upstreams,
-            prices=Prices(settings, metrics.note_unpriced),
-        ),
+        current=make_generation(settings, policies, metrics),
         source=source or SettingsSource(),
         engine=engine,
         writer=writer,
@@ -124,6 +115,7 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
                 with suppress(asyncio.CancelledError):
                     await task
             await asyncio.to_thread(gateway.limits.exchange)
+            await asyncio.to_thread(gateway.aside.close)
             await asyncio.to_thread(gateway.writer.close)
             gateway.engine.dispose()
             if gateway.tracing is not None:

@@ -16,7 +16,14 @@ from typing import Any
 from metarouter.gateway.wire import Body
 from metarouter.labels.messages import message_problem, render_messages
 
-__all__ = ["Conversation", "read_chat", "read_messages", "read_nothing", "read_responses"]
+__all__ = [
+    "Conversation",
+    "digest_text",
+    "read_chat",
+    "read_messages",
+    "read_nothing",
+    "read_responses",
+]
 
 Turn = Mapping[str, Any]
 
@@ -25,18 +32,44 @@ _TOOL_ITEMS = frozenset({"function_call_output", "custom_tool_call_output", "mcp
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversation:
-    """The text to route on, and whether the request continues a tool loop.
+    """The text to route on, and what it is part of.
 
-    `text` is "" where nothing can be read, such as for an image alone.
+    Attributes
+    ----------
+    text : "" where nothing can be read, such as for an image alone.
+    is_tool_step : whether the request continues a tool loop.
+    turns : what the text was made from.
+    questions : places of the users' turns among them.
     """
 
     text: str
     is_tool_step: bool = False
+    turns: Sequence[Turn] = ()
+    questions: Sequence[int] = ()
 
     @property
     def digest(self) -> str:
         """Identity of the text: equal for the steps of one tool loop."""
-        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+        return digest_text(self.text)
+
+    @property
+    def first(self) -> str:
+        """The text up to the first question: the same for all requests of a conversation."""
+        return self._until(self.questions[0]) if len(self.questions) > 1 else self.text
+
+    @property
+    def earlier(self) -> str | None:
+        """The text of the request before the last question; None for a first question."""
+        return self._until(self.questions[-2]) if len(self.questions) > 1 else None
+
+    def _until(self, turn: int) -> str:
+        return render_messages(self.turns[: turn + 1])
+
+
+def digest_text(text: str) -> str:
+    """Identity of a text, in 32 hex digits."""
+    content = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def read_chat(body: Body) -> Conversation:
@@ -91,9 +124,11 @@ def _conversation(
     if is_step:
         turns = turns[: _last_question(turns, is_tool) + 1]
     readable = [turn for turn in (*head, *turns) if message_problem([turn]) is None]
-    return Conversation(text=render_messages(readable), is_tool_step=is_step)
+    asked = [i for i, turn in enumerate(readable) if turn["role"] == "user" and not is_tool(turn)]
+    text = render_messages(readable)
+    return Conversation(text=text, is_tool_step=is_step, turns=readable, questions=asked)
 
 
 def _last_question(turns: Sequence[Turn], is_tool: Callable[[Turn], bool]) -> int:
-    asked = [i for i, turn in enumerate(turns) if turn.get("role") == "user" and not is_tool(turn)]
-    return asked[-1] if asked else len(turns) - 1
+    asked = (i for i in reversed(range(len(turns))) if turns[i].get("role") == "user")
+    return next((i for i in asked if not is_tool(turns[i])), len(turns) - 1)

@@ -12,26 +12,81 @@ import numpy as np
 from metarouter.errors import InputError, OptionError, shorten
 from metarouter.gateway.options import RequestOptions
 from metarouter.gateway.settings import GatewaySettings, PolicySettings
+from metarouter.gateway.spending import Prices
+from metarouter.gateway.wire import Usage
 from metarouter.loading import load
 from metarouter.policy.baselines import premium_index
 from metarouter.policy.calibrate import calibrate_share
+from metarouter.policy.costs import DEFAULT_COMPLETION_TOKENS, estimate_tokens
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.querying import read_queries
 from metarouter.records import Decision, ModelOption
 from metarouter.router import Router, prompt_tokens
 from metarouter.types import FloatArray
 
-__all__ = ["Decided", "ServedPolicy", "fixed_decision", "load_policies", "load_policy"]
+__all__ = [
+    "CachedPrompt",
+    "Decided",
+    "Question",
+    "ServedPolicy",
+    "fixed_decision",
+    "load_policies",
+    "load_policy",
+]
 
 _MOST_QUERIES = 20_000  # more tell a share no better than to a third of a percent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CachedPrompt:
+    """An upstream's prompt cache that a conversation filled.
+
+    Attributes
+    ----------
+    model : whose cache holds the earlier turns.
+    dollars : what they cost less there; 0 where no price is known.
+    """
+
+    model: str
+    dollars: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What policies are asked to decide; the same for all that are asked.
+
+    Attributes
+    ----------
+    text : to route on; blank text goes to the default model.
+    options : what the request bends.
+    prices : of models, for budgets.
+    threshold : float, optional
+        In [0, 1], as in RouteLLM: another model answers where its chance to do
+        better than the reference, ties counting half, is above this.
+    cached : where changing the model has a price.
+    """
+
+    text: str
+    options: RequestOptions
+    prices: Prices
+    threshold: float | None = None
+    cached: CachedPrompt | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Decided:
-    """A decision, and the hash of the features it was made from ("" when from none)."""
+    """A decision, and what it came from.
+
+    Attributes
+    ----------
+    decision : Decision
+    features_hash : of the features that it was made from; "" when from none.
+    models : among which it was made; empty where nothing was weighed.
+    """
 
     decision: Decision
     features_hash: str = ""
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,23 +119,12 @@ class ServedPolicy:
         """Whether a decision waits for another machine, so that it needs a thread."""
         return bool(self.router.features.endpoints)
 
-    def decide(
-        self,
-        text: str,
-        options: RequestOptions,
-        *,
-        threshold: float | None = None,
-        allowed: Collection[str],
-    ) -> Decided:
+    def decide(self, question: Question, allowed: Collection[str]) -> Decided:
         """The decision for one text.
 
         Parameters
         ----------
-        text : str; blank text goes to the default model.
-        options : RequestOptions
-        threshold : float, optional
-            In [0, 1], as in RouteLLM: another model answers where its chance to do
-            better than the reference, ties counting half, is above this.
+        question : Question
         allowed : models that can answer this request.
 
         Raises
@@ -89,7 +133,8 @@ class ServedPolicy:
             When none of the policy's models is allowed, or an option asks for
             what the policy cannot do.
         """
-        models = self._allowed(options, allowed)
+        text, options = question.text, question.options
+        models = self.allowed(question, allowed)
         if options.pin is not None:
             return Decided(decision=self.fixed(options.pin, f"pinned to {options.pin}"))
         if not text.strip():
@@ -100,18 +145,27 @@ class ServedPolicy:
         gain = self.router.scorer.predict(x)
         costs = self.router.cost.costs(x, prompt_tokens([text], self.router.cost))[0].tolist()
         mean, std = gain.mean.ravel().tolist(), gain.std.ravel().tolist()
-        if threshold is None:
-            decision = self._rule(options).decide_one(mean, std, costs)
+        if question.threshold is None:
+            decision = self._weighed(question, models, mean, std, costs)
         else:
-            decision = self._by_threshold(threshold, options, mean, std, costs)
+            decision = self._by_threshold(question.threshold, options, mean, std, costs)
+            decision = _narrowed(decision, models)
         digest = hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest()
-        return Decided(decision=_narrowed(decision, models), features_hash=digest)
+        return Decided(decision=decision, features_hash=digest, models=tuple(models))
 
     def fixed(self, model: str, reason: str) -> Decision:
         """A decision that nothing was predicted for."""
         return fixed_decision(model, reason, self.router.policy.version)
 
-    def _allowed(self, options: RequestOptions, allowed: Collection[str]) -> list[str]:
+    def allowed(self, question: Question, allowed: Collection[str]) -> list[str]:
+        """The policy's models that may answer, as the request's options have it.
+
+        Raises
+        ------
+        InputError
+            When an option names a model that is none of the router's, or none is left.
+        """
+        options = question.options
         wanted = [options.pin] if options.pin is not None else options.models
         unknown = [model for model in wanted or () if model not in self.router.models]
         if unknown:
@@ -126,7 +180,67 @@ class ServedPolicy:
                 f"policy {self.name} has no model{asked} that may answer here; it chooses among: "
                 f"{', '.join(self.models)}; see GET /v1/models"
             )
-        return models
+        return models if options.budget is None else self._affordable(models, question)
+
+    def _affordable(self, models: Sequence[str], question: Question) -> list[str]:
+        """Models whose expected cost for the text is within the request's budget."""
+        budget = question.options.budget or 0.0
+        dollars = self._dollars(question)
+        known = {m: cost for m in models if (cost := dollars[m]) is not None}
+        if not known:
+            raise InputError(
+                f"budget = {budget:g}: no price of {', '.join(models)} is known; set "
+                f"prices.{models[0]}, or leave the budget out"
+            )
+        kept = [model for model, cost in known.items() if cost <= budget]
+        if not kept:
+            least = min(known, key=known.__getitem__)
+            raise InputError(
+                f"budget = {budget:g}: the least dear model, {least}, is expected to cost "
+                f"{known[least]:.3g} dollars for this request; allowed: at least that"
+            )
+        return kept
+
+    def _dollars(self, question: Question) -> dict[str, float | None]:
+        """Expected dollars of each model: the router's own where it counts in them."""
+        text = question.text if question.text.strip() else "-"
+        if self.router.cost.unit == "USD":
+            costs = self.router.expected_costs([text])[0].tolist()
+            return dict(zip(self.router.models, costs, strict=True))
+        usage = Usage(
+            prompt_tokens=estimate_tokens(text), completion_tokens=int(DEFAULT_COMPLETION_TOKENS)
+        )
+        return {model: question.prices.dollars(model, usage) for model in self.router.models}
+
+    def _weighed(
+        self,
+        question: Question,
+        models: Collection[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        costs: Sequence[float],
+    ) -> Decision:
+        """What the rule chooses, where staying in a conversation may be worth something."""
+        rule, cached = self._rule(question.options), question.cached
+        free = _narrowed(rule.decide_one(mean, std, costs), models)
+        if cached is None or cached.model not in models or rule.w <= 0:
+            return free
+        bound = _narrowed(rule.decide_one(mean, std, self._switching(costs, cached)), models)
+        if bound.model == free.model:
+            return bound
+        reason = (
+            f"stays with {bound.model}: changing the model would cost the conversation more than "
+            f"it gains; without that: {free.reason}"
+        )
+        return replace(bound, bound="cost", reason=reason)
+
+    def _switching(self, costs: Sequence[float], cached: CachedPrompt) -> list[float]:
+        """Expected costs of a request whose earlier turns one model's cache holds."""
+        models, extra = self.router.models, self.settings.switch_cost
+        if extra is not None:
+            return [c + extra * (m != cached.model) for m, c in zip(models, costs, strict=True)]
+        saved = cached.dollars if self.router.cost.unit == "USD" else 0.0
+        return [c - saved * (m == cached.model) for m, c in zip(models, costs, strict=True)]
 
     def _rule(self, options: RequestOptions) -> UtilityPolicy:
         rule = self.router.policy

@@ -22,7 +22,7 @@ class Asked:
     model: str | None = None
 
 
-def read_model_name(name: str, policies: Collection[str]) -> Asked:
+def read_model_name(name: str, policies: Collection[str], splits: Collection[str] = ()) -> Asked:
     """Read the `model` of a request.
 
     Parameters
@@ -31,6 +31,7 @@ def read_model_name(name: str, policies: Collection[str]) -> Asked:
         ``metarouter`` (the first policy), ``metarouter:POLICY``,
         ``router-POLICY-THRESHOLD`` as RouteLLM spells it, or a model's name.
     policies : names of the policies, default first.
+    splits : further names that decide, though not by a threshold.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def read_model_name(name: str, policies: Collection[str]) -> Asked:
             )
         return Asked(policy=next(iter(policies)))
     if name.startswith("metarouter:"):
-        return Asked(policy=_known(name.removeprefix("metarouter:"), name, policies))
+        return Asked(policy=_known(name.removeprefix("metarouter:"), name, [*policies, *splits]))
     found = _THRESHOLD_NAME.fullmatch(name)
     if found is None:
         return Asked(model=name)

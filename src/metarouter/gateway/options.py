@@ -23,6 +23,7 @@ class RequestOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     premium_share : share of premium calls on the policy's calibration queries.
     models : only these may answer.
     pin : this model answers.
+    budget : most dollars that the request may be expected to cost.
     explain : the whole decision comes back in a header.
     conversation : requests with the same id stay with one model.
     """
@@ -31,6 +32,7 @@ class RequestOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     premium_share: float | None = None
     models: list[str] | None = None
     pin: str | None = None
+    budget: float | None = None
     explain: bool = False
     conversation: str | None = None
 
@@ -76,6 +78,8 @@ def _checked(options: RequestOptions) -> RequestOptions:
     share = options.premium_share
     if share is not None and not 0 <= share <= 1:
         raise InputError(f"{OPTIONS_FIELD}.premium_share = {share}; allowed: from 0 to 1")
+    if options.budget is not None and not 0 < options.budget < float("inf"):
+        raise InputError(f"{OPTIONS_FIELD}.budget = {options.budget}; allowed: dollars above 0")
     given = [name for name in ("w", "premium_share", "pin") if getattr(options, name) is not None]
     if len(given) > 1:
         raise InputError(f"{OPTIONS_FIELD}: {' and '.join(given)} were given; allowed: one of them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -15,13 +15,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from metarouter.errors import InputError, MetarouterError
-from metarouter.gateway.conversation import read_chat
-from metarouter.gateway.deciding import ServedPolicy
-from metarouter.gateway.names import read_model_name
-from metarouter.gateway.options import read_options
+from metarouter.gateway.choosing import Choice, ask_others, choose
+from metarouter.gateway.conversation import Conversation, read_chat
+from metarouter.gateway.deciding import Question, ServedPolicy
+from metarouter.gateway.following import conversation_identity
+from metarouter.gateway.ids import make_decision_id
+from metarouter.gateway.keeping import keep_row
+from metarouter.gateway.names import Asked, read_model_name
+from metarouter.gateway.options import RequestOptions, read_options
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
-from metarouter.gateway.proxy import choose, read_content
-from metarouter.gateway.records import Exchange, decision_row
+from metarouter.gateway.proxy import read_content
+from metarouter.gateway.records import Exchange, routed_exchange
 from metarouter.gateway.state import Gateway, Generation, header_map
 from metarouter.gateway.wire import Body, read_body
 from metarouter.records import json_value
@@ -75,63 +79,94 @@ async def _answer(
 
 async def route(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
     """Decide, and call nobody: ``{"query": …}``, ``{"queries": […]}`` or ``{"messages": […]}``."""
+    generation = gateway.current
     content, headers = await _content(gateway, request), header_map(request.scope)
     body = read_body(content)
     options = read_options(body, headers)
     name = body.value("model", str) or "metarouter"
-    generation = gateway.current
-    asked = read_model_name(name, generation.policies)
+    asked = read_model_name(name, generation.policies, generation.splits)
     if asked.policy is None:
         raise InputError(f"model = {name!r}; allowed: metarouter or metarouter:POLICY")
-    policy = generation.policy(asked.policy, key)
+    generation.check(asked.policy, key)
     if key is not None:
         gateway.limits.close(gateway.limits.admit(key))  # a request, which spends nothing
-    may = policy.models if key is None or key.models is None else key.models
-    allowed = [model for model in policy.models if model in may]
     decided = []
-    for text in _queries(body, generation.settings.limits.batch):
-        start = time.perf_counter()
-        found = await choose(policy, text, options, threshold=asked.threshold, allowed=allowed)
-        exchange = Exchange(
-            endpoint="route",
-            decision=found.decision,
-            asked=name,
-            chosen=found.decision.model,
-            policy=policy,
-            key_id=None if key is None else key.key_id,
-            features_hash=found.features_hash,
-            prompt=text if generation.settings.store.prompts else None,
-            decision_seconds=time.perf_counter() - start,
-            started=start,
-            outcome="decided",
-        )
-        gateway.writer.put(decision_row(exchange))
-        gateway.metrics.note_decision(policy.name, found.decision.model, found.decision.bound)
-        decided.append(_shown(exchange, policy))
+    for conversation in _queries(body, generation.settings.limits.batch):
+        exchange, choice = await _decided(generation, asked, conversation, options, key, name)
+        keep_row(gateway, exchange)
+        decision = exchange.decision
+        gateway.metrics.note_decision(choice.policy.name, decision.model, decision.bound)
+        decided.append(_shown(exchange, choice))
         if len(decided) % 20 == 0:
             await asyncio.sleep(0)  # a long batch lets other requests through
     return _json({"decisions": decided})
 
 
-def _queries(body: Body, limit: int) -> list[str]:
+async def _decided(
+    generation: Generation,
+    asked: Asked,
+    conversation: Conversation,
+    options: RequestOptions,
+    key: ApiKey | None,
+    name: str,
+) -> tuple[Exchange, Choice]:
+    """One decision with all its propensities, which is all that the caller waits for."""
+    start, decision_id = time.perf_counter(), make_decision_id()
+    key_id = None if key is None else key.key_id
+
+    def allowed(policy: ServedPolicy) -> list[str]:
+        return [m for m in policy.models if key is None or key.models is None or m in key.models]
+
+    identity = conversation_identity(key_id or "", conversation, options)
+    deciders = generation.deciders(
+        asked, conversation=identity, key_id=key_id, decision_id=decision_id, allowed=allowed
+    )
+    question = Question(
+        text=conversation.text,
+        options=options,
+        prices=generation.prices,
+        threshold=asked.threshold,
+    )
+    choice = await choose(deciders, question)
+    if choice.others:
+        choice = replace(
+            choice, within=await asyncio.to_thread(ask_others, choice), others=(), share=1.0
+        )
+    exchange = routed_exchange(
+        choice,
+        endpoint="route",
+        asked=name,
+        key_id=key_id,
+        conversation=identity,
+        prompt=conversation.text if generation.settings.store.prompts else None,
+        decision_id=decision_id,
+        decision_seconds=time.perf_counter() - start,
+        started=start,
+        outcome="decided",
+    )
+    return exchange, choice
+
+
+def _queries(body: Body, limit: int) -> list[Conversation]:
     given = [name for name in ("query", "queries", "messages") if name in body.spans]
     if len(given) != 1:
         raise InputError(f"{given or 'no query'}; allowed: one of query, queries, messages")
     if given == ["messages"]:
-        return [read_chat(body).text]
+        return [read_chat(body)]
     if given == ["query"]:
-        return [body.value("query", str) or ""]
+        return [Conversation(text=body.value("query", str) or "")]
     queries: list[str] = body.value("queries", list[str]) or []
     if len(queries) > limit:
         raise InputError(f"{len(queries)} queries; allowed: at most {limit} (limits.batch)")
-    return queries
+    return [Conversation(text=query) for query in queries]
 
 
-def _shown(exchange: Exchange, policy: ServedPolicy) -> dict[str, Any]:
-    decision = exchange.decision
-    shown: dict[str, Any] = json_value(asdict(decision))
+def _shown(exchange: Exchange, choice: Choice) -> dict[str, Any]:
+    policy = choice.policy
+    shown: dict[str, Any] = json_value(asdict(exchange.decision))
     head = {"decision_id": exchange.decision_id, "policy": policy.name}
-    return head | shown | {"cost_unit": policy.router.policy.cost_unit}
+    chance = {"experiment": choice.experiment, "propensities": choice.propensities}
+    return head | shown | chance | {"cost_unit": policy.router.policy.cost_unit}
 
 
 async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
@@ -152,10 +187,10 @@ async def models(gateway: Gateway, request: Request, key: ApiKey | None) -> Resp
     generation = gateway.current
     allowed = [
         name
-        for name in generation.policies
+        for name in generation.names
         if key is None or key.policies is None or name in key.policies
     ]
-    names = ["metarouter"] if allowed and next(iter(generation.policies)) in allowed else []
+    names = ["metarouter"] if allowed and generation.names[0] in allowed else []
     names += [f"metarouter:{name}" for name in allowed]
     known = [*generation.upstreams.models, *_wildcard_models(generation, allowed)]
     known = [
@@ -171,6 +206,7 @@ def _wildcard_models(generation: Generation, policies: Sequence[str]) -> list[st
     return [
         model
         for name in policies
+        if name in generation.policies
         for model in generation.policies[name].models
         if generation.settings.serves(model)
     ]

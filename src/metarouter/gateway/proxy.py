@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from metarouter.errors import InputError, MetarouterError
+from metarouter.gateway.choosing import Choice, choose, stayed_choice
 from metarouter.gateway.conversation import (
     Conversation,
     read_chat,
@@ -17,15 +19,24 @@ from metarouter.gateway.conversation import (
     read_nothing,
     read_responses,
 )
-from metarouter.gateway.deciding import Decided, ServedPolicy, fixed_decision
+from metarouter.gateway.deciding import Question, ServedPolicy, fixed_decision
+from metarouter.gateway.following import (
+    Following,
+    follow,
+    read_response_id,
+    response_name,
+)
+from metarouter.gateway.ids import make_decision_id
+from metarouter.gateway.keeping import keep_row
 from metarouter.gateway.keyring import read_client_key
 from metarouter.gateway.limits import Ticket, estimate_prompt
 from metarouter.gateway.names import Asked, read_model_name
 from metarouter.gateway.options import RequestOptions, read_options
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
-from metarouter.gateway.records import Exchange, decision_headers, decision_row, with_fallback
+from metarouter.gateway.records import Exchange, decision_headers, routed_exchange, with_fallback
 from metarouter.gateway.spending import Prices, charged_usage
 from metarouter.gateway.state import Gateway, Generation, header_map
+from metarouter.gateway.sticky import Kept
 from metarouter.gateway.tracing import current_trace, log_ids
 from metarouter.gateway.upstream import (
     Answer,
@@ -38,14 +49,14 @@ from metarouter.gateway.upstream import (
 from metarouter.gateway.wire import Body, Usage, read_body, read_usage
 from metarouter.store.keys import ApiKey
 
-__all__ = ["PROTOCOLS", "ClientGoneError", "Protocol", "ProxyEndpoint", "choose", "read_content"]
+__all__ = ["PROTOCOLS", "ClientGoneError", "Protocol", "ProxyEndpoint", "read_content"]
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]]
 
 _HEAD, _TAIL = 4096, 8192  # bytes of an answer that token counts are looked for in
-_LONG_TEXT = 50_000  # characters; a decision on more would hold up other requests
+_CACHE_FIELD = b'"cache_control"'  # without it, an Anthropic upstream caches nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,23 +135,25 @@ class ProxyEndpoint:
             return self._direct(asking, name)
         if not protocol.is_routed:
             raise InputError(f"model = {name!r}: /v1/{protocol.path} takes a model's name only")
+        generation.check(asked.policy, asking.key)
         conversation = protocol.read(asking.body)
-        policy = generation.policy(asked.policy, asking.key)
-        sticky = _sticky_key(policy, asking.options, conversation, asking.key)
-        decided = await self._decide(asking, policy, conversation, asked.threshold, sticky)
-        exchange = Exchange(
+        held = self._held(asking)
+        following = self._following(asking, asked.policy, conversation, held)
+        decision_id = make_decision_id()
+        choice = await self._choose(asking, asked, conversation.text, following, decision_id, held)
+        exchange = routed_exchange(
+            choice,
             endpoint=protocol.path,
-            decision=decided.decision,
             asked=name,
-            chosen=decided.decision.model,
-            policy=policy,
             key_id=asking.key_id,
-            features_hash=decided.features_hash,
+            conversation=following.conversation,
             prompt=conversation.text if generation.settings.store.prompts else None,
+            decision_id=decision_id,
             decision_seconds=time.perf_counter() - asking.started,
             started=asking.started,
         )
-        return self._planned(asking, exchange, conversation.text, sticky)
+        names = () if protocol.is_free else following.names
+        return self._planned(asking, exchange, conversation.text, held, names)
 
     def _direct(self, asking: _Asking, name: str) -> _Plan:
         """A request that names its model."""
@@ -165,25 +178,34 @@ class ProxyEndpoint:
             started=asking.started,
         )
         text = self._protocol.read(asking.body).text if asking.is_metered else ""
-        return self._planned(asking, exchange, text)
+        return self._planned(asking, exchange, text, self._held(asking))
 
     def _planned(
-        self, asking: _Asking, exchange: Exchange, text: str, sticky: tuple[str, ...] = ()
+        self,
+        asking: _Asking,
+        exchange: Exchange,
+        text: str,
+        held: Kept | None,
+        names: tuple[str, ...] = (),
     ) -> _Plan:
-        wanted, pin = asking.options.models, asking.options.pin
-
-        def may_stand_in(model: str) -> bool:
-            return pin is None and (wanted is None or model in wanted) and asking.may(model)
-
-        upstreams = asking.generation.upstreams
-        targets = upstreams.targets(exchange.decision.model, self._protocol.dialect, may_stand_in)
+        upstreams, model = asking.generation.upstreams, exchange.decision.model
+        stand_ins = _stand_ins(asking, exchange)
+        targets = upstreams.targets(model, self._protocol.dialect, stand_ins.__contains__)
+        if held is not None:
+            # what it continues is there and nowhere else
+            targets = [t for t in targets if (t.upstream, t.model) == (held.upstream, model)]
+        if held is not None and not targets:
+            raise InputError(
+                f"previous_response_id: upstream {held.upstream} holds that response, and does "
+                f"not serve {model}"
+            )
         return _Plan(
             upstreams=upstreams,
             exchange=exchange,
             body=asking.body,
             targets=targets,
             explain=asking.options.explain,
-            sticky=sticky,
+            names=names,
             is_stream=asking.body.value("stream", object) is True,
             client_key=read_client_key(asking.headers),
             prices=asking.generation.prices,
@@ -196,29 +218,79 @@ class ProxyEndpoint:
         price = asking.generation.prices.dollars(exchange.chosen, Usage(prompt_tokens=tokens))
         return self._gateway.limits.admit(key, tokens=tokens, dollars=price or 0.0)
 
-    async def _decide(
+    def _held(self, asking: _Asking) -> Kept | None:
+        """Who holds the response that the request continues, as far as it is still there."""
+        if self._protocol.path != "responses":
+            return None
+        previous = asking.body.value("previous_response_id", str)
+        if previous is None:
+            return None
+        kept = self._gateway.sticky.get(response_name(asking.key_id or "", previous))
+        is_there = kept is not None and kept.upstream in asking.generation.settings.upstreams
+        return kept if is_there else None
+
+    def _is_there(self, generation: Generation, model: str, held: Kept | None) -> bool:
+        """Whether the upstream that holds the earlier turns serves a model."""
+        if held is None:
+            return True
+        targets = generation.upstreams.targets(model, self._protocol.dialect, lambda _: False)
+        return any(target.upstream == held.upstream for target in targets)
+
+    def _following(
+        self, asking: _Asking, policy: str, conversation: Conversation, held: Kept | None
+    ) -> Following:
+        """What the request stays with."""
+        generation, owner = asking.generation, asking.key_id or ""
+        following = follow(
+            self._gateway.sticky,
+            generation.settings,
+            generation.prices,
+            owner=owner,
+            policy=policy,
+            conversation=conversation,
+            options=asking.options,
+            is_cached=self._protocol.dialect == "openai" or _CACHE_FIELD in asking.body.content,
+        )
+        if held is None:
+            return following
+        identity = held.conversation or following.conversation
+        why = f"upstream {held.upstream} holds the response that it continues:"
+        return replace(following, conversation=identity, kept=held, why=why, cached=None)
+
+    async def _choose(
         self,
         asking: _Asking,
-        policy: ServedPolicy,
-        conversation: Conversation,
-        threshold: float | None,
-        sticky: tuple[str, ...],
-    ) -> Decided:
-        generation, options = asking.generation, asking.options
-        allowed = [
-            model
-            for model in policy.models
-            if generation.upstreams.serves(model, self._protocol.dialect) and asking.may(model)
-        ]
-        is_step = conversation.is_tool_step and generation.settings.sticky == "tool_loop"
-        if options.pin is None and (options.conversation or is_step):
-            kept = next(filter(None, map(self._gateway.sticky.get, sticky)), None)
-            if kept in allowed and (options.models is None or kept in options.models):
-                why = "the conversation" if options.conversation else "the tool loop"
-                return Decided(decision=policy.fixed(kept, f"{why} stays with {kept}"))
-        return await choose(
-            policy, conversation.text, options, threshold=threshold, allowed=allowed
+        asked: Asked,
+        text: str,
+        following: Following,
+        decision_id: str,
+        held: Kept | None,
+    ) -> Choice:
+        generation, kept = asking.generation, following.kept
+
+        def allowed(policy: ServedPolicy) -> list[str]:
+            models = generation.models[policy.name, self._protocol.dialect]
+            return [m for m in models if asking.may(m) and self._is_there(generation, m, held)]
+
+        question = Question(
+            text=text,
+            options=asking.options,
+            prices=generation.prices,
+            threshold=asked.threshold,
+            cached=following.cached,
         )
+        deciders = generation.deciders(
+            asked,
+            conversation=following.conversation,
+            key_id=asking.key_id,
+            decision_id=decision_id,
+            allowed=allowed,
+        )
+        if kept is not None and asking.options.pin is None:
+            choice = stayed_choice(deciders, question, kept.policy, kept.model, following.why)
+            if choice is not None:
+                return choice
+        return await choose(deciders, question)
 
     async def _pass_on(self, plan: _Plan, scope: Scope, receive: Receive, reply: _Reply) -> None:
         exchange, trace = plan.exchange, current_trace()
@@ -259,23 +331,37 @@ class ProxyEndpoint:
             if answer.status < 400:
                 exchange.decision = with_fallback(exchange.decision, answer, exchange.attempts)
                 exchange.answered = answer.target.model
-                for name in plan.sticky:
-                    self._gateway.sticky.put(name, answer.target.model)
+                kept = plan.kept(answer.target)
+                for name in plan.names:
+                    self._gateway.sticky.put(name, kept)
             exchange.status = answer.status
             exchange.first_byte_seconds = exchange.seconds
             headers = decision_headers(exchange, explain=plan.explain)
             if plan.ticket is not None:
                 headers += self._gateway.limits.headers(plan.ticket.key)
             tap = _Tap(answer.first)
+            is_noted = partial(self._note_response, plan, answer, tap)
             try:
                 await reply.start(answer, headers)
-                await _pieces(answer, reply, tap)
+                await _pieces(answer, reply, tap, None if is_noted() else is_noted)
             finally:
                 exchange.usage = read_usage(tap.head, tap.tail)
                 exchange.answer_bytes = tap.size
             exchange.outcome = "ok" if answer.status < 400 else "refused"
         finally:
             answer.close()
+
+    def _note_response(self, plan: _Plan, answer: Answer, tap: _Tap) -> bool:
+        """Remember who holds a response; whether there is nothing to wait for."""
+        if self._protocol.path != "responses" or answer.status >= 400:
+            return True
+        is_stream = answer.kind == "stream"
+        content = tap.head if is_stream else answer.first
+        response = read_response_id(content, is_stream=is_stream)
+        if response is not None:
+            name = response_name(plan.exchange.key_id or "", response)
+            self._gateway.sticky.put(name, plan.kept(answer.target))
+        return response is not None or not is_stream or len(tap.head) >= _HEAD
 
     async def _fail(self, error: MetarouterError, reply: _Reply, started: float) -> None:
         """Answer a request that got no decision; there is nothing to keep but a count."""
@@ -307,7 +393,7 @@ class ProxyEndpoint:
 
     def _keep(self, exchange: Exchange, headers: Iterable[tuple[bytes, bytes]]) -> None:
         gateway, decision = self._gateway, exchange.decision
-        gateway.writer.put(decision_row(exchange))
+        keep_row(gateway, exchange)
         if exchange.policy is not None:
             gateway.metrics.note_decision(exchange.policy.name, decision.model, decision.bound)
         gateway.metrics.note_request(
@@ -376,11 +462,19 @@ class _Plan:
     body: Body
     targets: list[Target]
     explain: bool
-    sticky: tuple[str, ...]
+    names: tuple[str, ...]
     is_stream: bool
     client_key: str | None
     prices: Prices
     ticket: Ticket | None
+
+    def kept(self, target: Target) -> Kept:
+        """What is remembered of who answered."""
+        policy, identity = self.exchange.policy, self.exchange.conversation
+        name = None if policy is None else policy.name
+        return Kept(
+            model=target.model, upstream=target.upstream, policy=name, conversation=identity
+        )
 
 
 class _Tap:
@@ -445,30 +539,19 @@ class _Reply:
         await self.send(b"\n\n" + event + b"data: " + content + b"\n\n", more=False)
 
 
-async def _pieces(answer: Answer, reply: _Reply, tap: _Tap) -> None:
+async def _pieces(
+    answer: Answer, reply: _Reply, tap: _Tap, is_noted: Callable[[], bool] | None
+) -> None:
+    """Send the pieces that follow the first; `is_noted` is asked before each until it is true."""
     if answer.rest is None:
         return
     async with aclosing(answer.rest) as pieces:  # type: ignore[type-var]
         async for part in pieces:
             tap.see(part)
+            if is_noted is not None and is_noted():
+                is_noted = None
             await reply.send(part, more=True)
     await reply.send(b"", more=False)
-
-
-async def choose(
-    policy: ServedPolicy,
-    text: str,
-    options: RequestOptions,
-    *,
-    threshold: float | None,
-    allowed: list[str],
-) -> Decided:
-    """The decision, in a thread where it would hold up other requests."""
-    if policy.is_slow or len(text) > _LONG_TEXT:
-        return await asyncio.to_thread(
-            policy.decide, text, options, threshold=threshold, allowed=allowed
-        )
-    return policy.decide(text, options, threshold=threshold, allowed=allowed)
 
 
 async def read_content(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
@@ -531,17 +614,17 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
 
 def _asked(name: str, generation: Generation) -> Asked:
     # a real model goes first, should it be called like a policy
-    if name in generation.upstreams.models:
+    if name in generation.named:
         return Asked(model=name)
-    return read_model_name(name, generation.policies.keys())
+    return read_model_name(name, generation.policies, generation.splits)
 
 
-def _sticky_key(
-    policy: ServedPolicy, options: RequestOptions, conversation: Conversation, key: ApiKey | None
-) -> tuple[str, ...]:
-    """Names under which the model of this request is remembered."""
-    owner = f"{'' if key is None else key.key_id}|{policy.name}"
-    loop = f"{owner}|loop|{conversation.digest}"
-    if options.conversation is None:
-        return (loop,)
-    return (f"{owner}|conversation|{options.conversation}", loop)
+def _stand_ins(asking: _Asking, exchange: Exchange) -> set[str]:
+    """Models that may answer where the chosen one cannot."""
+    options, choice = asking.options, exchange.choice
+    models = asking.generation.settings.fallbacks.get(exchange.chosen, ())
+    if options.pin is not None:
+        return set()
+    if options.budget is not None and choice is not None:
+        models = [m for m in choice.models if m in models]
+    return {m for m in models if (options.models is None or m in options.models) and asking.may(m)}

@@ -7,13 +7,14 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from metarouter.gateway.choosing import Choice
 from metarouter.gateway.deciding import ServedPolicy
 from metarouter.gateway.ids import make_decision_id
 from metarouter.gateway.upstream import Answer, Attempt
 from metarouter.gateway.wire import Usage
 from metarouter.records import Decision, ModelOption, json_value
 
-__all__ = ["Exchange", "decision_headers", "decision_row", "with_fallback"]
+__all__ = ["Exchange", "decision_headers", "decision_row", "routed_exchange", "with_fallback"]
 
 _MOST_OPTIONS = 10  # of an explanation, which has to fit into a header
 
@@ -27,8 +28,9 @@ class Exchange:
     asked: str
     chosen: str
     policy: ServedPolicy | None = None
+    choice: Choice | None = None
     key_id: str | None = None
-    features_hash: str = ""
+    conversation: str | None = None
     prompt: str | None = None
     decision_seconds: float | None = None
     decision_id: str = field(default_factory=make_decision_id)
@@ -47,6 +49,19 @@ class Exchange:
     def seconds(self) -> float:
         """Time since the request began."""
         return time.perf_counter() - self.started
+
+
+def routed_exchange(choice: Choice, **known: Any) -> Exchange:
+    """The exchange of a request that a policy decided.
+
+    The probability of its model is that of the arm and the model together, until
+    the other arms are asked.
+    """
+    propensity = math.nan if choice.others else choice.joint_propensity
+    decision = replace(choice.decision, logging_propensity=propensity)
+    return Exchange(
+        decision=decision, chosen=decision.model, policy=choice.policy, choice=choice, **known
+    )
 
 
 def with_fallback(decision: Decision, answer: Answer, attempts: list[Attempt]) -> Decision:
@@ -115,8 +130,8 @@ def _finite(value: Any) -> Any:
 
 
 def decision_row(exchange: Exchange) -> dict[str, Any]:
-    """The row of the table of decisions."""
-    decision, policy = exchange.decision, exchange.policy
+    """The row of the table of decisions; who writes it adds the name of the process."""
+    decision, policy, choice = exchange.decision, exchange.policy, exchange.choice
     return {
         "decision_id": exchange.decision_id,
         "created": exchange.created,
@@ -126,7 +141,7 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "policy": None if policy is None else policy.name,
         "policy_version": decision.policy_version or None,
         "artifact": None if policy is None else policy.router.artifact.created,
-        "features_hash": exchange.features_hash or None,
+        "features_hash": None if choice is None else choice.features_hash or None,
         "model": exchange.chosen,
         "answered": exchange.answered,
         "predicted_gain": _finite(decision.predicted_gain),
@@ -135,7 +150,7 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "cost": _finite(decision.cost),
         "cost_unit": None if policy is None else policy.router.policy.cost_unit,
         "options": [_plain(option) for option in decision.options],
-        "logging_propensity": decision.logging_propensity,
+        "logging_propensity": 1.0 if choice is None else choice.joint_propensity,
         "bound": decision.bound,
         "reason": decision.reason,
         "outcome": exchange.outcome,
@@ -147,11 +162,11 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "first_byte_seconds": exchange.first_byte_seconds,
         "seconds": exchange.seconds,
         "prompt": exchange.prompt,
-        "experiment": None,
-        "propensities": None,
-        "is_exploration": None,
+        "experiment": None if choice is None else choice.experiment,
+        "propensities": None if choice is None else choice.propensities,
+        "is_exploration": None if choice is None else choice.is_exploration,
         "shadow": None,
-        "conversation": None,
+        "conversation": exchange.conversation,
         "spent": exchange.spent,
         "instance": None,
     }

@@ -19,8 +19,7 @@ from pathlib import Path
 from metarouter.errors import MetarouterError, OptionError
 from metarouter.gateway.deciding import load_policies
 from metarouter.gateway.settings import GatewaySettings
-from metarouter.gateway.spending import Prices
-from metarouter.gateway.state import FileStamp, Gateway, Generation, make_logger
+from metarouter.gateway.state import FileStamp, Gateway, Generation, make_generation, make_logger
 
 __all__ = ["FIXED_SETTINGS", "reload", "try_reload", "watch_files"]
 
@@ -82,13 +81,7 @@ def _next(gateway: Gateway) -> Generation:
             f"{', '.join(changed)} cannot change while the gateway runs; restart it, or set back"
         )
     settings.check_variables()
-    return Generation(
-        number=before.number + 1,
-        settings=settings,
-        policies=load_policies(settings),
-        upstreams=before.upstreams.renewed(settings.upstreams, settings.fallbacks),
-        prices=Prices(settings, gateway.metrics.note_unpriced),
-    )
+    return make_generation(settings, load_policies(settings), gateway.metrics, before)
 
 
 def _fixed_changes(old: GatewaySettings, new: GatewaySettings) -> list[str]:

@@ -33,6 +33,7 @@ __all__ = [
     "PolicySettings",
     "PriceSettings",
     "SettingsSource",
+    "SplitSettings",
     "StoreSettings",
     "UpstreamSettings",
     "is_loopback",
@@ -150,6 +151,18 @@ class PolicySettings(BaseModel):
     default_model: str | None = Field(
         default=None, description="Answers what holds no text to route on; none: the premium model."
     )
+    exploration: float = Field(
+        default=0.0, ge=0, le=1, description="Share of requests that get any allowed model."
+    )
+    shadow: list[str] = Field(
+        default=[], description="Policies that decide too, are logged, and never act."
+    )
+    switch_cost: float | None = Field(
+        default=None,
+        ge=0,
+        description="What a conversation's change of model costs, in the policy's unit; "
+        "none: what prices say its prompt cache is worth.",
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> PolicySettings:
@@ -166,9 +179,33 @@ class PriceSettings(BaseModel):
     model_config = _STRICT
 
     input: float = Field(ge=0, lt=1e6, description="Dollars per million prompt tokens.")
+    cached_input: float | None = Field(
+        default=None, ge=0, lt=1e6, description="The same, read from a prompt cache."
+    )
     output: float = Field(
         default=0.0, ge=0, lt=1e6, description="Dollars per million tokens of answers."
     )
+
+
+class SplitSettings(BaseModel):
+    """Requests for one name, shared out among policies."""
+
+    model_config = _STRICT
+
+    arms: dict[str, float] = Field(description="Policy to its share; shares sum to 1.")
+    by: Literal["conversation", "key", "request"] = Field(
+        default="conversation", description="What is drawn: all its requests go to one policy."
+    )
+    salt: str = Field(default="", description="Another salt draws anew.")
+
+    @field_validator("arms")
+    @classmethod
+    def _shares(cls, value: dict[str, float]) -> dict[str, float]:
+        if not all(0 <= share <= 1 for share in value.values()):
+            raise ValueError("allowed: shares from 0 to 1")
+        if abs(sum(value.values()) - 1.0) > 1e-6:
+            raise ValueError(f"shares sum to {sum(value.values()):g}; allowed: 1")
+        return value
 
 
 class StoreSettings(BaseModel):
@@ -305,6 +342,10 @@ class GatewaySettings(BaseSettings):
     policies: dict[str, PolicySettings] = Field(
         default={}, description="Ways to choose, default first."
     )
+    splits: dict[str, SplitSettings] = Field(
+        default={},
+        description="Names that are shared out among policies; that of a policy takes it over.",
+    )
     fallbacks: dict[str, list[str]] = Field(
         default={}, description="Models that answer when a model cannot, in order."
     )
@@ -315,6 +356,9 @@ class GatewaySettings(BaseSettings):
     sticky: Literal["tool_loop", "off"] = Field(
         default="tool_loop",
         description="tool_loop: the steps of a tool loop stay with their model.",
+    )
+    cache_seconds: Seconds = Field(
+        default=300.0, description="How long upstreams' prompt caches last after a request."
     )
     sticky_seconds: Seconds = Field(
         default=3600.0, description="How long a conversation is remembered."
@@ -330,9 +374,9 @@ class GatewaySettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("policies")
+    @field_validator("policies", "splits")
     @classmethod
-    def _policy_names(cls, value: dict[str, PolicySettings]) -> dict[str, PolicySettings]:
+    def _policy_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if not name.isascii() or not name.isprintable() or not name or set(name) & set(" :,"):
                 raise ValueError(f"policy {shorten(name)}; allowed: printable ASCII without ' :,'")
@@ -348,6 +392,7 @@ class GatewaySettings(BaseSettings):
                     f"upstreams.{name}.forward_client_key: callers' keys are the gateway's own "
                     "where auth = keys; allowed: api_key_env"
                 )
+        self._check_experiments()
         for model, others in self.fallbacks.items():
             for other in (model, *others):
                 if not self.serves(other):
@@ -358,6 +403,24 @@ class GatewaySettings(BaseSettings):
                 "127.0.0.1, or auth = keys with keys from `metarouter keys create`"
             )
         return self
+
+    def _check_experiments(self) -> None:
+        for name, policy in self.policies.items():
+            for other in policy.shadow:
+                if other not in self.policies or other == name:
+                    raise ValueError(
+                        f"policies.{name}.shadow: {shorten(other)} is no other policy; allowed: "
+                        f"{', '.join(p for p in self.policies if p != name) or 'none'}"
+                    )
+        for name, split in self.splits.items():
+            for arm in split.arms:
+                if arm not in self.policies:
+                    raise ValueError(
+                        f"splits.{name}.arms: {shorten(arm)} is no policy; allowed: "
+                        f"{', '.join(self.policies) or 'none'}"
+                    )
+            if split.by == "key" and self.auth == "none":
+                raise ValueError(f"splits.{name}.by = 'key' needs auth = keys")
 
     def serves(self, model: str) -> bool:
         """Whether an upstream has the model, in whichever dialect."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from metarouter.gateway.settings import GatewaySettings
 from metarouter.gateway.wire import Usage
-from metarouter.policy.prices import find_price
+from metarouter.policy.prices import find_cached_price, find_price
 from metarouter.records import ModelSpec
 
 __all__ = ["Prices", "charged_usage"]
@@ -79,6 +79,7 @@ class Prices:
         self._settings = settings
         self._on_unknown = on_unknown
         self._price = lru_cache(_MOST_NAMES)(self._find)
+        self._saving = lru_cache(_MOST_NAMES)(self._find_saving)
         for upstream in settings.upstreams.values():
             # of an upstream that serves every name, none is known: any name reads the list
             for model in upstream.models or ("gpt-4o",):
@@ -87,6 +88,10 @@ class Prices:
     def knows(self, model: str) -> bool:
         """Whether the price of a model is known."""
         return self._price(model) is not None
+
+    def cache_saving(self, model: str) -> float:
+        """Dollars that a prompt token costs less when a prompt cache holds it; 0 where unknown."""
+        return self._saving(model)
 
     def dollars(self, model: str, usage: Usage) -> float | None:
         """Dollars for counted tokens.
@@ -119,6 +124,21 @@ class Prices:
             return ModelSpec(
                 name=model, input_usd_per_mtok=given.input, output_usd_per_mtok=given.output
             )
+        return next((spec for name in self._names(model) if (spec := find_price(name))), None)
+
+    def _find_saving(self, model: str) -> float:
+        price, given = self._price(model), self._settings.prices.get(model)
+        if price is None or price.input_usd_per_mtok is None:
+            return 0.0
+        if given is not None:
+            cached = given.cached_input
+        else:
+            found = map(find_cached_price, self._names(model))
+            cached = next((dollars for dollars in found if dollars is not None), None)
+        return 0.0 if cached is None else max(0.0, price.input_usd_per_mtok - cached) / 1e6
+
+    def _names(self, model: str) -> Iterator[str]:
+        """What upstreams call the model."""
         upstreams = self._settings.upstreams.values()
         names = (up.models.get(model) if up.models else model for up in upstreams)
-        return next((spec for name in names if name and (spec := find_price(name))), None)
+        return (name for name in names if name)

@@ -17,20 +17,24 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from metarouter.gateway.aside import Aside
+from metarouter.gateway.choosing import Allowed, Deciders
 from metarouter.gateway.deciding import ServedPolicy
+from metarouter.gateway.experiments import Split
 from metarouter.gateway.keyring import Keyring
 from metarouter.gateway.limits import KeyLimits
 from metarouter.gateway.metrics import Metrics
+from metarouter.gateway.names import Asked
 from metarouter.gateway.problems import RefusedError
-from metarouter.gateway.settings import GatewaySettings, SettingsSource
+from metarouter.gateway.settings import GatewaySettings, SettingsSource, SplitSettings
 from metarouter.gateway.spending import Prices
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.tracing import Tracing
-from metarouter.gateway.upstream import Upstreams
+from metarouter.gateway.upstream import Dialect, Upstreams
 from metarouter.store.keys import ApiKey
 from metarouter.store.writer import DecisionWriter
 
-__all__ = ["FileStamp", "Gateway", "Generation", "header_map", "make_logger"]
+__all__ = ["FileStamp", "Gateway", "Generation", "header_map", "make_generation", "make_logger"]
 
 FileStamp = tuple[int, int, int]
 """When a file changed, its size and its inode: another file differs in one of them."""
@@ -49,6 +53,9 @@ class Generation:
     policies : by name, default first.
     upstreams : where models are served.
     prices : of their models.
+    splits : names that are shared out among policies.
+    models : those of a policy that some upstream of a dialect serves.
+    named : models that upstreams name, which go before names of policies.
     """
 
     number: int
@@ -56,9 +63,17 @@ class Generation:
     policies: Mapping[str, ServedPolicy]
     upstreams: Upstreams
     prices: Prices
+    splits: Mapping[str, Split]
+    models: Mapping[tuple[str, Dialect], tuple[str, ...]]
+    named: frozenset[str]
 
-    def policy(self, name: str, key: ApiKey | None) -> ServedPolicy:
-        """A policy, if the key may use it.
+    @property
+    def names(self) -> list[str]:
+        """What callers may ask to decide: policies, default first, and splits."""
+        return list(dict.fromkeys((*self.policies, *self.splits)))
+
+    def check(self, name: str, key: ApiKey | None) -> None:
+        """See that the key may ask a policy or a split to decide.
 
         Raises
         ------
@@ -67,7 +82,72 @@ class Generation:
         """
         if key is not None and key.policies is not None and name not in key.policies:
             raise RefusedError(403, "permission_error", f"this key may not use policy {name}")
-        return self.policies[name]
+
+    def deciders(
+        self,
+        asked: Asked,
+        *,
+        conversation: str,
+        key_id: str | None,
+        decision_id: str,
+        allowed: Allowed,
+    ) -> Deciders:
+        """Who decides what was asked for; a threshold is a policy's own."""
+        name = asked.policy or ""
+        split = None if asked.threshold is not None else self.splits.get(name)
+        policy = self.policies[name if split is None else next(iter(split.arms))]
+        units = {"conversation": conversation, "key": key_id or "", "request": decision_id}
+        return Deciders(
+            policies=self.policies,
+            policy=policy,
+            split=split,
+            unit="" if split is None else units[split.by],
+            decision_id=decision_id,
+            allowed=allowed,
+        )
+
+
+def make_generation(
+    settings: GatewaySettings,
+    policies: Mapping[str, ServedPolicy],
+    metrics: Metrics,
+    before: Generation | None = None,
+) -> Generation:
+    """What checked settings and loaded policies make.
+
+    Parameters
+    ----------
+    settings : GatewaySettings
+    policies : by name, default first.
+    metrics : that upstreams and prices count in.
+    before : the generation whose upstreams go on, optional.
+    """
+    places, stand_ins = settings.upstreams, settings.fallbacks
+    upstreams = (
+        Upstreams(places, stand_ins, on_attempt=metrics.note_attempt)
+        if before is None
+        else before.upstreams.renewed(places, stand_ins)
+    )
+    dialects: tuple[Dialect, ...] = ("openai", "anthropic")
+    return Generation(
+        number=1 if before is None else before.number + 1,
+        settings=settings,
+        policies=policies,
+        upstreams=upstreams,
+        prices=Prices(settings, metrics.note_unpriced),
+        splits={name: _split(name, entry) for name, entry in settings.splits.items()},
+        models={
+            (name, dialect): tuple(m for m in policy.models if upstreams.serves(m, dialect))
+            for name, policy in policies.items()
+            for dialect in dialects
+        },
+        named=frozenset(upstreams.models),
+    )
+
+
+def _split(name: str, settings: SplitSettings) -> Split:
+    arms = {arm: share for arm, share in settings.arms.items() if share > 0}
+    return Split(name=name, arms=arms, by=settings.by, salt=settings.salt)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -81,6 +161,7 @@ class Gateway:
     source : where the settings are read again.
     reloading : held by who replaces the current generation.
     files_read : the files of the current generation as they were when last read.
+    aside : does what no answer waits for.
     """
 
     current: Generation
@@ -95,6 +176,7 @@ class Gateway:
     reloading: threading.Lock = field(default_factory=threading.Lock)
     tracing: Tracing | None = None
     files_read: Mapping[Path, FileStamp | None] = field(default_factory=dict)
+    aside: Aside = field(default_factory=Aside)
 
     @property
     def settings(self) -> GatewaySettings:

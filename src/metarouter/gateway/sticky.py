@@ -1,18 +1,36 @@
-"""Which model a conversation stays with, in memory."""
+"""Which model a conversation was answered by, in the memory of this process."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["StickyModels"]
+__all__ = ["Kept", "StickyModels"]
 
-_LARGEST = 100_000  # conversations; about 30 MB
+_LARGEST = 100_000  # conversations; about 40 MB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """Who answered a request, for those that follow it.
+
+    Attributes
+    ----------
+    model, upstream : that answered.
+    policy : whose decision it was; None where the caller named the model.
+    conversation : its identity, as rows of decisions have it.
+    """
+
+    model: str
+    upstream: str
+    policy: str | None = None
+    conversation: str | None = None
 
 
 class StickyModels:
-    """Models by conversation, the least recently used forgotten first.
+    """Answers by conversation, the least recently used forgotten first.
 
     Parameters
     ----------
@@ -23,26 +41,27 @@ class StickyModels:
     Examples
     --------
     >>> memory = StickyModels(60.0)
-    >>> memory.put("a", "premium")
-    >>> memory.get("a"), memory.get("b")
+    >>> memory.put("a", Kept(model="premium", upstream="main"))
+    >>> memory.get("a").model, memory.get("b")
     ('premium', None)
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self._clock = clock
-        self._models: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[Kept, float]] = OrderedDict()
 
-    def get(self, key: str) -> str | None:
-        """The model of a conversation, unless it is forgotten."""
-        found = self._models.get(key)
-        if found is None or found[1] < self._clock():
+    def get(self, name: str, seconds: float | None = None) -> Kept | None:
+        """What was kept, unless it is older than `seconds`, by default than all is kept for."""
+        found = self._kept.get(name)
+        limit = self.seconds if seconds is None else min(seconds, self.seconds)
+        if found is None or self._clock() - found[1] > limit:
             return None
         return found[0]
 
-    def put(self, key: str, model: str) -> None:
-        """Remember the model that answered."""
-        self._models[key] = (model, self._clock() + self.seconds)
-        self._models.move_to_end(key)
-        if len(self._models) > _LARGEST:
-            self._models.popitem(last=False)
+    def put(self, name: str, kept: Kept) -> None:
+        """Remember who answered."""
+        self._kept[name] = (kept, self._clock())
+        self._kept.move_to_end(name)
+        if len(self._kept) > _LARGEST:
+            self._kept.popitem(last=False)

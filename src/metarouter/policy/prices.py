@@ -22,7 +22,7 @@ from typing import Any
 from metarouter.errors import InputError, OptionError
 from metarouter.records import ModelSpec
 
-__all__ = ["find_price", "lookup_price", "read_prices"]
+__all__ = ["find_cached_price", "find_price", "lookup_price", "read_prices"]
 
 _NO_PRICES: Mapping[str, ModelSpec] = MappingProxyType({})
 _TUNING_WORDS = frozenset({"instruct", "chat", "it", "hf", "meta"})
@@ -98,6 +98,36 @@ def find_price(model: str, prices: Mapping[str, ModelSpec] = _NO_PRICES) -> Mode
     given = {_key(name): spec for name, spec in prices.items()}
     found = prices.get(model) or given.get(key) or _bundled(model)
     return None if found is None else replace(found, name=model)
+
+
+def find_cached_price(model: str) -> float | None:
+    """Price of a prompt token that the model's maker reads from its cache.
+
+    Parameters
+    ----------
+    model : str, in any usual spelling.
+
+    Returns
+    -------
+    float or None
+        USD per million tokens; None where the price list knows none.
+
+    Examples
+    --------
+    >>> find_cached_price("gpt-4o"), find_cached_price("no-such-model")
+    (1.25, None)
+    """
+    from datetime import UTC, datetime
+
+    from genai_prices.data_snapshot import get_snapshot
+
+    try:
+        name = model.rsplit("/", 1)[-1]
+        _, maker = get_snapshot().find_provider_model(name, None, None, None)
+    except LookupError:
+        return None
+    price: Any = maker.get_prices(datetime.now(UTC)).cache_read_mtok
+    return None if price is None else float(getattr(price, "base", price))
 
 
 def read_prices(path: str | Path) -> dict[str, ModelSpec]:
