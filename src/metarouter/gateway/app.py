@@ -18,6 +18,7 @@ from metarouter.gateway.deciding import ServedPolicy, load_policies
 from metarouter.gateway.keyring import Keyring
 from metarouter.gateway.limits import KeyLimits
 from metarouter.gateway.metrics import Metrics
+from metarouter.gateway.openapi import openapi_route
 from metarouter.gateway.plain import plain_routes
 from metarouter.gateway.problems import Problem, error_bytes
 from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
@@ -92,6 +93,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
         for protocol in PROTOCOLS
     ]
     routes = [*proxies, *plain_routes(gateway), *admin_routes(gateway), *dashboard_routes(gateway)]
+    routes.append(openapi_route(routes))
     app = Starlette(routes=routes, lifespan=_lifespan(gateway))
     return app if gateway.settings.auth == "keys" else HostGuard(app, gateway)
 

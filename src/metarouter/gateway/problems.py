@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from metarouter.errors import InputError, MetarouterError, ProviderError
+from metarouter.errors import DataError, InputError, MetarouterError, ProviderError
 from metarouter.gateway.upstream import Dialect
 from metarouter.providers.failures import CallError
 from metarouter.store.feedback import FeedbackConflictError
@@ -64,6 +64,7 @@ class RefusedError(MetarouterError):
 _KINDS: tuple[tuple[type[MetarouterError], int, str], ...] = (
     (FeedbackConflictError, 409, "conflict"),
     (InputError, 400, "invalid_request_error"),
+    (DataError, 422, "not_enough_data"),
     (ProviderError, 502, "upstream_error"),
     (MetarouterError, 500, "internal_error"),
 )
