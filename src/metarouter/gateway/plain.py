@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,9 +27,11 @@ from metarouter.gateway.problems import RefusedError, error_bytes, problem_heade
 from metarouter.gateway.proxy import read_content
 from metarouter.gateway.records import Exchange, routed_exchange
 from metarouter.gateway.state import Gateway, Generation, header_map
+from metarouter.gateway.storing import keep_feedback
 from metarouter.gateway.wire import Body, read_body
 from metarouter.records import json_value
-from metarouter.store.feedback import read_feedback, save_feedback
+from metarouter.store.database import StoreDownError
+from metarouter.store.feedback import read_feedback
 from metarouter.store.keys import ApiKey
 
 __all__ = ["plain_routes"]
@@ -173,13 +175,15 @@ async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
     """Keep a statement about an answer; it is on the disk when this answers."""
     given = read_feedback(await _content(gateway, request))
     key_id = None if key is None else key.key_id
+    keep = partial(keep_feedback, gateway.engine, gateway.writer, given, key_id)
     try:
-        name, is_new = await asyncio.to_thread(save_feedback, gateway.engine, given, key_id)
-    except sa.exc.SQLAlchemyError as error:
-        gateway.log.error("store", error=type(error).__name__)
-        message = "the store does not answer: nothing was kept, send it again"
-        raise RefusedError(503, "store_unavailable", message) from error
-    return _json({"feedback_id": name, "is_new": is_new}, 201 if is_new else 200)
+        name, is_new = await asyncio.get_running_loop().run_in_executor(
+            gateway.writer.threads, keep
+        )
+    except StoreDownError as error:
+        raise RefusedError(503, "store_unavailable", str(error)) from error
+    status = 202 if is_new is None else 201 if is_new else 200
+    return _json({"feedback_id": name, "is_new": is_new}, status)
 
 
 async def models(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 
 from metarouter.gateway.settings import GatewaySettings
 from metarouter.store.database import StoreDownError, make_engine, migrate
+from metarouter.store.feedback import Feedback, feedback_row, save_feedback
 from metarouter.store.redaction import Redactor
 from metarouter.store.retention import Retention
 from metarouter.store.spill import Spill, make_instance_name
 from metarouter.store.writer import DecisionWriter
 
-__all__ = ["open_store"]
+__all__ = ["keep_feedback", "open_store"]
 
 
 def open_store(
@@ -62,3 +63,41 @@ def open_store(
         report=report,
     )
     return engine, writer
+
+
+def keep_feedback(
+    engine: sa.Engine, writer: DecisionWriter, given: Feedback, key_id: str | None
+) -> tuple[str, bool | None]:
+    """Write a statement to the store or, where that does not answer, to the disk.
+
+    What is on the disk goes into the store when that is back. A statement with
+    an id that was used for another one is refused here if the store answers;
+    else it is dropped then.
+
+    Parameters
+    ----------
+    engine, writer : as :func:`open_store` gives them.
+    given : Feedback
+    key_id : whose key it came with, or None.
+
+    Returns
+    -------
+    feedback_id, is_new
+        `is_new` is None for one that is on the disk.
+
+    Raises
+    ------
+    FeedbackConflictError
+        When the id was used for another statement.
+    StoreDownError
+        When neither took it.
+    """
+    if not writer.is_down:
+        try:
+            return save_feedback(engine, given, key_id)
+        except sa.exc.SQLAlchemyError as error:
+            writer.report("feedback", error=type(error).__name__)
+    row = feedback_row(given, key_id)
+    if not writer.keep(row):
+        raise StoreDownError("neither the store nor the disk took the feedback: send it again")
+    return row["feedback_id"], None

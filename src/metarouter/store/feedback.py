@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -14,7 +14,13 @@ from metarouter.errors import InputError
 from metarouter.store.database import insert_new
 from metarouter.store.tables import feedback
 
-__all__ = ["Feedback", "FeedbackConflictError", "read_feedback", "save_feedback"]
+__all__ = [
+    "Feedback",
+    "FeedbackConflictError",
+    "feedback_row",
+    "read_feedback",
+    "save_feedback",
+]
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -94,16 +100,34 @@ def read_feedback(content: bytes) -> Feedback:
     return found
 
 
+def feedback_row(given: Feedback, key_id: str | None) -> dict[str, Any]:
+    """The row of a statement.
+
+    Parameters
+    ----------
+    given : Feedback
+        Its `feedback_id` tells repeats apart from new statements; without one,
+        the same content by the same key is a repeat.
+    key_id : whose key it came with, or None.
+    """
+    content = msgspec.to_builtins(given)
+    return {
+        "feedback_id": given.feedback_id or _identity(given, key_id),
+        "created": time.time(),
+        "decision_id": given.decision_id,
+        "key_id": key_id,
+        "kind": content["type"],
+        "content": content,
+    }
+
+
 def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tuple[str, bool]:
     """Write a statement; on return it is on the disk.
 
     Parameters
     ----------
     engine : the store's database.
-    given : Feedback
-        Its `feedback_id` tells repeats apart from new statements; without one,
-        the same content by the same key is a repeat.
-    key_id : whose key it came with, or None.
+    given, key_id : as in :func:`feedback_row`.
 
     Returns
     -------
@@ -114,22 +138,14 @@ def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tup
     FeedbackConflictError
         When the id was used for another statement.
     """
-    content = msgspec.to_builtins(given)
-    name = given.feedback_id or _identity(given, key_id)
-    row = {
-        "feedback_id": name,
-        "created": time.time(),
-        "decision_id": given.decision_id,
-        "key_id": key_id,
-        "kind": content["type"],
-        "content": content,
-    }
+    row = feedback_row(given, key_id)
+    name = row["feedback_id"]
     with engine.begin() as connection:
         if insert_new(connection, feedback, [row]):
             return name, True
         query = sa.select(feedback.c.content, feedback.c.key_id).filter_by(feedback_id=name)
         known = connection.execute(query).one()
-    if known.content != content or known.key_id != key_id:
+    if known.content != row["content"] or known.key_id != key_id:
         raise FeedbackConflictError(f"feedback_id = {name!r} was used for another statement")
     return name, False
 

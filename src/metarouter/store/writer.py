@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ _SECONDS = 3.0  # that a batch may take; what comes meanwhile waits in memory
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds until a store that is down is asked again
 _PING_SECONDS = 2.0  # between two looks at a store to which nothing is written
 _ADOPT_SECONDS = 60.0  # between two looks for files of dead processes
+_THREADS = 8  # for callers that wait for the store, so that nobody else waits for them
 _PRUNE_SECONDS = 3600.0
 # The row is at fault, not the store; the last three are raised before the database is asked.
 _REFUSALS = sa.exc.IntegrityError, sa.exc.DataError, ValueError, TypeError, OverflowError
@@ -60,6 +62,10 @@ class DecisionWriter:
         What is erased and deleted, looked for once an hour.
     report : callable, optional
         Gets the name of an event and its details, for the log.
+
+    Attributes
+    ----------
+    threads : executor for callers that have to wait until the store answers.
     """
 
     def __init__(
@@ -82,8 +88,9 @@ class DecisionWriter:
         self._prepare = prepare
         self._redact = redact
         self._retention = retention
-        self._report = report
+        self.report = report
         self._stop = threading.Event()
+        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
         self._thread = threading.Thread(target=self._run, name="decision-writer", daemon=True)
         self._is_down = prepare is not None
         self._pause = _FIRST_PAUSE
@@ -149,6 +156,7 @@ class DecisionWriter:
         if self._thread.is_alive():
             self._thread.join(seconds)
         self._put_aside(self._taken(self._queue.qsize()))
+        self.threads.shutdown()
         self._spill.close()
         if self._engine is not self._shared:
             self._engine.dispose()
@@ -163,7 +171,7 @@ class DecisionWriter:
                 else:
                     self._tidy()
             except OSError as error:  # of the folder; the next round tries again
-                self._report("spill", error=str(error))
+                self.report("spill", error=str(error))
         self._flush()
 
     def _flush(self) -> None:
@@ -194,7 +202,7 @@ class DecisionWriter:
     def _try_again(self) -> None:
         if time.monotonic() >= self._due["try"] and self._try(self._come_back):
             self._is_down, self._pause = False, _FIRST_PAUSE
-            self._report("store is back", bytes_waiting=self._spill.bytes_waiting)
+            self.report("store is back", bytes_waiting=self._spill.bytes_waiting)
 
     def _come_back(self) -> None:
         self._ping()
@@ -224,7 +232,7 @@ class DecisionWriter:
         except _REFUSALS as error:
             self.refused += 1
             place = self._spill.set_down(row)
-            self._report("row refused", error=type(error).__name__, file=str(place))
+            self.report("row refused", error=type(error).__name__, file=str(place))
             return True
 
     def _insert_all(self, rows: Sequence[Row]) -> None:
@@ -250,7 +258,7 @@ class DecisionWriter:
     def _go_down(self, error: Exception) -> None:
         self.failures += 1
         if not self._is_down:
-            self._report("store is down", error=type(error).__name__)
+            self.report("store is down", error=type(error).__name__)
         self._is_down = True
         self._due["try"] = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
@@ -260,7 +268,7 @@ class DecisionWriter:
         self.spilled += kept
         self.dropped += len(rows) - kept
         if kept < len(rows) and self._is_due("drop", _REPORT_SECONDS):
-            self._report("decisions dropped", dropped=self.dropped, folder=str(self._spill.folder))
+            self.report("decisions dropped", dropped=self.dropped, folder=str(self._spill.folder))
         return kept == len(rows)
 
     def _taken(self, limit: int) -> list[Row]:
