@@ -1,0 +1,102 @@
+"""Old prompts are erased and old rows deleted, by the writer, once an hour and a few at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from store_makers import count, make_row, make_writer, wait_for
+
+from metarouter.store.database import insert_new, open_database
+from metarouter.store.redaction import Redactor
+from metarouter.store.retention import Pruned, Retention, prune
+from metarouter.store.tables import decisions, feedback
+
+_DAY = 86_400.0
+
+
+@pytest.fixture
+def engine(store_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(store_url)
+    yield engine
+    engine.dispose()
+
+
+def _fill(engine: sa.Engine, days: range, now: float) -> None:
+    """A decision with its prompt and a statement for each day before now."""
+    rows = [make_row(n, created=now - n * _DAY, prompt=f"the marked text {n}") for n in days]
+    said = {"key_id": None, "kind": "thumbs", "content": {"value": "up"}}
+    statements = [
+        said | {"feedback_id": f"f{n}", "created": now - n * _DAY, "decision_id": f"d{n}"}
+        for n in days
+    ]
+    with engine.begin() as connection:
+        insert_new(connection, decisions, rows)
+        insert_new(connection, feedback, statements)
+
+
+def _prompts(engine: sa.Engine) -> list[str | None]:
+    query = sa.select(decisions.c.prompt).order_by(decisions.c.created.desc())
+    with engine.connect() as connection:
+        return list(connection.execute(query).scalars())
+
+
+def test_each_kind_is_kept_for_its_own_time(engine: sa.Engine) -> None:
+    """Prompts for two and a half days, rows for four and a half; the oldest go first."""
+    _fill(engine, range(7), 1e9)
+    retention = Retention(prompt_days=2.5, row_days=4.5)
+    steps: list[Pruned] = []
+    while not steps or not steps[-1].is_all:
+        steps.append(prune(engine, retention, 1e9, step=1))
+    done = sum(steps, Pruned())
+    assert (done.decisions, done.feedback) == (2, 2)
+    assert max(step.decisions for step in steps) == 1
+    assert _prompts(engine) == [*(f"the marked text {n}" for n in range(3)), None, None]
+    assert count(engine, feedback) == 5
+
+
+def test_without_a_time_everything_is_kept(engine: sa.Engine) -> None:
+    _fill(engine, range(3), 1e9)
+    assert prune(engine, Retention(), 1e12).is_all
+    assert count(engine) == 3
+
+
+def test_the_writer_prunes_by_itself(engine: sa.Engine, tmp_path: Path) -> None:
+    _fill(engine, range(5), time.time())
+    writer = make_writer(engine, tmp_path / "spill", retention=Retention(row_days=2.5))
+    writer.start()
+    wait_for(lambda: count(engine) == 3)
+    writer.close()
+
+
+def test_an_erased_prompt_is_not_in_the_file_of_sqlite(tmp_path: Path) -> None:
+    """Nor is a deleted one, once the log is folded into the file."""
+    path = tmp_path / "store.db"
+    engine = open_database(f"sqlite:///{path}")
+    _fill(engine, range(50), 1e9)
+    prune(engine, Retention(prompt_days=10, row_days=30), 1e9)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.dispose()
+    content = path.read_bytes()
+    assert b"the marked text 7" in content
+    assert not any(b"the marked text %d" % n in content for n in range(11, 50))
+
+
+def test_prompts_are_redacted_before_they_are_written_anywhere(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    """Neither the store nor a file has the address, though one row did not fit into the queue."""
+    spill = tmp_path / "spill"
+    writer = make_writer(engine, spill, size=1, redact=Redactor(["email"]))
+    writer._spill.open()
+    for number in range(2):
+        writer.put(make_row(number, prompt="I am ann@example.org"))
+    writer.put(make_row(2))
+    writer.close()
+    files = b"".join(path.read_bytes() for path in spill.glob("*.jsonl"))
+    assert files.count(b"I am [email]") == 2
+    assert b"example.org" not in files
