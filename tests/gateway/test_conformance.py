@@ -34,7 +34,7 @@ SENT_HEADERS = [
     ("x-many", "one"),
     ("x-many", "two"),
     ("x-empty", ""),
-    ("x-latin", "caf\xe9"),
+    ("x-utf-8", "caf\xe9".encode().decode("latin-1")),
 ]
 
 

@@ -3,11 +3,15 @@
 Everything that may be tried again happens before the first byte reaches the
 caller: connecting, the status, the first piece of a stream, and the whole of an
 answer that is no stream. What breaks after that is told, and never sent twice.
+
+HTTP is aiohttp's work, even where connections of our own would be a third faster:
+a server of others' secrets does not run a parser that few people read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import random
 import time
@@ -16,9 +20,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
+import aiohttp
+
 from metarouter.gateway.any_llm import ProviderClient, ProviderRefusal
 from metarouter.gateway.breaker import CircuitBreaker
-from metarouter.gateway.connections import Connection, ConnectionPool, Origin
 from metarouter.gateway.settings import UpstreamSettings
 from metarouter.gateway.wire import answer_kind
 from metarouter.providers.chat import is_quota_error
@@ -40,6 +45,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _LARGEST_KEPT = 16 * 2**20  # bytes of an answer that are read before any is sent on
 _LARGEST_ERROR = 2**20
+_LARGE_BODY = 2**20  # aiohttp wants larger ones as files
 
 # Of the connection, of us, or private to the caller's side; never sent on.
 _NOT_SENT = frozenset(
@@ -167,7 +173,7 @@ class Upstreams:
         self._fallbacks = fallbacks
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._on_attempt = on_attempt
-        self._pool = ConnectionPool()
+        self._pool = _Pool()
 
     def renewed(
         self,
@@ -188,10 +194,19 @@ class Upstreams:
         return new
 
     async def __aenter__(self) -> Upstreams:
+        automatic = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+        self._pool.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=automatic,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._pool.close()
+        if self._pool.session is not None:
+            await self._pool.session.close()
 
     @property
     def models(self) -> list[str]:
@@ -286,11 +301,14 @@ class Upstreams:
 
     async def _ask(self, upstream: _Upstream, target: Target, call: UpstreamCall) -> Answer:
         """One try, which ends with the first bytes of an answer below 400."""
+        session = self._pool.session
+        if session is None:
+            raise RuntimeError("Upstreams is used outside its `async with`")
         await upstream.enter()
         held = _Held(upstream)
         try:
             if upstream.provider is None:
-                answer = await _send(self._pool, upstream, target, call, held)
+                answer = await _send(session, upstream, target, call, held)
             else:
                 answer = await _say(upstream.provider, target, call, held)
         except CallError as error:
@@ -302,6 +320,13 @@ class Upstreams:
             raise
         upstream.breaker.note(True)
         return answer
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Connections that generations of upstreams share."""
+
+    session: aiohttp.ClientSession | None = None
 
 
 class _Upstream:
@@ -320,16 +345,6 @@ class _Upstream:
             longest_pause=settings.longest_pause,
         )
         self.provider = None if settings.provider is None else _provider(name, settings)
-        self.origin, self._path = Origin.of(settings.base_url)
-        self._own_lines = b"".join(
-            _line(name.encode(), value.encode())
-            for name, value in (
-                ("host", self.origin.name),
-                # bytes go back as they come, and usage can be read from them
-                ("accept-encoding", "identity"),
-                *settings.headers.items(),
-            )
-        )
 
     def target(self, model: str, dialect: Dialect) -> Target | None:
         if self.provider is None and self.settings.dialect not in (dialect, "any"):
@@ -357,26 +372,23 @@ class _Upstream:
         if error.kind in ("unsent", "broken", "timeout") or (error.status or 0) >= 500:
             self.breaker.note(False)
 
-    def head(self, call: UpstreamCall, size: int) -> bytes:
-        """The request up to its body."""
-        lines = [f"POST {self._path}/{call.path} HTTP/1.1\r\n".encode(), self._own_lines]
-        lines += [
-            _line(name, value)
+    def headers(self, call: UpstreamCall) -> list[tuple[str, str]]:
+        sent = [
+            (_text(name), _text(value))
             for name, value in call.headers
             if name not in _NOT_SENT and not name.startswith(_NOT_SENT_PREFIXES)
         ]
-        lines += [_line(name, value.encode()) for name, value in self._key_headers(call)]
-        lines.append(b"content-length: %d\r\n\r\n" % size)
-        return b"".join(lines)
-
-    def _key_headers(self, call: UpstreamCall) -> list[tuple[bytes, str]]:
+        sent += self.settings.headers.items()
+        # bytes go back as they come, and usage can be read from them
+        sent.append(("accept-encoding", "identity"))
         key = self._key(call)
-        if not key:
-            return []
-        if self.settings.dialect == "anthropic":
-            return [(b"x-api-key", key)]
-        bearer = (b"authorization", f"Bearer {key}")
-        return [bearer, (b"x-api-key", key)] if call.dialect == "anthropic" else [bearer]
+        if key and self.settings.dialect == "anthropic":
+            sent.append(("x-api-key", key))
+        elif key:
+            sent.append(("authorization", f"Bearer {key}"))
+            if call.dialect == "anthropic":
+                sent.append(("x-api-key", key))
+        return sent
 
     def _key(self, call: UpstreamCall) -> str | None:
         if self.settings.api_key_env is not None:
@@ -390,70 +402,65 @@ class _Held:
     """A place and a connection that are given back once."""
 
     upstream: _Upstream
-    connection: Connection | None = None
+    response: aiohttp.ClientResponse | None = None
     is_held: bool = field(default=True)
 
     def release(self) -> None:
         if self.is_held:
             self.is_held = False
             self.upstream.places.release()
-            if self.connection is not None:
-                self.connection.release()
+            if self.response is not None:
+                # a no-op where the answer was read to its end
+                self.response.close()
 
 
 async def _send(
-    pool: ConnectionPool,
+    session: aiohttp.ClientSession,
     upstream: _Upstream,
     target: Target,
     call: UpstreamCall,
     held: _Held,
 ) -> Answer:
     settings = upstream.settings
-    limit = min(_limit(settings, call), settings.total_timeout)
-    start = time.monotonic()
-    until = start + limit
-    connection = held.connection = await _connection(pool, upstream, limit)
+    limit = settings.first_token_timeout if call.is_stream else settings.total_timeout
+    deadline = time.monotonic() + settings.total_timeout
     body = call.body(target.name)
     try:
-        connection.send(upstream.head(call, len(body)), body)
-        await connection.head(until)
-        headers = _returned(connection.headers)
-        if connection.status >= 400:
-            raise await _refused(connection, headers, upstream.name, until)
-        kind = answer_kind(_value(headers, b"content-type"))
-        first, is_whole = await _first_bytes(connection, until, is_stream=kind == "stream")
+        async with asyncio.timeout(min(limit, settings.total_timeout)):
+            response = await session.post(
+                f"{settings.base_url}/{call.path}",
+                data=body if len(body) < _LARGE_BODY else io.BytesIO(body),
+                headers=upstream.headers(call),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
+                allow_redirects=False,
+            )
+            held.response = response
+            if response.status >= 400:
+                raise await _refused(response, upstream.name)
+            kind = answer_kind(response.headers.get("Content-Type", ""))
+            first, is_whole = await _first_bytes(response, is_stream=kind == "stream")
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        # callers learn the name of the upstream, not its address
+        cause = type(getattr(error, "os_error", error)).__name__
+        message = f"upstream {upstream.name}: no connection ({cause})"
+        raise CallError(message, kind="unsent") from None
     except TimeoutError:
         message = f"upstream {upstream.name}: no answer within {limit:g} s"
         raise CallError(message, kind="timeout") from None
-    except ConnectionError:
-        message = f"upstream {upstream.name}: connection ended early"
+    except aiohttp.ClientError as error:
+        message = f"upstream {upstream.name}: connection ended early ({type(error).__name__})"
         raise CallError(message, kind="broken") from None
     if is_whole:
         held.release()
-    deadline = start + settings.total_timeout
     return Answer(
         target=target,
-        status=connection.status,
-        headers=headers,
+        status=response.status,
+        headers=_returned(response.raw_headers),
         kind=kind,
         first=first,
-        rest=None if is_whole else _rest(connection.read, held, deadline),
+        rest=None if is_whole else _rest(response.content.readany, held, deadline),
         close=held.release,
     )
-
-
-def _limit(settings: UpstreamSettings, call: UpstreamCall) -> float:
-    """Seconds to the first bytes that can be sent on."""
-    return settings.first_token_timeout if call.is_stream else settings.total_timeout
-
-
-async def _connection(pool: ConnectionPool, upstream: _Upstream, limit: float) -> Connection:
-    try:
-        return await pool.take(upstream.origin, min(limit, upstream.settings.connect_timeout))
-    except OSError as error:
-        # callers learn the name of the upstream, not its address
-        message = f"upstream {upstream.name}: no connection ({type(error).__name__})"
-        raise CallError(message, kind="unsent") from None
 
 
 def _provider(name: str, settings: UpstreamSettings) -> ProviderClient:
@@ -495,40 +502,35 @@ async def _said(
     pieces: AsyncGenerator[bytes], held: _Held, deadline: float
 ) -> AsyncIterator[bytes]:
     """The pieces of a provider's answer; the provider stops when nobody reads on."""
-
-    async def read(until: float) -> bytes:
-        async with asyncio.timeout(until - time.monotonic()):
-            return await anext(pieces, b"")
-
     async with aclosing(pieces):
-        async for part in _rest(read, held, deadline):
+        async for part in _rest(lambda: anext(pieces, b""), held, deadline):
             yield part
 
 
-async def _first_bytes(
-    connection: Connection, until: float, *, is_stream: bool
-) -> tuple[bytes, bool]:
+async def _first_bytes(response: aiohttp.ClientResponse, *, is_stream: bool) -> tuple[bytes, bool]:
     """What is read before anything is sent on, and whether that is all."""
     parts: list[bytes] = []
     size = 0
-    while part := await connection.read(until):
+    while True:
+        part = await response.content.readany()
+        if not part:
+            return b"".join(parts), True
         parts.append(part)
         size += len(part)
         if is_stream or size > _LARGEST_KEPT:
             return b"".join(parts), False
-    return b"".join(parts), True
 
 
 async def _rest(
-    read: Callable[[float], Awaitable[bytes]], held: _Held, deadline: float
+    read: Callable[[], Awaitable[bytes]], held: _Held, deadline: float
 ) -> AsyncIterator[bytes]:
-    """The pieces of an answer as they come; `read` takes the time until which it may wait."""
+    """The pieces of an answer as they come."""
     upstream = held.upstream
     try:
         while True:
-            now = time.monotonic()
-            limit = min(upstream.settings.idle_timeout, deadline - now)
-            part = await read(now + limit)
+            limit = min(upstream.settings.idle_timeout, deadline - time.monotonic())
+            async with asyncio.timeout(limit):
+                part = await read()
             if not part:
                 return
             yield part
@@ -536,7 +538,7 @@ async def _rest(
         upstream.breaker.note(False)
         message = f"upstream {upstream.name}: the stream stood still for {limit:.3g} s"
         raise StreamBrokenError(message, kind="timeout") from None
-    except (ConnectionError, CallError) as error:
+    except (aiohttp.ClientError, CallError) as error:
         upstream.breaker.note(False)
         message = f"upstream {upstream.name}: the stream ended early ({type(error).__name__})"
         raise StreamBrokenError(message, kind="broken") from None
@@ -544,20 +546,17 @@ async def _rest(
         held.release()
 
 
-async def _refused(
-    connection: Connection, headers: Headers, name: str, until: float
-) -> _RefusedError:
+async def _refused(response: aiohttp.ClientResponse, name: str) -> _RefusedError:
     body = b""
-    while len(body) < _LARGEST_ERROR and (part := await connection.read(until)):
+    while len(body) < _LARGEST_ERROR and (part := await response.content.readany()):
         body += part
-    status = connection.status
     error = CallError(
-        f"upstream {name}: status {status}",
-        kind=kind_of_status(status),
-        retry_after=read_retry_after(_value(headers, b"retry-after")),
-        quota=status == 429 and is_quota_error(body),
+        f"upstream {name}: status {response.status}",
+        kind=kind_of_status(response.status),
+        retry_after=read_retry_after(response.headers.get("Retry-After")),
+        quota=response.status == 429 and is_quota_error(body),
     )
-    return _RefusedError(error, status, headers, body)
+    return _RefusedError(error, response.status, _returned(response.raw_headers), body)
 
 
 def _returned(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -568,15 +567,6 @@ def _returned(headers: Headers) -> list[tuple[bytes, bytes]]:
         for name, value in lower
         if name not in _NOT_RETURNED and not name.startswith(_OUR_PREFIX)
     ]
-
-
-def _value(headers: Headers, name: bytes) -> str:
-    """The first value of a header, by its name in lower case; "" when there is none."""
-    return next((value.decode("latin-1") for key, value in headers if key == name), "")
-
-
-def _line(name: bytes, value: bytes) -> bytes:
-    return b"%b: %b\r\n" % (name, value)
 
 
 def _refusal(failure: _RefusedError, attempts: Sequence[Attempt]) -> Answer:
@@ -591,6 +581,14 @@ def _refusal(failure: _RefusedError, attempts: Sequence[Attempt]) -> Answer:
         rest=None,
         close=lambda: None,
     )
+
+
+def _text(header: bytes) -> str:
+    """A header as aiohttp takes it, which sends text as UTF-8."""
+    try:
+        return header.decode("utf-8")
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
 
 
 def _outcome(error: CallError) -> str:
