@@ -154,3 +154,15 @@ def test_a_difference_has_the_interval_of_welch() -> None:
     found = difference_of_means(clustered_mean(a), clustered_mean(b))
     low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_a_difference_of_few_large_clusters_knows_how_few_they_are() -> None:
+    """Four keys an arm, 500 requests each: an interval of three degrees of freedom a side."""
+    cluster = np.repeat(np.arange(4), 500)
+    means = np.array([0.1, 0.2, 0.3, 0.4])
+    first = clustered_mean(means[cluster] + 0.1, cluster)
+    second = clustered_mean(means[cluster], cluster)
+    found = difference_of_means(first, second)
+    error = means.std(ddof=1) / 2 * 2**0.5
+    assert (first.n, found.n) == (4, 8)
+    assert found.low == pytest.approx(0.1 - 2.4469 * error, rel=2e-3)  # Student, 6 degrees

@@ -270,8 +270,8 @@ def clustered_mean(
     Returns
     -------
     Estimate
-        `n` counts values. With fewer than four clusters there is no interval,
-        and a warning says so.
+        `n` counts clusters, the independent units. With fewer than four of them
+        there is no interval, and a warning says so.
 
     Raises
     ------
@@ -302,6 +302,8 @@ def clustered_mean(
 
 def difference_of_means(first: Estimate, second: Estimate, level: float = 0.95) -> Estimate:
     """First minus second mean of independent groups, with Welch's interval.
+
+    The degrees of freedom are those of each mean's independent units, its `n`.
 
     References
     ----------
@@ -361,7 +363,7 @@ def _estimate(
         std_error=error,
         low=value - half,
         high=value + half,
-        n=n,
+        n=n_groups,
         level=level,
         warnings=warnings,
     )
