@@ -45,6 +45,8 @@ ALLOWED = {
     # Fingerprints labels as fitting does.
     "onboarding": _TRAINING | {"fitting"},
     "refitting": _TRAINING | {"fitting"},
+    # A router inside another gateway: the serving path alone.
+    "integrations": _SERVING,
     # Serve and send: no training, so that they start and run on the serving path alone.
     "routellm": _SERVING | {"providers"},
     "gateway": _SERVING | {"dashboard", "querying", "providers", "store"},

@@ -1,0 +1,1 @@
+"""Routers inside other gateways; nothing here imports those."""
