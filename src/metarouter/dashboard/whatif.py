@@ -74,7 +74,7 @@ def what_if_view(gains: FloatArray, costs: FloatArray, w: float) -> dict[str, An
     """
     if len(gains) < 2:
         raise DataError(f"{len(gains)} decisions with gains of these models: too few to go by")
-    prices = np.unique(share_prices(gains[:, 1:], costs, _SHARES))
+    prices = np.unique(np.append(share_prices(gains[:, 1:], costs, _SHARES), w))
     now = best_model(gains, costs, w)
     points = [_point(gains, costs, float(price), now) for price in prices]
     return {"n": len(gains), "points": points, "now": _point(gains, costs, w, now)}

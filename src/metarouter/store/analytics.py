@@ -164,8 +164,8 @@ def count_traffic(engine: sa.Engine, window: Window, width: float) -> list[Traff
     list of TrafficCell, by bucket
     """
     c = decisions.c
-    bucket = _Floor((c.created - window.start) / width).label("bucket")
-    by = (bucket, c.policy, c.model, c.answered, c.outcome)
+    bucket = _Floor((c.created - window.start) / float(width)).label("bucket")
+    names = (c.policy, c.model, c.answered, c.outcome)
     sums = (
         sa.func.count().label("requests"),
         sa.func.count(c.spent).label("priced"),
@@ -173,7 +173,9 @@ def count_traffic(engine: sa.Engine, window: Window, width: float) -> list[Traff
         sa.func.coalesce(sa.func.sum(c.prompt_tokens), 0).label("prompt_tokens"),
         sa.func.coalesce(sa.func.sum(c.completion_tokens), 0).label("completion_tokens"),
     )
-    query = sa.select(*by, *sums).where(window.holds(c.created)).group_by(*by).order_by(bucket)
+    query = sa.select(bucket, *names, *sums).where(window.holds(c.created))
+    # by its label: PostgreSQL does not know an expression with parameters again
+    query = query.group_by(sa.text("bucket"), *names).order_by(sa.text("bucket"))
     with engine.connect() as connection:
         return [TrafficCell(**row) for row in connection.execute(query).mappings()]
 

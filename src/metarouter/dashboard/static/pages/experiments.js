@@ -34,7 +34,7 @@ function Splits({ data }) {
 function Split({ name, arms }) {
   const shown = MEASURES.filter(([key]) => arms.some((a) => a.measures[key]));
   const columns = [
-    { title: "", show: ([, title]) => title },
+    { title: "Measure", show: ([, title]) => title },
     ...arms.flatMap((arm, i) => [
       { title: arm.policy, kind: "number", show: ([key, , form]) => html`<${Estimate} of=${arm.measures[key]} form=${form} />` },
       ...(i === 0 ? [] : [

@@ -32,7 +32,7 @@ function Models({ data }) {
     { title: "Model", show: (m) => html`<span class="name" title=${m.model}>${m.model}</span>` },
     { title: "Answers", kind: "number", show: (m) => count(m.answers) },
     { title: "Heard", kind: "number", show: (m) => html`<${Estimate} of=${m.spoken} form=${percent} />` },
-    { title: "", show: (m) => m.spoken && html`<${Bar} value=${m.spoken.value} />` },
+    { title: html`<span class="unseen">Heard, drawn</span>`, show: (m) => m.spoken && html`<${Bar} value=${m.spoken.value} />` },
     { title: "Thumbs up", kind: "number", show: (m) => html`<${Estimate} of=${m.thumbs} form=${percent} />` },
     { title: "of", kind: "number", show: (m) => count(m.thumbs?.n) },
     { title: "User score", kind: "number", show: (m) => html`<${Estimate} of=${m.score} form=${fixed(3)} />` },
@@ -50,26 +50,32 @@ function Pairs({ data }) {
     { title: "Ties", kind: "number", show: (p) => count(p.ties) },
     { title: "Not", kind: "number", show: (p) => count(p.losses) },
     { title: "Mean gain", kind: "number", show: (p) => html`<${Estimate} of=${p.gain} form=${gain} />` },
-    { title: "", show: (p) => html`<${Whisker} of=${p.gain} low=${-1} high=${1} label=${`mean gain ${gain(p.gain.value)}`} />` },
+    { title: html`<span class="unseen">Interval</span>`, show: (p) => html`<${Whisker} of=${p.gain} low=${-1} high=${1} label=${`mean gain ${gain(p.gain.value)}`} />` },
   ];
   return html`<${Panel} id="pairs" title="Preferences" note="From −1, the second is always preferred, to 1, the first is.">
     <${Table} caption="Preferences by pair of models" columns=${columns} rows=${data.pairs} empty="Nobody has compared two answers in this window." />
   <//>`;
 }
 
+const KINDS = { preference: "Preferences, in gain units", score: "Scores, in score units" };
+
 function Bias({ data }) {
-  const ends = data.biases.flatMap((b) => [b.bias.low, b.bias.high]).filter((v) => v !== null);
+  const kinds = Object.keys(KINDS).filter((kind) => data.biases.some((b) => b.kind === kind));
+  return html`<${Panel} id="bias" title="Bias of users against gold" note="Where users and an audit judged the same: what users say minus what gold says. Orange: the interval leaves out 0. Slices overlap; their intervals hold together with 95 % (Bonferroni).">
+    ${kinds.map((kind) => html`<${Slices} key=${kind} title=${KINDS[kind]} rows=${data.biases.filter((b) => b.kind === kind)} />`)}
+    ${!kinds.length && html`<p class="empty">No decision has both a user's preference or score and a gold verdict on it: audit some with <code>POST /v1/feedback</code>, type gold.</p>`}
+  <//>`;
+}
+
+function Slices({ title, rows }) {
+  const ends = rows.flatMap((b) => [b.bias.low, b.bias.high]).filter((v) => v !== null);
   const far = Math.max(0.1, ...ends.map(Math.abs));
   const clear = (b) => b.bias.low > 0 || b.bias.high < 0;
   const columns = [
-    { title: "Where", show: (b) => (b.slice === "all" ? html`<b>all</b>` : b.slice) },
-    { title: "Kind", show: (b) => b.kind },
-    { title: "Compared", kind: "number", show: (b) => count(b.n) },
+    { title: "Where", show: (b) => html`<span class="wrap">${b.slice === "all" ? html`<b>all</b>` : b.slice}</span>` },
     { title: "Users minus gold", kind: "number", show: (b) => html`<${Estimate} of=${b.bias} form=${gain} />` },
-    { title: "", show: (b) => html`<${Whisker} of=${b.bias} low=${-far} high=${far} tone=${clear(b) ? "second" : "quiet"} label=${clear(b) ? "clearly biased" : "no clear bias"} />` },
+    { title: html`<span class="unseen">Interval</span>`, show: (b) => html`<${Whisker} of=${b.bias} low=${-far} high=${far} tone=${clear(b) ? "second" : "quiet"} label=${clear(b) ? "clearly biased" : "no clear bias"} />` },
+    { title: "Compared", kind: "number", show: (b) => count(b.n) },
   ];
-  return html`<${Panel} id="bias" title="Bias of users against gold" note="Where users and an audit judged the same: what users say minus what gold says, in gain units for preferences and score units for scores. Orange: the interval leaves out 0. Slices overlap; their intervals hold together with 95 % (Bonferroni).">
-    <${Table} caption="Users minus gold by slice" columns=${columns} rows=${data.biases} rowKey=${(b) => b.kind + b.slice}
-      empty="No decision has both a user's preference or score and a gold verdict on it: audit some with POST /v1/feedback, type gold." />
-  <//>`;
+  return html`<h3>${title}</h3><${Table} caption=${`Users minus gold: ${title}`} columns=${columns} rows=${rows} rowKey=${(b) => b.slice} />`;
 }

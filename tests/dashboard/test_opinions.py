@@ -1,0 +1,116 @@
+"""Feedback as pages show it: rates, preferences, and what users say minus what gold says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.dashboard.opinions import compare_with_gold, last_words, opinions_view
+from metarouter.store.exporting import Claim, Statement, list_claims
+
+
+def _said(
+    decision: int, kind: str, *, answered: str = "large", tokens: int | None = 10, **content: Any
+) -> Statement:
+    return Statement(
+        kind=kind,
+        content={"type": kind, **content},
+        created=float(decision),
+        decision_id=f"d{decision}",
+        answered=answered,
+        decided=float(decision),
+        prompt_tokens=tokens,
+    )
+
+
+def _claims(*statements: Statement) -> list[Claim]:
+    return last_words(list_claims(statements))
+
+
+def _prefers(decision: int, winner: str, **fields: Any) -> Statement:
+    return _said(decision, "preference", model_a="large", model_b="small", winner=winner, **fields)
+
+
+def _audit(decision: int, large: float, small: float, **fields: Any) -> Statement:
+    return _said(decision, "gold", scores={"large": large, "small": small}, **fields)
+
+
+def test_the_last_word_of_a_speaker_counts() -> None:
+    """Who takes a thumb back is heard once, with the later one."""
+    claims = _claims(_said(1, "thumbs", value="up"), _said(1, "thumbs", value="down"))
+    (model,) = opinions_view(claims, {"large": 4})["models"]
+    assert (model["thumbs"].value, model["thumbs"].n) == (0.0, 1)
+    assert model["spoken"].value == 0.25
+
+
+def test_rates_are_by_the_model_that_answered() -> None:
+    statements = [
+        _said(1, "thumbs", value="up"),
+        _said(2, "thumbs", value="down"),
+        _said(3, "score", answered="small", value=0.25),
+        _said(4, "score", answered="small", value=0.75),
+        _audit(5, 0.9, 0.1),
+    ]
+    large, small = opinions_view(_claims(*statements), {"large": 10, "small": 8})["models"]
+    assert (large["thumbs"].value, large["score"], large["spoken"].value) == (0.5, None, 0.2)
+    assert (small["thumbs"], small["score"].value, small["spoken"].value) == (None, 0.5, 0.25)
+    assert (large["gold"].value, small["gold"].value) == (0.9, 0.1)
+
+
+def test_preferences_are_gains_of_the_premium_model() -> None:
+    """The premium model goes first, however the statement had it; both bad is a tie."""
+    statements = [
+        _said(1, "preference", model_a="small", model_b="large", winner="model_a"),
+        _prefers(2, "model_a"),
+        _prefers(3, "model_a"),
+        _prefers(4, "both_bad"),
+    ]
+    for premium, expected in (("large", 0.25), ("small", -0.25)):
+        (pair,) = opinions_view(_claims(*statements), {}, [premium])["pairs"]
+        assert pair["pair"][0] == premium
+        assert pair["gain"].value == expected
+        assert (pair["ties"], pair["wins"] + pair["losses"]) == (1, 3)
+
+
+def test_users_are_compared_with_gold_where_both_spoke() -> None:
+    """A preference with the difference of the pair's gold scores, a score with the answer's."""
+    statements = [
+        _prefers(1, "model_a"),
+        _audit(1, 0.75, 0.5),
+        _prefers(2, "tie"),  # nobody audited it
+        _said(3, "score", answered="small", value=0.5),
+        _audit(3, 1.0, 0.25),
+    ]
+    pair, score = compare_with_gold(_claims(*statements), ["large"])
+    assert (pair.subject, pair.said, pair.gold) == (("large", "small"), 1.0, 0.25)
+    assert (score.subject, score.said, score.gold) == (("small",), 0.5, 0.25)
+
+
+def test_a_bias_is_recovered_with_its_interval() -> None:
+    """Users who see every score 0.1 too high are found out, over all and in each slice."""
+    rng = np.random.default_rng(0)
+    statements = []
+    for number in range(300):
+        gold, model = float(rng.uniform(0.2, 0.8)), ("large", "small")[number % 2]
+        said = float(np.clip(gold + 0.1 + rng.normal(0, 0.05), 0, 1))
+        tokens = int(rng.integers(1, 100))
+        statements.append(_said(number, "score", answered=model, tokens=tokens, value=said))
+        statements.append(_audit(number, gold, gold, answered=model, tokens=tokens))
+    biases = opinions_view(_claims(*statements), {})["biases"]
+    overall, *slices = biases
+    assert overall["slice"] == "all"
+    assert overall["bias"].low < 0.1 < overall["bias"].high
+    assert overall["bias"].high - overall["bias"].low < 0.02
+    assert len(slices) == 5  # two models, three lengths
+    assert sum(one["n"] for one in slices) == 2 * 300
+    assert [one["bias"].level for one in slices] == pytest.approx([0.99] * 5)
+    assert all(one["bias"].low < 0.1 < one["bias"].high for one in slices)
+
+
+def test_without_anything_said_there_is_nothing_to_show() -> None:
+    view = opinions_view([], {"large": 3})
+    (model,) = view["models"]
+    assert (model["spoken"].value, model["thumbs"], model["score"]) == (0.0, None, None)
+    assert (view["pairs"], view["biases"], view["n"]) == ([], [], 0)
