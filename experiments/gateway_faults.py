@@ -99,11 +99,9 @@ def _failed(kind: str, good: UpstreamReply, *, is_late: bool) -> UpstreamReply:
     return UpstreamReply(pieces=pieces, content_type=good.content_type, is_cut=True)
 
 
-def settings_for(urls: Sequence[str], router: Path) -> dict[str, Any]:
-    """A gateway over all upstreams that gives up soon."""
-    place = {
-        "first_token_timeout": 2.0, "total_timeout": 3.0, "first_pause": 0.02, "attempts": 3,
-    }  # fmt: skip
+def settings_for(urls: Sequence[str], router: Path, patience: float) -> dict[str, Any]:
+    """A gateway over all upstreams that gives a try up after `patience` seconds."""
+    place = {"total_timeout": patience, "first_pause": 0.02, "attempts": 3}
     return {
         "upstreams": {f"u{i}": {"base_url": url, **place} for i, url in enumerate(urls)},
         "policies": {"default": {"router": str(router)}},
@@ -151,7 +149,9 @@ def _is_as_sent(outcome: Outcome) -> bool:
     return outcome.body == b"".join(default_reply(asked).pieces)
 
 
-def measure(requests: int, connections: int, share: float, seed: int = 0) -> Findings:
+def measure(
+    requests: int, connections: int, share: float, *, patience: float = 3.0, seed: int = 0
+) -> Findings:
     """Run the gateway as a process between load and two upstreams that fail."""
     faulty = Faulty(share, seed)
     outcomes: list[Outcome] = []
@@ -159,7 +159,9 @@ def measure(requests: int, connections: int, share: float, seed: int = 0) -> Fin
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         fit_router().save(folder / "router")
         upstreams = [stack.enter_context(FakeUpstream(faulty)) for _ in range(2)]
-        settings = settings_for([upstream.url for upstream in upstreams], folder / "router")
+        settings = settings_for(
+            [upstream.url for upstream in upstreams], folder / "router", patience
+        )
         _, url = stack.enter_context(gateway(folder, settings))
         asyncio.run(
             load(
@@ -181,7 +183,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found = measure(arguments.requests, arguments.connections, arguments.share, arguments.seed)
+    found = measure(arguments.requests, arguments.connections, arguments.share, seed=arguments.seed)
     text = json.dumps(asdict(found), indent=2)
     print(text)
     if arguments.json:
