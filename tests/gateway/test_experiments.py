@@ -165,7 +165,7 @@ def test_a_split_takes_over_the_name_of_a_policy(
 def test_a_conversation_stays_in_its_arm(serve: Callable[..., Served], router_folder: Path) -> None:
     """By its id, or by how it begins; different ones are shared out."""
     served = serve(policies=_policies(router_folder), splits=_split("conversation"), sticky="off")
-    arms = []
+    arms: list[str] = []
     for number in range(30):
         turns: list[dict[str, str]] = [{"role": "user", "content": f"Question {number}"}]
         seen = set()
@@ -194,7 +194,7 @@ def test_a_key_stays_in_its_arm(serve: Callable[..., Served], router_folder: Pat
     )
     keys = [create_key(served.gateway.engine, f"k{i}", policies=["ab"])[0] for i in range(12)]
     served.gateway.keyring.refresh()
-    arms = []
+    arms: list[str] = []
     for key in keys:
         headers = {"authorization": f"Bearer {key}"}
         found = {

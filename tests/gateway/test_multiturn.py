@@ -84,8 +84,8 @@ def test_a_response_is_continued_at_the_upstream_that_holds_it(
         assert (len(one.requests), len(two.requests)) == (1, 1)
         name = first.json()["id"]
         time.sleep(0.15)  # the breaker lets requests through again
-        for model, options in (("metarouter", {}), ("cheap", {})):
-            _respond(served, "More", model=model, previous_response_id=name, **options)
+        for model in ("metarouter", "cheap"):
+            _respond(served, "More", model=model, previous_response_id=name)
         assert (len(one.requests), len(two.requests)) == (1, 3)
         two.script.append(UpstreamReply(status=500, pieces=[b"{}"]))
         failed = _respond(served, "More", previous_response_id=name)
@@ -288,9 +288,11 @@ def _chat(*turns: dict[str, Any]) -> Conversation:
 
 def test_a_conversation_knows_its_beginning_and_the_request_before() -> None:
     """In all three protocols, over tool loops and with a system prompt."""
-    user = [{"role": "user", "content": text} for text in ("one", "two", "three")]
+    user: list[dict[str, Any]] = [
+        {"role": "user", "content": text} for text in ("one", "two", "three")
+    ]
     said = {"role": "assistant", "content": "well"}
-    step = [
+    step: list[dict[str, Any]] = [
         {"role": "assistant", "tool_calls": [{"id": "1", "type": "function"}]},
         {"role": "tool", "tool_call_id": "1", "content": "found"},
     ]
@@ -304,7 +306,10 @@ def test_a_conversation_knows_its_beginning_and_the_request_before() -> None:
     assert _chat(system, user[0], said, user[1], *step).text == second.text
 
     result = {"role": "user", "content": [{"type": "tool_result", "content": "found"}]}
-    body = {"system": "Be brief.", "messages": [user[0], said, result, said, user[1]]}
+    body: dict[str, Any] = {
+        "system": "Be brief.",
+        "messages": [user[0], said, result, said, user[1]],
+    }
     messages = read_messages(read_body(json.dumps(body).encode()))
     assert messages.first == messages.earlier == first.text
 

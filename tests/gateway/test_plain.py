@@ -88,6 +88,7 @@ PROTECTED = [
     ("POST", "/v1/route"),
     ("POST", "/v1/feedback"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/decisions/some-id"),
     ("GET", "/metrics"),
 ]
 
@@ -134,6 +135,30 @@ def test_a_key_opens_only_what_it_is_for(serve: Callable[..., Served]) -> None:
     assert served.post("/v1/route", b'{"query": "x"}', **theirs).status_code == 403
     names = [m["id"] for m in served.client.get("/v1/models", headers=mine).json()["data"]]
     assert names == ["metarouter", "metarouter:default", "cheap"]
+
+
+def test_a_decision_is_shown_to_whom_it_belongs(serve: Callable[..., Served]) -> None:
+    """With what was said of it; to others it does not exist."""
+    served = serve(auth="keys")
+    engine = served.gateway.engine
+    keys = [create_key(engine, name, is_admin=name == "boss")[0] for name in ("me", "you", "boss")]
+    served.gateway.keyring.refresh()
+    mine, yours, admin = ({"authorization": f"Bearer {key}"} for key in keys)
+    asked = served.post("/v1/chat/completions", HELLO, **mine)
+    name = asked.headers["x-metarouter-decision-id"]
+    said = {"type": "thumbs", "decision_id": name, "value": "up"}
+    served.post("/v1/feedback", json.dumps(said).encode(), **mine)
+    [row] = served.rows()
+    shown = served.client.get(f"/v1/decisions/{name}", headers=mine).json()
+    assert {n: value for n, value in shown.items() if n != "feedback"} == row
+    assert [one["content"]["value"] for one in shown["feedback"]] == ["up"]
+    assert served.client.get(f"/v1/decisions/{name}", headers=admin).json() == shown
+    for path, headers in ((name, yours), ("nothing", mine)):
+        answer = served.client.get(f"/v1/decisions/{path}", headers=headers)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"].endswith("none of yours, or is not written yet")
+    labels = 'endpoint="decisions/{decision_id}"'
+    assert labels in served.client.get("/metrics", headers=admin).text
 
 
 def test_prompts_and_keys_are_nowhere_by_default(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from gateway_makers import HELLO, Served
@@ -114,6 +115,71 @@ def test_names_and_options_bend_the_decision(
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("w", "1000000", "cheap"),
+        ("premium-share", "1", "premium"),
+        ("premium-share", "0", "cheap"),
+        ("budget", "0.001", "cheap"),
+        ("models", "premium", "premium"),
+        ("pin", "premium", "premium"),
+    ],
+)
+def test_each_option_goes_by_header_as_it_does_in_the_body(
+    serve: Callable[..., Served],
+    router_folder: Path,
+    tmp_path: Path,
+    option: str,
+    value: str,
+    expected: str,
+) -> None:
+    """The same word in both places decides the same; with `explain` the reasons come along."""
+    queries = tmp_path / "queries.txt"
+    queries.write_text("\n".join(f"question number {i}" for i in range(50)))
+    served = serve(
+        policies={"default": {"router": router_folder, "queries": queries}},
+        prices={"cheap": {"input": 1.0, "output": 1.0}, "premium": {"input": 9.0, "output": 9.0}},
+    )
+    sent = {f"x-metarouter-{option}": value, "x-metarouter-explain": "true"}
+    by_header = served.post("/v1/chat/completions", HELLO, **sent)
+    kinds: dict[str, Callable[[str], object]] = {"models": lambda name: [name], "pin": str}
+    fields = {option.replace("-", "_"): kinds.get(option, float)(value), "explain": True}
+    in_body = HELLO[:-1] + b', "metarouter": ' + json.dumps(fields).encode() + b"}"
+    by_field = served.post("/v1/chat/completions", in_body)
+    for answer in (by_header, by_field):
+        assert answer.headers["x-metarouter-model"] == expected
+        assert json.loads(answer.headers["x-metarouter-explanation"])["model"] == expected
+
+
+def test_a_budget_needs_prices_and_a_model_within_it(serve: Callable[..., Served]) -> None:
+    """Models of unknown price are out; where none is left, the message says what would do."""
+    served = serve(prices={"premium": {"input": 9.0, "output": 9.0}})
+    head = {"x-metarouter-budget": "0.01"}
+    answer = served.post("/v1/chat/completions", HELLO, **head)
+    assert answer.headers["x-metarouter-model"] == "premium"
+    poor = served.post("/v1/chat/completions", HELLO, **{"x-metarouter-budget": "0.00001"})
+    assert poor.status_code == 400
+    assert "premium, is expected to cost 0.002" in poor.json()["error"]["message"]
+    unknown = serve().post("/v1/chat/completions", HELLO, **head)
+    assert unknown.status_code == 400
+    assert "no price of cheap, premium is known" in unknown.json()["error"]["message"]
+
+
+def test_no_stand_in_is_above_the_budget(serve: Callable[..., Served]) -> None:
+    """A fallback that the request could not afford does not answer for the chosen model."""
+    served = serve(
+        {"attempts": 1},
+        respond=lambda _: UpstreamReply(status=500, pieces=[b"{}"]),
+        prices={"cheap": {"input": 1.0, "output": 1.0}, "premium": {"input": 9.0, "output": 9.0}},
+        fallbacks={"cheap": ["premium"]},
+    )
+    served.post("/v1/chat/completions", HELLO, **{"x-metarouter-budget": "0.001"})
+    assert len(served.upstream.requests) == 1
+    served.post("/v1/chat/completions", HELLO, **{"x-metarouter-w": "1000000"})
+    assert len(served.upstream.requests) == 3
+
+
+@pytest.mark.parametrize(
     ("body", "status", "message"),
     [
         (b"[]", 400, "JSON object"),
@@ -127,6 +193,7 @@ def test_names_and_options_bend_the_decision(
         (b'{"model": "metarouter", "metarouter": {"w": 1, "pin": "cheap"}}', 400, "one of them"),
         (b'{"model": "metarouter", "metarouter": {"pin": "gpt-4o"}}', 400, "none of policy"),
         (HELLO[:-1] + b', "metarouter": {"premium_share": 0.5}}', 400, "queries"),
+        (HELLO[:-1] + b', "metarouter": {"budget": 0}}', 400, "dollars above 0"),
         (b'{"model": "gpt-4o", "metarouter": {"w": 1}}', 400, "no policy"),
         (b'{"model": "metarouter", "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "deep"),
     ],

@@ -92,6 +92,11 @@ _OPTIONS = tuple(
         ),
         ("models", _STRING, "Only these may answer, by commas."),
         ("pin", _STRING, "This model answers."),
+        (
+            "budget",
+            {"type": "number", "exclusiveMinimum": 0},
+            "Most dollars that the request may be expected to cost.",
+        ),
         ("explain", {"type": "boolean"}, "The whole decision comes back in a header."),
         (
             "conversation",
@@ -189,6 +194,13 @@ _PLAIN = (
         summary="Policies and models that the caller may name.",
         gives={_JSON: _ref("Models")},
         errors=(401, 421),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/decisions/{decision_id}",
+        summary="A decision of the caller's own as it is kept, and what was said of it.",
+        gives={_JSON: _OBJECT},
+        errors=(401, 404, 421, 503),
     ),
     Operation(
         method="GET",
@@ -433,6 +445,9 @@ _WRITTEN: Mapping[str, Schema] = {
                         "reason": _STRING,
                         "bound": _STRING,
                         "options": {"type": "array", "items": _OBJECT},
+                        "experiment": {"type": ["string", "null"]},
+                        "logging_propensity": _NUMBER,
+                        "propensities": _OBJECT,
                     },
                 },
             }

@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from metarouter.errors import InputError, MetarouterError
+from metarouter.errors import InputError, MetarouterError, shorten
 from metarouter.gateway.choosing import Choice, ask_others, choose
 from metarouter.gateway.conversation import Conversation, read_chat
 from metarouter.gateway.deciding import Question, ServedPolicy
@@ -30,6 +31,7 @@ from metarouter.gateway.state import Gateway, Generation, header_map
 from metarouter.gateway.storing import keep_feedback
 from metarouter.gateway.wire import Body, read_body
 from metarouter.records import json_value
+from metarouter.store.analytics import fetch_decision
 from metarouter.store.database import StoreDownError
 from metarouter.store.feedback import read_feedback
 from metarouter.store.keys import ApiKey
@@ -42,24 +44,25 @@ Handler = Callable[[Gateway, Request, ApiKey | None], Awaitable[Response]]
 def plain_routes(gateway: Gateway) -> list[Route]:
     """Routes of the endpoints that answer by themselves."""
 
-    def bound(handler: Handler, *, is_open: bool = False) -> Callable[..., Awaitable[Response]]:
+    def bound(path: str, handler: Handler, method: str = "GET", *, is_open: bool = False) -> Route:
         async def endpoint(request: Request) -> Response:
-            return await _answer(gateway, handler, request, is_open=is_open)
+            return await _answer(gateway, path, handler, request, is_open=is_open)
 
-        return endpoint
+        return Route(path, endpoint, methods=[method])
 
     return [
-        Route("/v1/route", bound(route), methods=["POST"]),
-        Route("/v1/feedback", bound(feedback), methods=["POST"]),
-        Route("/v1/models", bound(models), methods=["GET"]),
-        Route("/metrics", bound(metrics), methods=["GET"]),
-        Route("/health", bound(health, is_open=True), methods=["GET"]),
-        Route("/ready", bound(ready, is_open=True), methods=["GET"]),
+        bound("/v1/route", route, "POST"),
+        bound("/v1/feedback", feedback, "POST"),
+        bound("/v1/models", models),
+        bound("/v1/decisions/{decision_id}", decision),
+        bound("/metrics", metrics),
+        bound("/health", health, is_open=True),
+        bound("/ready", ready, is_open=True),
     ]
 
 
 async def _answer(
-    gateway: Gateway, handler: Handler, request: Request, *, is_open: bool
+    gateway: Gateway, path: str, handler: Handler, request: Request, *, is_open: bool
 ) -> Response:
     start = time.perf_counter()
     try:
@@ -71,7 +74,7 @@ async def _answer(
         response.raw_headers = problem_headers(problem, bytes(response.body))
     if not is_open:
         gateway.metrics.note_request(
-            request.url.path.removeprefix("/v1/"),
+            path.removeprefix("/v1/"),
             response.status_code,
             "ok" if response.status_code < 400 else "rejected",
             seconds=time.perf_counter() - start,
@@ -169,6 +172,24 @@ def _shown(exchange: Exchange, choice: Choice) -> dict[str, Any]:
     head = {"decision_id": exchange.decision_id, "policy": policy.name}
     chance = {"experiment": choice.experiment, "propensities": choice.propensities}
     return head | shown | chance | {"cost_unit": policy.router.policy.cost_unit}
+
+
+async def decision(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
+    """A decision of the caller's own as it is kept, a moment after its request ended."""
+    name = request.path_params["decision_id"]
+    try:
+        row = await asyncio.get_running_loop().run_in_executor(
+            gateway.writer.threads, fetch_decision, gateway.engine, name
+        )
+    except sa.exc.SQLAlchemyError as error:
+        gateway.log.error("store", error=type(error).__name__)
+        message = "the store does not answer: ask again later"
+        raise RefusedError(503, "store_unavailable", message) from error
+    if row is None or not (key is None or key.is_admin or row["key_id"] == key.key_id):
+        # the same for one that is somebody else's: ids tell nothing
+        message = f"decision {shorten(name)} is none of yours, or is not written yet"
+        raise RefusedError(404, "not_found_error", message)
+    return _json(row)
 
 
 async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
