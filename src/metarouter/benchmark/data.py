@@ -88,9 +88,13 @@ class Benchmark:
 
         Equal prompts have one, and so have near copies that offer other answers.
         """
+        first: dict[str, str] = {}  # by stem; groups are in the order of their first texts
         stems = [stem(prompt) for prompt in self.prompts]
-        number = {text: i for i, text in enumerate(sorted(set(stems)))}
-        return np.array([number[text] for text in stems], dtype=np.int64)
+        for key, prompt in zip(stems, self.prompts, strict=True):
+            text = " ".join(prompt.split())
+            first[key] = min(first.get(key, text), text)
+        number = {key: i for i, key in enumerate(sorted(first, key=first.__getitem__))}
+        return np.array([number[key] for key in stems], dtype=np.int64)
 
     def table(self, rows: IntArray, *, with_subject: bool = False) -> GainTable:
         """Gold labels of some questions as a gain table, no features yet.
