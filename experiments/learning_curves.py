@@ -28,6 +28,10 @@ from study import markdown
 
 DATA = Path(os.environ.get("METAROUTER_DATA", Path(__file__).parents[2] / "shared" / "data"))
 STYLES = ((ACCENT, "-", "o"), (SECOND, "--", "s"), (INK, "-.", "^"), (QUIET, ":", "D"))
+COLOURS = {
+    "accent": "#0a5cad", "second": "#a3450c", "ink": "#1a1d21",
+    "quiet": "#727a83", "muted": "#555c65", "grid": "#e3e5e8",
+}  # fmt: skip
 Record = dict[str, str | int | float]
 
 
@@ -114,7 +118,16 @@ def draw(records: list[Record], path: Path) -> None:
         x_label="gold labels",
         y_label="APGR above random",
     )
-    path.write_text(picture.wide, encoding="utf-8")
+    path.write_text(standing_alone(picture.wide), encoding="utf-8")
+
+
+def standing_alone(svg: str) -> str:
+    """A picture of a report as a file of its own: with namespaces, and colours by value."""
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    svg = svg.replace("<svg ", f"<svg {spaces} ", 1)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(f"var(--{name})", colour)
+    return svg
 
 
 def main() -> None:
@@ -130,7 +143,8 @@ def main() -> None:
     arguments = parser.parse_args()
     records = measure(arguments)
     if arguments.figure:
-        draw(records, arguments.figure)
+        names = [*arguments.routers.split(","), "oracle"]
+        draw([r for r in records if r["router"] in names], arguments.figure)
     print(as_markdown(records))
 
 
