@@ -81,7 +81,9 @@ def _next(gateway: Gateway) -> Generation:
             f"{', '.join(changed)} cannot change while the gateway runs; restart it, or set back"
         )
     settings.check_variables()
-    return make_generation(settings, load_policies(settings), gateway.metrics, before)
+    after = make_generation(settings, load_policies(settings), gateway.metrics, before)
+    after.prices.warm()
+    return after
 
 
 def _fixed_changes(old: GatewaySettings, new: GatewaySettings) -> list[str]:

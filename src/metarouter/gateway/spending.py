@@ -55,8 +55,8 @@ class Prices:
     """What models cost: as the settings say, else by the bundled price list.
 
     A model without a price in the settings is looked up by its name at the first
-    upstream that has one of known price. The list is read when this is made, so
-    that no request waits for it.
+    upstream that has one of known price. :meth:`warm` reads the list, so that no
+    request waits for it.
 
     Parameters
     ----------
@@ -80,7 +80,10 @@ class Prices:
         self._on_unknown = on_unknown
         self._price = lru_cache(_MOST_NAMES)(self._find)
         self._saving = lru_cache(_MOST_NAMES)(self._find_saving)
-        for upstream in settings.upstreams.values():
+
+    def warm(self) -> None:
+        """Look up what may be asked for, which reads the price list: half a second."""
+        for upstream in self._settings.upstreams.values():
             # of an upstream that serves every name, none is known: any name reads the list
             for model in upstream.models or ("gpt-4o",):
                 self._price(model)
