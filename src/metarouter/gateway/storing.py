@@ -94,7 +94,8 @@ def keep_feedback(
     """
     if not writer.is_down:
         try:
-            return save_feedback(engine, given, key_id)
+            with writer.turn:
+                return save_feedback(engine, given, key_id)
         except sa.exc.SQLAlchemyError as error:
             writer.report("feedback", error=type(error).__name__)
     row = feedback_row(given, key_id)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pg8000.dbapi
@@ -41,6 +43,15 @@ _KINDS = {
 _SSL_MODES = ("disable", "prefer", "require", "verify-full")
 _RECYCLE_SECONDS = 1800  # proxies between cut connections that are older
 _MARGIN = 0.9  # the server gives up before the client does, so that the connection lives on
+
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # length and code, of PostgreSQL's protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tls:
+    context: ssl.SSLContext | None
+    is_required: bool
 
 
 class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc]  # pg8000 has no types
@@ -83,7 +94,7 @@ def make_postgres_engine(
         When ``sslmode`` is unknown or a certificate cannot be read.
     """
     query = dict(url.query)
-    context = _ssl_context(query.pop("sslmode", "prefer"), query.pop("sslrootcert", None))
+    tls = _read_tls(query.pop("sslmode", "prefer"), query.pop("sslrootcert", None))
     engine = sa.create_engine(
         url,
         pool_size=pool_size,
@@ -96,7 +107,7 @@ def make_postgres_engine(
 
     def connect(dialect: sa.Dialect, record: Any, args: Any, given: dict[str, Any]) -> Any:
         taken = {name: value for name, value in given.items() if name not in url.query}
-        return _connect({**taken, **query, "ssl_context": context}, seconds)
+        return _connect({**taken, **query}, seconds, tls)
 
     sa.event.listen(engine, "do_connect", connect)
     sa.event.listen(engine, "handle_error", _note_shutdown)
@@ -109,14 +120,14 @@ def sql_state(error: BaseException | None) -> str:
     return str(what.get("C", "")) if isinstance(what, Mapping) else ""
 
 
-def _connect(given: Mapping[str, Any], seconds: float) -> _Connection:
+def _connect(given: Mapping[str, Any], seconds: float, tls: _Tls) -> _Connection:
     limit = str(int(1000 * seconds * _MARGIN))  # milliseconds
-    options = {"password": "", "application_name": "metarouter", **given}
+    options = {"password": "", "application_name": "metarouter", **given, "ssl_context": False}
     options["startup_params"] = {"statement_timeout": limit}
     with ExitStack() as stack:
         try:
             if "unix_sock" not in options:
-                options["sock"] = stack.enter_context(_open_socket(options, seconds))
+                options["sock"] = stack.enter_context(_open_socket(options, seconds, tls))
             connection = _Connection(**options, timeout=seconds)
         except OSError as error:
             raise OperationalError(f"no answer from the server: {error}") from error
@@ -126,11 +137,20 @@ def _connect(given: Mapping[str, Any], seconds: float) -> _Connection:
     return connection
 
 
-def _open_socket(options: Mapping[str, Any], seconds: float) -> socket.socket:
-    """One of our own: the driver leaves its socket open where the server falls silent."""
-    place = options.get("host", "localhost"), options.get("port", 5432)
-    opened = socket.create_connection(place, seconds)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _open_socket(options: Mapping[str, Any], seconds: float, tls: _Tls) -> socket.socket:
+    """One of our own: the driver reads all certificates each time, and leaves it open on errors."""
+    host = options.get("host", "localhost")
+    with ExitStack() as stack:
+        opened = socket.create_connection((host, options.get("port", 5432)), seconds)
+        stack.callback(opened.close)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if tls.context is not None:
+            opened.sendall(_SSL_REQUEST)
+            if opened.recv(1) == b"S":
+                opened = tls.context.wrap_socket(opened, server_hostname=host)
+            elif tls.is_required:
+                raise OperationalError("the server refuses TLS, which sslmode asks for")
+        stack.pop_all()
     return opened
 
 
@@ -145,13 +165,18 @@ def _note_shutdown(context: sa.engine.ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _ssl_context(mode: Any, authorities: Any) -> ssl.SSLContext | bool | None:
-    """What pg8000 takes: None tries TLS, True insists on it, a context also checks who it is."""
+def _read_tls(mode: Any, authorities: Any) -> _Tls:
     if mode not in _SSL_MODES:
         raise OptionError.of("store.url: sslmode", mode, ", ".join(_SSL_MODES))
-    if mode != "verify-full":
-        return {"disable": False, "prefer": None, "require": True}[mode]
-    try:
-        return ssl.create_default_context(cafile=authorities)
-    except OSError as error:
-        raise OptionError(f"store.url: sslrootcert = {authorities}: {error}") from error
+    if mode == "disable":
+        return _Tls(context=None, is_required=False)
+    if mode == "verify-full":
+        try:
+            context = ssl.create_default_context(cafile=authorities)
+        except OSError as error:
+            raise OptionError(f"store.url: sslrootcert = {authorities}: {error}") from error
+        return _Tls(context=context, is_required=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return _Tls(context=context, is_required=mode == "require")

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -66,6 +67,8 @@ class DecisionWriter:
     Attributes
     ----------
     threads : executor for callers that have to wait until the store answers.
+    turn : context manager that whoever writes enters. SQLite takes one writer at a
+        time, and lets those that wait starve.
     """
 
     def __init__(
@@ -90,6 +93,8 @@ class DecisionWriter:
         self._retention = retention
         self.report = report
         self._stop = threading.Event()
+        is_server = engine.dialect.name == "postgresql"
+        self.turn: AbstractContextManager[object] = nullcontext() if is_server else threading.Lock()
         self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
         self._thread = threading.Thread(target=self._run, name="decision-writer", daemon=True)
         self._is_down = prepare is not None
@@ -240,7 +245,7 @@ class DecisionWriter:
         made = [_whole(row, decisions) for row in rows if "feedback_id" not in row]
         for row in made:
             row["instance"] = row["instance"] or self._spill.instance
-        with self._engine.begin() as connection:
+        with self.turn, self._engine.begin() as connection:
             insert_new(connection, decisions, made)
             insert_new(connection, feedback, said)
 
