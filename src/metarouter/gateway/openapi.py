@@ -185,7 +185,7 @@ _PLAIN = (
             },
         },
         gives={_JSON: _ref("Kept")},
-        status=(200, 201),
+        status=(200, 201, 202),
         errors=(400, 401, 408, 409, 413, 415, 421, 503),
     ),
     Operation(
@@ -199,6 +199,13 @@ _PLAIN = (
         method="GET",
         path="/v1/decisions/{decision_id}",
         summary="A decision of the caller's own as it is kept, and what was said of it.",
+        gives={_JSON: _OBJECT},
+        errors=(401, 404, 421, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/decisions/{decision_id}",
+        summary="A decision of the caller's own, with its reasons, once it is written.",
         gives={_JSON: _OBJECT},
         errors=(401, 404, 421, 503),
     ),
@@ -271,10 +278,6 @@ def openapi_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     dict
         OpenAPI 3.1, as JSON has it.
 
-    Raises
-    ------
-    KeyError
-        When a route is not described.
     """
     known = {(operation.method, operation.path): operation for operation in OPERATIONS}
     paths: dict[str, dict[str, Any]] = {}
@@ -282,10 +285,7 @@ def openapi_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
         if not isinstance(route, Route):
             continue  # a folder of files
         for method in sorted((route.methods or set()) - {"HEAD"}):
-            is_dashboard = route.path.startswith("/dashboard")
-            operation = (
-                _dashboard(method, route.path) if is_dashboard else known[method, route.path]
-            )
+            operation = known.get((method, route.path)) or _undescribed(method, route.path)
             paths.setdefault(route.path, {})[method.lower()] = _described(operation)
     return {
         "openapi": "3.1.0",
@@ -316,7 +316,8 @@ def openapi_route(routes: Sequence[BaseRoute]) -> Route:
     return route
 
 
-def _dashboard(method: str, path: str) -> Operation:
+def _undescribed(method: str, path: str) -> Operation:
+    """What can be said of a route that is not written down: those of the dashboard are not."""
     is_data = path.startswith("/dashboard/api/")
     return Operation(
         method=method,
@@ -421,7 +422,7 @@ _WRITTEN: Mapping[str, Schema] = {
     "Kept": {
         "type": "object",
         "required": ["feedback_id", "is_new"],
-        "properties": {"feedback_id": _STRING, "is_new": {"type": "boolean"}},
+        "properties": {"feedback_id": _STRING, "is_new": {"type": ["boolean", "null"]}},
     },
     "Decisions": {
         "type": "object",
