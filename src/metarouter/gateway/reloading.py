@@ -23,7 +23,15 @@ from metarouter.gateway.state import FileStamp, Gateway, Generation, make_genera
 
 __all__ = ["FIXED_SETTINGS", "reload", "try_reload", "watch_files"]
 
-FIXED_SETTINGS = ("host", "port", "auth", "store", "limits.drain_seconds")
+FIXED_SETTINGS = (
+    "host",
+    "port",
+    "auth",
+    "store",
+    "tracing",
+    "limits.read_seconds",
+    "limits.drain_seconds",
+)
 """Settings that only a restart changes."""
 
 _OFF_SECONDS = 5.0  # until it is seen that a reload switched the watch on
