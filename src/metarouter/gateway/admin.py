@@ -8,6 +8,7 @@ audit trail, with the key that asked for it.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import metarouter
-from metarouter.errors import InputError, MetarouterError
+from metarouter.errors import InputError, MetarouterError, shorten
 from metarouter.gateway.admin_records import (
     AuditRow,
     AuditTrail,
@@ -94,7 +95,7 @@ class _Call:
         """
         try:
             return msgspec.json.decode(self.content, type=kind)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"body: {error}; see GET /openapi.json") from None
 
     def number(self, name: str, default: int | None, most: int) -> int | None:
@@ -175,6 +176,8 @@ def _revoke_key(call: _Call) -> Key:
 def _report_usage(call: _Call) -> UsageReport:
     days = call.number("days", 30, 36_600) or 0
     key_id = call.query.get("key_id")
+    if key_id is not None and not re.fullmatch(r"key-[0-9a-f]{1,16}", key_id):
+        raise InputError(f"key_id = {shorten(key_id)}; allowed: one of GET /admin/keys")
     rows = list_days(
         call.gateway.engine,
         since=int(time.time()) // _SECONDS_OF_A_DAY - days + 1,

@@ -90,7 +90,7 @@ def read_response_id(content: bytes, *, is_stream: bool) -> str | None:
         return None if found is None else found[1].decode("utf-8", "replace")
     try:
         return _RESPONSE.decode(content).id or None
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -277,7 +277,6 @@ def openapi_document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     -------
     dict
         OpenAPI 3.1, as JSON has it.
-
     """
     known = {(operation.method, operation.path): operation for operation in OPERATIONS}
     paths: dict[str, dict[str, Any]] = {}

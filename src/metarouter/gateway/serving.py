@@ -11,6 +11,7 @@ from collections.abc import Callable
 import uvicorn
 
 from metarouter.gateway.app import build_app
+from metarouter.gateway.receiving import guarded_protocol
 from metarouter.gateway.reloading import try_reload
 from metarouter.gateway.state import Gateway
 
@@ -58,7 +59,7 @@ def _config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         build_app(gateway),
         loop="asyncio" if sys.platform == "win32" else "uvloop",
-        http="httptools",
+        http=guarded_protocol(gateway.settings.limits.read_seconds),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -311,7 +311,8 @@ class LimitSettings(BaseModel):
     body_bytes: int = Field(default=20 * 2**20, ge=1, description="Largest request body.")
     batch: int = Field(default=1000, ge=1, description="Most queries of one call of /v1/route.")
     read_seconds: Seconds = Field(
-        default=60.0, description="Seconds that a caller gets to send a request."
+        default=60.0,
+        description="Seconds that a caller gets to send a request, or to take a piece of an answer.",
     )
     drain_seconds: float = Field(
         default=30.0, ge=0, description="Seconds that requests get to end after SIGTERM."

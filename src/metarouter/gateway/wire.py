@@ -57,7 +57,7 @@ class Body:
             return None
         try:
             return msgspec.json.decode(self.content[span[1] : span[2]], type=kind | None)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"field {name}: {error}") from None
 
     def with_model(self, model: str) -> bytes:
@@ -110,7 +110,7 @@ def read_body(content: bytes) -> Body:
     """
     try:
         fields = _FIELDS.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"body: {error}; allowed: a JSON object") from None
     except RecursionError:
         raise InputError("body: nested too deeply; allowed: about 1,000 levels") from None
@@ -186,7 +186,7 @@ def _usage_at(part: bytes, start: int) -> _AnyUsage | None:
         if depth == 0:
             try:
                 return _USAGE_DECODER.decode(part[start : start + place.end()])
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return None
     return None
 

@@ -91,7 +91,7 @@ def read_feedback(content: bytes) -> Feedback:
     """
     try:
         found = _DECODER.decode(content)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"feedback: {error}; see docs/gateway.md") from None
     if isinstance(found, Preference) and found.model_a == found.model_b:
         raise InputError(f"feedback: model_a = model_b = {found.model_a!r}; allowed: two models")
