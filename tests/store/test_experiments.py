@@ -21,8 +21,8 @@ from metarouter.store.experiments import (
     read_log,
     shadow_results,
 )
-from metarouter.store.feedback import read_feedback, save_feedback
-from metarouter.store.tables import decisions
+from metarouter.store.feedback import read_feedback
+from metarouter.store.tables import decisions, feedback
 
 MODELS = ("large", "small")
 
@@ -39,46 +39,81 @@ def _option(model: str, gain: float) -> dict[str, Any]:
     return {"model": model, "gain": gain, "gain_std": std, "cost": cost}
 
 
-def decide(engine: sa.Engine, number: int, model: str, **fields: Any) -> None:
-    """A decision between `small`, the reference, and `large`, as the gateway writes it."""
-    row: dict[str, Any] = dict.fromkeys(column.name for column in decisions.columns)
-    row |= {
-        "decision_id": f"d{number:05}",
-        "created": float(number),
-        "endpoint": "chat/completions",
-        "asked": "metarouter",
-        "policy": "default",
-        "model": model,
-        "answered": model,
-        "options": [_option("large", fields.pop("gain", 0.1)), _option("small", 0.0)],
-        "logging_propensity": 1.0,
-        "bound": "gain",
-        "reason": "because",
-        "outcome": "ok",
-        **fields,
-    }
-    with engine.begin() as connection:
-        connection.execute(decisions.insert(), row)
+class Log:
+    """Decisions between `small`, the reference, and `large`, and what is said of them."""
 
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.decisions: list[dict[str, Any]] = []
+        self.feedback: list[dict[str, Any]] = []
+        self.said = 0
 
-def say(engine: sa.Engine, number: int, kind: str, **content: Any) -> None:
-    statement = {"type": kind, "decision_id": f"d{number:05}", **content}
-    save_feedback(engine, read_feedback(json.dumps(statement).encode()), None)
+    def decide(self, number: int, model: str, **fields: Any) -> None:
+        """A row as the gateway writes it."""
+        row: dict[str, Any] = dict.fromkeys(column.name for column in decisions.columns)
+        self.decisions.append(
+            row
+            | {
+                "decision_id": f"d{number:05}",
+                "created": float(number),
+                "endpoint": "chat/completions",
+                "asked": "metarouter",
+                "policy": "default",
+                "model": model,
+                "answered": model,
+                "options": [_option("large", fields.pop("gain", 0.1)), _option("small", 0.0)],
+                "logging_propensity": 1.0,
+                "bound": "gain",
+                "reason": "because",
+                "outcome": "ok",
+                **fields,
+            }
+        )
+
+    def say(self, number: int, kind: str, **content: Any) -> None:
+        """A statement, checked as the gateway checks it."""
+        said = {"type": kind, "decision_id": f"d{number:05}", **content}
+        read_feedback(json.dumps(said).encode())
+        self.said += 1
+        self.feedback.append(
+            {
+                "feedback_id": f"f{self.said:05}",
+                "created": float(self.said),
+                "decision_id": said["decision_id"],
+                "kind": kind,
+                "content": said,
+            }
+        )
+
+    def read(self) -> DecisionLog:
+        """Written at once, and read."""
+        with self.engine.begin() as connection:
+            for table, rows in ((decisions, self.decisions), (feedback, self.feedback)):
+                if rows:
+                    connection.execute(table.insert(), rows)
+        self.decisions, self.feedback = [], []
+        return read_log(self.engine)
 
 
 @pytest.fixture
-def split(engine: sa.Engine) -> sa.Engine:
+def log(engine: sa.Engine) -> Log:
+    return Log(engine)
+
+
+@pytest.fixture
+def split(log: Log) -> Log:
     """Forty requests: `thrifty` calls large for a quarter of its half, `default` for all."""
     for number in range(40):
         arm = ("default", "thrifty")[number % 2]
         model = "small" if arm == "thrifty" and number % 8 != 1 else "large"
-        decide(engine, number, model, policy=arm, experiment="price", spent=0.5)
-        say(engine, number, "thumbs", value="up" if number % 3 else "down")
-    return engine
+        log.decide(number, model, policy=arm, experiment="price", spent=0.5)
+        log.say(number, "thumbs", value="up" if number % 3 else "down")
+    log.read()
+    return log
 
 
-def test_arms_are_what_was_written(split: sa.Engine) -> None:
-    default, thrifty = arm_results(read_log(split), control="default")
+def test_arms_are_what_was_written(split: Log) -> None:
+    default, thrifty = arm_results(split.read(), control="default")
     assert (default.policy, thrifty.policy) == ("default", "thrifty")
     assert default.requests == thrifty.requests == 20
     assert default.measures["premium_share"].value == 1.0
@@ -89,47 +124,47 @@ def test_arms_are_what_was_written(split: sa.Engine) -> None:
     assert default.differences == {}
 
 
-def test_the_control_is_the_largest_arm_unless_named(split: sa.Engine) -> None:
-    decide(split, 40, "small", policy="thrifty", experiment="price")
-    assert arm_results(read_log(split))[0].policy == "thrifty"
+def test_the_control_is_the_largest_arm_unless_named(split: Log) -> None:
+    split.decide(40, "small", policy="thrifty", experiment="price")
+    assert arm_results(split.read())[0].policy == "thrifty"
 
 
-def test_a_split_of_keys_has_keys_as_units(engine: sa.Engine) -> None:
+def test_a_split_of_keys_has_keys_as_units(log: Log) -> None:
     """Fifty requests of ten keys that each stay with their arm are ten units, not fifty."""
     for number in range(50):
         key, arm = number % 10, ("default", "other")[number % 2]
-        decide(engine, number, "large", policy=arm, experiment="e", key_id=f"key-{key}")
-    assert [arm.units for arm in arm_results(read_log(engine))] == [5, 5]
+        log.decide(number, "large", policy=arm, experiment="e", key_id=f"key-{key}")
+    assert [arm.units for arm in arm_results(log.read())] == [5, 5]
 
 
-def test_conversations_are_units(engine: sa.Engine) -> None:
+def test_conversations_are_units(log: Log) -> None:
     for number in range(30):
-        decide(engine, number, "large", experiment="e", conversation=f"c{number // 3}")
-    assert arm_results(read_log(engine))[0].units == 10
+        log.decide(number, "large", experiment="e", conversation=f"c{number // 3}")
+    assert arm_results(log.read())[0].units == 10
 
 
-def test_users_last_word_counts(engine: sa.Engine) -> None:
+def test_users_last_word_counts(log: Log) -> None:
     for number in range(5):
-        decide(engine, number, "large")
-    say(engine, 0, "thumbs", value="down", feedback_id="1")
-    say(engine, 0, "thumbs", value="up", feedback_id="2")
-    assert read_log(engine).rewards["thumbs"][0] == 1.0
+        log.decide(number, "large")
+    log.say(0, "thumbs", value="down")
+    log.say(0, "thumbs", value="up")
+    assert log.read().rewards["thumbs"][0] == 1.0
 
 
-def test_requests_that_no_policy_decided_and_bare_decisions_are_left_out(engine: sa.Engine) -> None:
-    decide(engine, 0, "large", policy=None)
-    decide(engine, 1, "large", endpoint="route")
-    decide(engine, 2, "large", endpoint="route")
-    say(engine, 2, "thumbs", value="up")
-    assert len(read_log(engine)) == 1
+def test_requests_that_no_policy_decided_and_bare_decisions_are_left_out(log: Log) -> None:
+    log.decide(0, "large", policy=None)
+    log.decide(1, "large", endpoint="route")
+    log.decide(2, "large", endpoint="route")
+    log.say(2, "thumbs", value="up")
+    assert len(log.read()) == 1
 
 
-def test_an_empty_store_has_no_results(engine: sa.Engine) -> None:
-    log = read_log(engine)
-    assert (len(log), arm_results(log), shadow_results(log)) == (0, [], [])
+def test_an_empty_store_has_no_results(log: Log) -> None:
+    found = log.read()
+    assert (len(found), arm_results(found), shadow_results(found)) == (0, [], [])
 
 
-def explored(engine: sa.Engine, n: int = 200, seed: int = 0) -> None:
+def explored(log: Log, n: int = 200, seed: int = 0) -> None:
     """`default` prefers small with 0.8; a shadow wants large where its gain is above 0.2.
 
     An answer of large earns 0.9, one of small 0.4.
@@ -141,13 +176,13 @@ def explored(engine: sa.Engine, n: int = 200, seed: int = 0) -> None:
         wish = "large" if gain > 0.2 else "small"
         shadow = [{"policy": "bold", "version": "1", "model": wish, "cost": float(gain > 0.2)}]
         odds = {"large": 0.2, "small": 0.8}
-        decide(engine, number, model, gain=gain, shadow=shadow, propensities=odds)
-        say(engine, number, "score", value=0.9 if model == "large" else 0.4)
+        log.decide(number, model, gain=gain, shadow=shadow, propensities=odds)
+        log.say(number, "score", value=0.9 if model == "large" else 0.4)
 
 
-def test_a_shadow_is_valued_by_what_users_said_of_others_choices(engine: sa.Engine) -> None:
-    explored(engine)
-    (found,) = shadow_results(read_log(engine))
+def test_a_shadow_is_valued_by_what_users_said_of_others_choices(log: Log) -> None:
+    explored(log)
+    (found,) = shadow_results(log.read())
     truth = 0.4 + 0.5 * found.measures["premium_share"].value
     value = found.values["score"]
     for estimate in (value.ips, value.dr):
@@ -156,45 +191,67 @@ def test_a_shadow_is_valued_by_what_users_said_of_others_choices(engine: sa.Engi
     assert found.refusals == {"gold": "no request has any", "thumbs": "no request has any"}
 
 
-def test_an_audit_of_both_models_values_a_shadow_without_propensities(engine: sa.Engine) -> None:
+def test_an_audit_of_both_models_values_a_shadow_without_propensities(log: Log) -> None:
     for number in range(8):
         wish = "large" if number < 4 else "small"
-        decide(engine, number, "small", shadow=[{"policy": "bold", "model": wish}])
-        say(engine, number, "gold", scores={"large": 0.7 + number / 100, "small": 0.5})
-    (found,) = shadow_results(read_log(engine))
+        log.decide(number, "small", shadow=[{"policy": "bold", "model": wish}])
+        log.say(number, "gold", scores={"large": 0.7 + number / 100, "small": 0.5})
+    (found,) = shadow_results(log.read())
     assert found.audit is not None
     assert found.audit.value == pytest.approx(np.mean([0.2, 0.21, 0.22, 0.23, 0, 0, 0, 0]))
     assert "no propensities" in found.refusals["gold"]
 
 
-def test_a_deterministic_log_is_refused_reward_by_reward(engine: sa.Engine) -> None:
+def test_a_deterministic_log_is_refused_reward_by_reward(log: Log) -> None:
     for number in range(8):
         shadow = [{"policy": "bold", "model": "large"}]
-        decide(engine, number, "small", shadow=shadow, propensities={"small": 1.0})
-        say(engine, number, "score", value=0.5)
-    (found,) = shadow_results(read_log(engine))
+        log.decide(number, "small", shadow=shadow, propensities={"small": 1.0})
+        log.say(number, "score", value=0.5)
+    (found,) = shadow_results(log.read())
     assert "deterministic" in found.refusals["score"]
 
 
-def test_choices_of_unknown_models_are_no_candidate(engine: sa.Engine) -> None:
-    decide(engine, 0, "small")
+def test_pinned_requests_are_no_part_of_an_off_policy_value(log: Log) -> None:
+    """Nothing was weighed for them, so no policy could have chosen otherwise."""
+    explored(log)
+    before = shadow_results(log.read())[0].values["score"]
+    for number in range(200, 220):
+        shadow = [{"policy": "bold", "model": "large"}]
+        pinned = {"options": [], "bound": "fixed", "propensities": {"small": 1.0}}
+        log.decide(number, "small", shadow=shadow, **pinned)
+        log.say(number, "score", value=0.0)
+    after = shadow_results(log.read())[0].values["score"]
+    assert after == before
+
+
+def test_a_request_that_stayed_counts_as_premium_by_its_policys_reference(
+    log: Log,
+) -> None:
+    for number in range(4):
+        weighed = {} if number else {"options": [], "bound": "fixed"}
+        log.decide(number, "large", experiment="e", **weighed)
+    assert arm_results(log.read())[0].measures["premium_share"].n == 4
+
+
+def test_choices_of_unknown_models_are_no_candidate(log: Log) -> None:
+    log.decide(0, "small")
     with pytest.raises(DataError, match="none of its choices"):
-        candidate_result(read_log(engine), "other", ["nobody"])
+        candidate_result(log.read(), "other", ["nobody"])
 
 
-def test_taking_requests_takes_all_their_columns(split: sa.Engine) -> None:
-    log = read_log(split)
-    part = log.take(np.arange(40) % 4 == 0)
+def test_taking_requests_takes_all_their_columns(split: Log) -> None:
+    whole = split.read()
+    part = whole.take(np.arange(40) % 4 == 0)
     assert isinstance(part, DecisionLog)
     assert len(part) == len(part.prompts) == len(part.rewards["thumbs"]) == len(part.costs) == 10
-    assert part.policy.tolist() == log.policy[::4].tolist()
+    assert part.policy.tolist() == whole.policy[::4].tolist()
 
 
 def test_the_command_prints_arms_and_writes_them(
-    split: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    split: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "found.json"
-    assert run(["experiments", "--store", str(split.url), "--json", str(target)]) == 0
+    assert run(["experiments", "--store", str(split.engine.url), "--json", str(target)]) == 0
     assert "40 requests, 2 arms" in capsys.readouterr().out
     rows = json.loads(target.read_text())["results"]
     shares = {row["policy"]: row["value"] for row in rows if row["measure"] == "premium_share"}

@@ -220,8 +220,10 @@ def candidate_result(
     Returns
     -------
     CandidateResult
-        Off-policy values are about requests with logged propensities; see
-        :func:`metarouter.store.offpolicy.off_policy_value` for what they assume.
+        Off-policy values are about requests that a policy chose for, by logged
+        propensities, not those that were pinned or stayed with a conversation's
+        model; see :func:`metarouter.store.offpolicy.off_policy_value` for what
+        they assume.
 
     Raises
     ------
@@ -258,7 +260,9 @@ def _values(
 ) -> tuple[dict[str, OffPolicyValue], dict[str, str]]:
     values, refusals = {}, {}
     target = np.eye(len(log.models))[choice]
-    drawn = np.isfinite(log.propensities).all(axis=1)
+    # what was pinned, or stayed with its conversation, was nobody's to choose: nothing was weighed
+    weighed = np.isfinite(log.gains).any(axis=1)
+    drawn = weighed & np.isfinite(log.propensities).all(axis=1)
     for name, reward in log.rewards.items():
         usable = drawn & np.isfinite(reward)
         if not usable.any():
@@ -365,7 +369,7 @@ def _log(rows: Sequence[sa.RowMapping], said: Sequence[Sequence[Claim]]) -> Deci
         policy=_objects(row["policy"] for row in rows),
         experiment=_objects(row["experiment"] or "" for row in rows),
         chosen=chosen,
-        reference=np.array([index.get(_reference(one), -1) for one in options], dtype=np.int64),
+        reference=_references(rows, index),
         propensities=_propensities([row["propensities"] for row in rows], index),
         gains=_table([{o["model"]: o["gain"] for o in one} for one in options], index),
         costs=_table([{o["model"]: o["cost"] for o in one} for one in options], index),
@@ -387,6 +391,14 @@ def _models(row: sa.RowMapping) -> Iterator[str]:
     yield row["model"]
     yield from (one["model"] for one in (*(row["options"] or ()), *(row["shadow"] or ())))
     yield from row["propensities"] or ()
+
+
+def _references(rows: Sequence[sa.RowMapping], index: dict[str, int]) -> IntArray:
+    """The reference of each request, by its policy's last one where nothing was weighed."""
+    own = [_reference(row["options"] or ()) for row in rows]
+    of_policy = {row["policy"]: name for row, name in zip(rows, own, strict=True) if name}
+    names = (name or of_policy.get(row["policy"], "") for row, name in zip(rows, own, strict=True))
+    return np.array([index.get(name, -1) for name in names], dtype=np.int64)
 
 
 def _reference(options: Sequence[Mapping[str, Any]]) -> str:
