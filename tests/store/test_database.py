@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -214,3 +217,54 @@ def test_a_server_that_was_started_again_is_used_again(postgres: PostgresServer)
     postgres.start()
     assert count(engine) == 0
     engine.dispose()
+
+
+def test_a_server_without_tls_is_refused_where_tls_is_asked_for(postgres: PostgresServer) -> None:
+    url = postgres.make_database()
+    for mode in ("require", "verify-full"):
+        with pytest.raises((OptionError, StoreDownError), match="refuses TLS"):
+            open_database(f"{url}?sslmode={mode}")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_tls_is_used_where_the_server_has_it(postgres: PostgresServer, tmp_path: Path) -> None:
+    """Unasked; and only a server that the certificate names is taken where that is asked for."""
+    if not postgres.run("SHOW ssl_library")[0][0]:
+        pytest.skip("this PostgreSQL was built without TLS; METAROUTER_POSTGRES names another")
+    folder = Path(postgres.run("SHOW data_directory")[0][0])
+    certificate = _make_certificate(folder)
+    shutil.copy(certificate, tmp_path / "root.crt")
+    postgres.run("ALTER SYSTEM SET ssl = on")
+    postgres.run("SELECT pg_reload_conf()")
+    url = postgres.make_database()
+    try:
+        for mode in ("prefer", "require", f"verify-full&sslrootcert={tmp_path / 'root.crt'}"):
+            assert _is_encrypted(f"{url}?sslmode={mode}"), mode
+        assert not _is_encrypted(f"{url}?sslmode=disable")
+        with pytest.raises(StoreDownError, match="certificate"):
+            open_database(f"{url}?sslmode=verify-full")
+    finally:
+        postgres.run("ALTER SYSTEM RESET ssl")
+        postgres.run("SELECT pg_reload_conf()")
+
+
+def _make_certificate(folder: Path) -> Path:
+    """A certificate of 127.0.0.1 for the server in a folder, which owns it."""
+    key, certificate = folder / "server.key", folder / "server.crt"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *made, *names, *files], check=True, capture_output=True)
+    for path in (key, certificate):
+        path.chmod(0o600)
+        os.chown(path, folder.stat().st_uid, folder.stat().st_gid)
+    return certificate
+
+
+def _is_encrypted(url: str) -> bool:
+    engine = open_database(url)
+    with engine.connect() as connection:
+        own = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        found = bool(connection.exec_driver_sql(own).scalar_one())
+    engine.dispose()
+    return found

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -196,11 +195,8 @@ async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
     """Keep a statement about an answer; it is on the disk when this answers."""
     given = read_feedback(await _content(gateway, request))
     key_id = None if key is None else key.key_id
-    keep = partial(keep_feedback, gateway.engine, gateway.writer, given, key_id)
     try:
-        name, is_new = await asyncio.get_running_loop().run_in_executor(
-            gateway.writer.threads, keep
-        )
+        name, is_new = await keep_feedback(gateway.engine, gateway.writer, given, key_id)
     except StoreDownError as error:
         raise RefusedError(503, "store_unavailable", str(error)) from error
     status = 202 if is_new is None else 201 if is_new else 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +17,8 @@ from metarouter.store.spill import Spill, make_instance_name
 from metarouter.store.writer import DecisionWriter
 
 __all__ = ["keep_feedback", "open_store"]
+
+_LOOK_SECONDS = 0.2  # between two looks whether the store that should answer is down
 
 
 def open_store(
@@ -65,7 +68,7 @@ def open_store(
     return engine, writer
 
 
-def keep_feedback(
+async def keep_feedback(
     engine: sa.Engine, writer: DecisionWriter, given: Feedback, key_id: str | None
 ) -> tuple[str, bool | None]:
     """Write a statement to the store or, where that does not answer, to the disk.
@@ -92,13 +95,29 @@ def keep_feedback(
     StoreDownError
         When neither took it.
     """
-    if not writer.is_down:
-        try:
-            with writer.turn:
-                return save_feedback(engine, given, key_id)
-        except sa.exc.SQLAlchemyError as error:
-            writer.report("feedback", error=type(error).__name__)
+    loop = asyncio.get_running_loop()
+    saving = loop.run_in_executor(writer.threads, partial(_save, engine, writer, given, key_id))
+    while not saving.done() and not writer.is_down:
+        await asyncio.wait([saving], timeout=_LOOK_SECONDS)
+    saved = saving.result() if saving.done() else None
+    if saved is not None:
+        return saved
+    saving.cancel()  # one that has begun may still be written: it is the same row
     row = feedback_row(given, key_id)
-    if not writer.keep(row):
+    if not await asyncio.to_thread(writer.keep, row):
         raise StoreDownError("neither the store nor the disk took the feedback: send it again")
     return row["feedback_id"], None
+
+
+def _save(
+    engine: sa.Engine, writer: DecisionWriter, given: Feedback, key_id: str | None
+) -> tuple[str, bool] | None:
+    """None where the store does not answer."""
+    if writer.is_down:
+        return None
+    try:
+        with writer.turn:
+            return save_feedback(engine, given, key_id)
+    except sa.exc.SQLAlchemyError as error:
+        writer.report("feedback", error=type(error).__name__)
+        return None

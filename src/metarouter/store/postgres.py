@@ -101,7 +101,7 @@ def make_postgres_engine(
         max_overflow=pool_size,
         pool_timeout=seconds,
         pool_recycle=_RECYCLE_SECONDS,
-        pool_pre_ping=True,
+        pool_pre_ping=pool_size > 1,  # whoever has a connection to himself notices by himself
         **options,
     )
 

