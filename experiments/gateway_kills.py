@@ -37,9 +37,9 @@ class Outcome:
 
 
 def measure(
-    kills: int, database: str, *, callers: int = 4, longest: float = 1.5, seed: int = 0
+    kills: int, database: str, *, callers: int = 4, longest: float = 3.0, seed: int = 0
 ) -> Outcome:
-    """Kill so many gateways, each after 0.2 s to `longest` seconds of load."""
+    """Kill so many gateways, each after 0.5 s to `longest` seconds of load."""
     rng = np.random.default_rng(seed)
     told = Told()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -53,7 +53,7 @@ def measure(
             with gateway(folder, settings) as (process, place):
                 wait_for_store(place, ["ok", "catching up"])
                 with Load(place, callers=callers, pause=0.0) as load:
-                    time.sleep(rng.uniform(0.2, longest))
+                    time.sleep(rng.uniform(0.5, longest))
                     process.kill()
                 told.add(load.told)
         with gateway(folder, settings) as (_, place):  # takes over what the dead put aside
