@@ -21,7 +21,8 @@ from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.openapi import openapi_route
 from metarouter.gateway.plain import plain_routes
 from metarouter.gateway.problems import Problem, error_bytes
-from metarouter.gateway.proxy import PROTOCOLS, ProxyEndpoint
+from metarouter.gateway.protocols import PROTOCOLS
+from metarouter.gateway.proxy import ProxyEndpoint
 from metarouter.gateway.reloading import watch_files
 from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loopback
 from metarouter.gateway.state import Gateway, make_generation, make_logger

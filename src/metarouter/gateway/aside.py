@@ -35,7 +35,7 @@ class Aside:
         self.is_closing = False
 
     def submit(self, work: Callable[[], None]) -> bool:
-        """Do it later; False where too much waits already."""
+        """Do it later, without a word on how that went; False where too much waits already."""
         with self._lock:
             if self._waiting >= self._limit or self.is_closing:
                 return False

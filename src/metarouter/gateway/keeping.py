@@ -17,7 +17,9 @@ def keep_row(gateway: Gateway, exchange: Exchange) -> None:
     """Give the row of a request to the writer, soon or at once.
 
     The decisions of other arms and of shadow policies are made in a thread of
-    their own. Where too many wait, or one fails, the row is kept without them.
+    their own. Where too many wait, one fails, or the process stops, the row is
+    kept without them: with null for its propensities, and the probability of its
+    arm and model together as the propensity of its model.
 
     Parameters
     ----------
@@ -38,6 +40,9 @@ def _complete(gateway: Gateway, row: dict[str, Any], choice: Choice) -> None:
         gateway.log.warning("aside", id=row["decision_id"], policy=policy, error=error)
 
     try:
+        if gateway.aside.is_closing:
+            gateway.metrics.note_aside("left out")
+            return
         if choice.others:
             row["propensities"] = propensities = ask_others(choice)
             row["logging_propensity"] = propensities[row["model"]]

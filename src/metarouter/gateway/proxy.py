@@ -6,77 +6,30 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from metarouter.errors import InputError, MetarouterError
-from metarouter.gateway.choosing import Choice, choose, stayed_choice
-from metarouter.gateway.conversation import (
-    Conversation,
-    read_chat,
-    read_messages,
-    read_nothing,
-    read_responses,
-)
-from metarouter.gateway.deciding import Question, ServedPolicy, fixed_decision
-from metarouter.gateway.following import (
-    Following,
-    follow,
-    read_response_id,
-    response_name,
-)
-from metarouter.gateway.ids import make_decision_id
+from metarouter.errors import MetarouterError
+from metarouter.gateway.following import read_response_id, response_name
 from metarouter.gateway.keeping import keep_row
-from metarouter.gateway.keyring import read_client_key
-from metarouter.gateway.limits import Ticket, estimate_prompt
-from metarouter.gateway.names import Asked, read_model_name
-from metarouter.gateway.options import RequestOptions, read_options
+from metarouter.gateway.options import read_options
+from metarouter.gateway.planning import Asking, Plan, Planner
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
-from metarouter.gateway.records import Exchange, decision_headers, routed_exchange, with_fallback
-from metarouter.gateway.spending import Prices, charged_usage
-from metarouter.gateway.state import Gateway, Generation, header_map
-from metarouter.gateway.sticky import Kept
+from metarouter.gateway.protocols import Protocol
+from metarouter.gateway.records import Exchange, decision_headers, with_fallback
+from metarouter.gateway.spending import charged_usage
+from metarouter.gateway.state import Gateway, header_map
 from metarouter.gateway.tracing import current_trace, log_ids
-from metarouter.gateway.upstream import (
-    Answer,
-    Dialect,
-    StreamBrokenError,
-    Target,
-    UpstreamCall,
-    Upstreams,
-)
-from metarouter.gateway.wire import Body, Usage, read_body, read_usage
-from metarouter.store.keys import ApiKey
+from metarouter.gateway.upstream import Answer, Dialect, StreamBrokenError, UpstreamCall
+from metarouter.gateway.wire import read_body, read_usage
 
-__all__ = ["PROTOCOLS", "ClientGoneError", "Protocol", "ProxyEndpoint", "read_content"]
+__all__ = ["ClientGoneError", "ProxyEndpoint", "read_content"]
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]]
 
 _HEAD, _TAIL = 4096, 8192  # bytes of an answer that token counts are looked for in
-_CACHE_FIELD = b'"cache_control"'  # without it, an Anthropic upstream caches nothing
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Protocol:
-    """One endpoint: where it goes, who speaks it, what in it is routed on."""
-
-    path: str
-    dialect: Dialect
-    read: Callable[[Body], Conversation]
-    is_routed: bool = True
-    is_free: bool = False
-
-
-PROTOCOLS = (
-    Protocol(path="chat/completions", dialect="openai", read=read_chat),
-    Protocol(path="responses", dialect="openai", read=read_responses),
-    Protocol(path="messages", dialect="anthropic", read=read_messages),
-    Protocol(path="messages/count_tokens", dialect="anthropic", read=read_messages, is_free=True),
-    Protocol(path="embeddings", dialect="openai", read=read_nothing, is_routed=False),
-)
 
 
 class ClientGoneError(MetarouterError):
@@ -95,6 +48,7 @@ class ProxyEndpoint:
     def __init__(self, gateway: Gateway, protocol: Protocol) -> None:
         self._gateway = gateway
         self._protocol = protocol
+        self._planner = Planner(gateway, protocol)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -108,7 +62,7 @@ class ProxyEndpoint:
                 self._gateway.limits.check(key)
             content = await read_content(headers, receive, generation.settings.limits.body_bytes)
             body = read_body(content)
-            asking = _Asking(
+            asking = Asking(
                 generation=generation,
                 body=body,
                 headers=headers,
@@ -116,7 +70,7 @@ class ProxyEndpoint:
                 key=key,
                 started=started,
             )
-            plan = await self._plan(asking)
+            plan = await self._planner.plan(asking)
         except ClientGoneError:
             return
         except MetarouterError as error:
@@ -124,175 +78,7 @@ class ProxyEndpoint:
             return
         await self._pass_on(plan, scope, receive, reply)
 
-    async def _plan(self, asking: _Asking) -> _Plan:
-        """What will be done, before anything is sent anywhere."""
-        protocol, generation = self._protocol, asking.generation
-        name = asking.body.value("model", str)
-        if name is None:
-            raise InputError("field model is missing; allowed: metarouter, or a model's name")
-        asked = _asked(name, generation)
-        if asked.policy is None:
-            return self._direct(asking, name)
-        if not protocol.is_routed:
-            raise InputError(f"model = {name!r}: /v1/{protocol.path} takes a model's name only")
-        generation.check(asked.policy, asking.key)
-        conversation = protocol.read(asking.body)
-        held = self._held(asking)
-        following = self._following(asking, asked.policy, conversation, held)
-        decision_id = make_decision_id()
-        choice = await self._choose(asking, asked, conversation.text, following, decision_id, held)
-        exchange = routed_exchange(
-            choice,
-            endpoint=protocol.path,
-            asked=name,
-            key_id=asking.key_id,
-            conversation=following.conversation,
-            prompt=conversation.text if generation.settings.store.prompts else None,
-            decision_id=decision_id,
-            decision_seconds=time.perf_counter() - asking.started,
-            started=asking.started,
-        )
-        names = () if protocol.is_free else following.names
-        return self._planned(asking, exchange, conversation.text, held, names)
-
-    def _direct(self, asking: _Asking, name: str) -> _Plan:
-        """A request that names its model."""
-        options = asking.options
-        if options != RequestOptions(explain=options.explain):
-            raise InputError(f"model = {name!r} is no policy: options of decisions do not apply")
-        if not asking.may(name):
-            raise RefusedError(403, "permission_error", asking.why_not(name))
-        if not asking.generation.upstreams.serves(name, self._protocol.dialect):
-            raise RefusedError(
-                404,
-                "not_found_error",
-                f"model = {name!r}: no upstream serves it at /v1/{self._protocol.path}; "
-                "see GET /v1/models",
-            )
-        exchange = Exchange(
-            endpoint=self._protocol.path,
-            decision=fixed_decision(name, "named by the caller", ""),
-            asked=name,
-            chosen=name,
-            key_id=asking.key_id,
-            started=asking.started,
-        )
-        text = self._protocol.read(asking.body).text if asking.is_metered else ""
-        return self._planned(asking, exchange, text, self._held(asking))
-
-    def _planned(
-        self,
-        asking: _Asking,
-        exchange: Exchange,
-        text: str,
-        held: Kept | None,
-        names: tuple[str, ...] = (),
-    ) -> _Plan:
-        upstreams, model = asking.generation.upstreams, exchange.decision.model
-        stand_ins = _stand_ins(asking, exchange)
-        targets = upstreams.targets(model, self._protocol.dialect, stand_ins.__contains__)
-        if held is not None:
-            # what it continues is there and nowhere else
-            targets = [t for t in targets if (t.upstream, t.model) == (held.upstream, model)]
-        if held is not None and not targets:
-            raise InputError(
-                f"previous_response_id: upstream {held.upstream} holds that response, and does "
-                f"not serve {model}"
-            )
-        return _Plan(
-            upstreams=upstreams,
-            exchange=exchange,
-            body=asking.body,
-            targets=targets,
-            explain=asking.options.explain,
-            names=names,
-            is_stream=asking.body.value("stream", object) is True,
-            client_key=read_client_key(asking.headers),
-            prices=asking.generation.prices,
-            ticket=None if asking.key is None else self._admit(asking, asking.key, exchange, text),
-        )
-
-    def _admit(self, asking: _Asking, key: ApiKey, exchange: Exchange, text: str) -> Ticket:
-        """Let the request in, if the key's limits do, with an estimate of its prompt."""
-        tokens = estimate_prompt(text, asking.body.content)
-        price = asking.generation.prices.dollars(exchange.chosen, Usage(prompt_tokens=tokens))
-        return self._gateway.limits.admit(key, tokens=tokens, dollars=price or 0.0)
-
-    def _held(self, asking: _Asking) -> Kept | None:
-        """Who holds the response that the request continues, as far as it is still there."""
-        if self._protocol.path != "responses":
-            return None
-        previous = asking.body.value("previous_response_id", str)
-        if previous is None:
-            return None
-        kept = self._gateway.sticky.get(response_name(asking.key_id or "", previous))
-        is_there = kept is not None and kept.upstream in asking.generation.settings.upstreams
-        return kept if is_there else None
-
-    def _is_there(self, generation: Generation, model: str, held: Kept | None) -> bool:
-        """Whether the upstream that holds the earlier turns serves a model."""
-        if held is None:
-            return True
-        targets = generation.upstreams.targets(model, self._protocol.dialect, lambda _: False)
-        return any(target.upstream == held.upstream for target in targets)
-
-    def _following(
-        self, asking: _Asking, policy: str, conversation: Conversation, held: Kept | None
-    ) -> Following:
-        """What the request stays with."""
-        generation, owner = asking.generation, asking.key_id or ""
-        following = follow(
-            self._gateway.sticky,
-            generation.settings,
-            generation.prices,
-            owner=owner,
-            policy=policy,
-            conversation=conversation,
-            options=asking.options,
-            is_cached=self._protocol.dialect == "openai" or _CACHE_FIELD in asking.body.content,
-        )
-        if held is None:
-            return following
-        identity = held.conversation or following.conversation
-        why = f"upstream {held.upstream} holds the response that it continues:"
-        return replace(following, conversation=identity, kept=held, why=why, cached=None)
-
-    async def _choose(
-        self,
-        asking: _Asking,
-        asked: Asked,
-        text: str,
-        following: Following,
-        decision_id: str,
-        held: Kept | None,
-    ) -> Choice:
-        generation, kept = asking.generation, following.kept
-
-        def allowed(policy: ServedPolicy) -> list[str]:
-            models = generation.models[policy.name, self._protocol.dialect]
-            return [m for m in models if asking.may(m) and self._is_there(generation, m, held)]
-
-        question = Question(
-            text=text,
-            options=asking.options,
-            prices=generation.prices,
-            threshold=asked.threshold,
-            cached=following.cached,
-        )
-        deciders = generation.deciders(
-            asked,
-            conversation=following.conversation,
-            key_id=asking.key_id,
-            decision_id=decision_id,
-            allowed=allowed,
-        )
-        if kept is not None and asking.options.pin is None:
-            choice = stayed_choice(deciders, question, kept.policy, kept.model, following.why)
-            if choice is not None:
-                return choice
-        return await choose(deciders, question)
-
-    async def _pass_on(self, plan: _Plan, scope: Scope, receive: Receive, reply: _Reply) -> None:
+    async def _pass_on(self, plan: Plan, scope: Scope, receive: Receive, reply: _Reply) -> None:
         exchange, trace = plan.exchange, current_trace()
         call = UpstreamCall(
             path=self._protocol.path,
@@ -323,7 +109,7 @@ class ProxyEndpoint:
             if trace is not None:
                 trace.finish(exchange)
 
-    async def _relay(self, plan: _Plan, call: UpstreamCall, reply: _Reply) -> None:
+    async def _relay(self, plan: Plan, call: UpstreamCall, reply: _Reply) -> None:
         """Open the upstream and pass its bytes on."""
         exchange = plan.exchange
         answer = await plan.upstreams.open(plan.targets, call, exchange.attempts)
@@ -351,7 +137,7 @@ class ProxyEndpoint:
         finally:
             answer.close()
 
-    def _note_response(self, plan: _Plan, answer: Answer, tap: _Tap) -> bool:
+    def _note_response(self, plan: Plan, answer: Answer, tap: _Tap) -> bool:
         """Remember who holds a response; whether there is nothing to wait for."""
         if self._protocol.path != "responses" or answer.status >= 400:
             return True
@@ -370,7 +156,7 @@ class ProxyEndpoint:
             self._protocol.path, status, "rejected", seconds=time.perf_counter() - started
         )
 
-    def _charge(self, plan: _Plan) -> None:
+    def _charge(self, plan: Plan) -> None:
         """What the answer cost, and its tokens to the key's limits."""
         exchange, ticket = plan.exchange, plan.ticket
         if exchange.answered is not None:
@@ -415,65 +201,6 @@ class ProxyEndpoint:
             status=exchange.status,
             outcome=exchange.outcome,
             seconds=round(exchange.seconds, 4),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Asking:
-    """One request as it came in, and the generation that serves it."""
-
-    generation: Generation
-    body: Body
-    headers: Mapping[str, str]
-    options: RequestOptions
-    key: ApiKey | None
-    started: float
-
-    @property
-    def key_id(self) -> str | None:
-        return None if self.key is None else self.key.key_id
-
-    @property
-    def is_metered(self) -> bool:
-        """Whether the size of the prompt matters to the key's limits."""
-        key = self.key
-        return key is not None and (key.tokens_per_minute, key.budget) != (None, None)
-
-    def may(self, model: str) -> bool:
-        """Whether the caller's key is for the model; a budget is for models of known price."""
-        if self.key is None:
-            return True
-        is_priced = self.key.budget is None or self.generation.prices.knows(model)
-        return is_priced and (self.key.models is None or model in self.key.models)
-
-    def why_not(self, model: str) -> str:
-        """What :meth:`may` said no for."""
-        if self.key is None or self.key.models is None or model in self.key.models:
-            return f"model {model} has no known price, and this key has a budget; set prices"
-        return f"this key may not use model {model}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """What will be done for a request."""
-
-    upstreams: Upstreams
-    exchange: Exchange
-    body: Body
-    targets: list[Target]
-    explain: bool
-    names: tuple[str, ...]
-    is_stream: bool
-    client_key: str | None
-    prices: Prices
-    ticket: Ticket | None
-
-    def kept(self, target: Target) -> Kept:
-        """What is remembered of who answered."""
-        policy, identity = self.exchange.policy, self.exchange.conversation
-        name = None if policy is None else policy.name
-        return Kept(
-            model=target.model, upstream=target.upstream, policy=name, conversation=identity
         )
 
 
@@ -610,21 +337,3 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
         raise ClientGoneError("the caller left") from None
     finally:
         watcher.cancel()
-
-
-def _asked(name: str, generation: Generation) -> Asked:
-    # a real model goes first, should it be called like a policy
-    if name in generation.named:
-        return Asked(model=name)
-    return read_model_name(name, generation.policies, generation.splits)
-
-
-def _stand_ins(asking: _Asking, exchange: Exchange) -> set[str]:
-    """Models that may answer where the chosen one cannot."""
-    options, choice = asking.options, exchange.choice
-    models = asking.generation.settings.fallbacks.get(exchange.chosen, ())
-    if options.pin is not None:
-        return set()
-    if options.budget is not None and choice is not None:
-        models = [m for m in choice.models if m in models]
-    return {m for m in models if (options.models is None or m in options.models) and asking.may(m)}

@@ -58,7 +58,9 @@ def routed_exchange(choice: Choice, **known: Any) -> Exchange:
     the other arms are asked.
     """
     propensity = math.nan if choice.others else choice.joint_propensity
-    decision = replace(choice.decision, logging_propensity=propensity)
+    decision = choice.decision
+    if propensity != decision.logging_propensity:
+        decision = replace(decision, logging_propensity=propensity)
     return Exchange(
         decision=decision, chosen=decision.model, policy=choice.policy, choice=choice, **known
     )
@@ -93,7 +95,7 @@ def decision_headers(exchange: Exchange, *, explain: bool = False) -> list[tuple
         "gain": _number(decision.predicted_gain, ".4f"),
         "cost": _number(decision.cost, ".6g"),
         "attempts": str(len(exchange.attempts) or ""),
-        "explanation": _explanation(decision) if explain else "",
+        "explanation": _explanation(exchange) if explain else "",
     }
     return [
         (f"x-metarouter-{name}".encode(), _header_bytes(value))
@@ -106,11 +108,14 @@ def _number(value: float, form: str) -> str:
     return "" if value != value else format(value, form)  # NaN: nothing was predicted
 
 
-def _explanation(decision: Decision) -> str:
+def _explanation(exchange: Exchange) -> str:
     import json
 
-    shown = replace(decision, options=decision.options[:_MOST_OPTIONS])
-    return json.dumps(json_value(asdict(shown)), separators=(",", ":"))
+    decision, choice = exchange.decision, exchange.choice
+    shown = asdict(replace(decision, options=decision.options[:_MOST_OPTIONS]))
+    if choice is not None:
+        shown |= {"experiment": choice.experiment, "propensities": choice.propensities}
+    return json.dumps(json_value(shown), separators=(",", ":"))
 
 
 def _header_bytes(value: str) -> bytes:
