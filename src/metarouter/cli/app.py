@@ -31,6 +31,7 @@ from metarouter.cli import (
     refit,
     route,
     serve,
+    store,
 )
 
 __all__ = ["make_app"]
@@ -71,9 +72,14 @@ def make_app() -> typer.Typer:
     key_commands.command("create")(keys.create)
     key_commands.command("list")(keys.list_all)
     key_commands.command("update")(keys.update)
-    key_commands.command("update")(keys.update)
     key_commands.command("revoke")(keys.revoke)
     app.add_typer(key_commands, name="keys")
+    store_commands = typer.Typer(help="Look after the gateway's database.", no_args_is_help=True)
+    store_commands.command("info")(store.info)
+    store_commands.command("migrate")(store.migrate)
+    store_commands.command("prune")(store.prune)
+    store_commands.command("replay")(store.replay)
+    app.add_typer(store_commands, name="store")
     bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
     bench.command("decision")(bench_decision.bench_decision)
     bench.command("fit")(bench_fit.bench_fit)

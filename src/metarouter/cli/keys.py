@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metarouter.cli.options import JsonOut, names
+from metarouter.cli.store import open_store
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -48,7 +49,7 @@ def create(
     """
     from metarouter.cli.output import say
 
-    engine = _engine(store, config)
+    engine = open_store(store, config)
     from metarouter.store.keys import create_key
 
     key, record = create_key(
@@ -77,7 +78,7 @@ def list_all(
     """
     from metarouter.cli.output import emit, print_table
 
-    engine = _engine(store, config)
+    engine = open_store(store, config)
     from metarouter.store.keys import list_keys
 
     keys = list_keys(engine)
@@ -126,7 +127,7 @@ def update(
     given = [name for name, text in zip(changes, texts, strict=True) if text is not None]
     if not given:
         raise typer.BadParameter("nothing to change: see metarouter keys update --help")
-    engine = _engine(store, config)
+    engine = open_store(store, config)
     from metarouter.store.keys import update_key
 
     update_key(engine, key_id, {name: changes[name] for name in given})
@@ -164,21 +165,11 @@ def revoke(
     """
     from metarouter.cli.output import say
 
-    engine = _engine(store, config)
+    engine = open_store(store, config)
     from metarouter.store.keys import revoke_key
 
     revoke_key(engine, key_id)
     say(f"{key_id} is revoked")
-
-
-def _engine(store: str, config: Path | None) -> sqlalchemy.Engine:
-    from metarouter.cli.serve import require_serve
-
-    require_serve()
-    from metarouter.gateway.settings import read_settings
-    from metarouter.store.database import open_database
-
-    return open_database(store if config is None else read_settings(config).store.url)
 
 
 def _usage(engine: sqlalchemy.Engine, keys: Sequence[ApiKey]) -> dict[str, dict[str, Any]]:

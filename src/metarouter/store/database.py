@@ -26,6 +26,7 @@ __all__ = [
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _SECONDS = 10.0  # that a statement may take, and that a writer of SQLite waits for another
+_POOL_SIZE = 5  # of a gateway: what waits for the store has eight threads
 _MIGRATION_SECONDS = 3600.0
 _LOCK = 7_233_187_001  # of PostgreSQL, for who migrates; any number that nobody else uses
 # Parameters hold prompts, and errors are logged.
@@ -40,7 +41,9 @@ class StoreDownError(ProviderError):
     """The store's database does not answer."""
 
 
-def open_database(url: str, *, password: str | None = None) -> sa.Engine:
+def open_database(
+    url: str, *, password: str | None = None, pool_size: int = _POOL_SIZE
+) -> sa.Engine:
     """Open a database and bring its tables up to date.
 
     Parameters
@@ -51,6 +54,8 @@ def open_database(url: str, *, password: str | None = None) -> sa.Engine:
         ``?sslmode=require`` or ``?sslmode=verify-full`` to insist on TLS.
     password : str, optional
         Of PostgreSQL; the environment variable PGPASSWORD by default.
+    pool_size : int
+        Connections to PostgreSQL that stay open; 0 closes each after its use.
 
     Returns
     -------
@@ -65,7 +70,7 @@ def open_database(url: str, *, password: str | None = None) -> sa.Engine:
     DataError
         When the tables were made by a newer metarouter.
     """
-    engine = make_engine(url, password=password)
+    engine = make_engine(url, password=password, pool_size=pool_size)
     try:
         migrate(engine)
     except BaseException:
@@ -74,7 +79,7 @@ def open_database(url: str, *, password: str | None = None) -> sa.Engine:
     return engine
 
 
-def make_engine(url: str, *, password: str | None = None) -> sa.Engine:
+def make_engine(url: str, *, password: str | None = None, pool_size: int = _POOL_SIZE) -> sa.Engine:
     """An engine that has not connected yet; its tables may not be there.
 
     Raises
@@ -97,7 +102,8 @@ def make_engine(url: str, *, password: str | None = None) -> sa.Engine:
                 "names"
             )
         secret = password or os.environ.get("PGPASSWORD", "")
-        return _postgres(parsed.set(drivername="postgresql+pg8000", password=secret), _SECONDS)
+        full = parsed.set(drivername="postgresql+pg8000", password=secret)
+        return _postgres(full, _SECONDS, pool_size)
     if parsed.drivername != "sqlite" or not parsed.database:
         raise OptionError.of("store.url", parsed.render_as_string(), _ALLOWED)
     return _sqlite(parsed)
@@ -215,7 +221,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _postgres(url: sa.URL, seconds: float, pool_size: int = 5) -> sa.Engine:
+def _postgres(url: sa.URL, seconds: float, pool_size: int) -> sa.Engine:
     try:
         from metarouter.store.postgres import make_postgres_engine
     except ModuleNotFoundError as error:

@@ -81,7 +81,7 @@ def make_postgres_engine(
         verify-full; prefer by default) and ``sslrootcert`` are read.
     seconds : float above 0
         How long to wait for a connection and for a statement.
-    pool_size : int, connections that stay open; twice as many may be.
+    pool_size : int, connections that stay open; twice as many may be. 0: none stays.
     options : further ones of ``sqlalchemy.create_engine``.
 
     Returns
@@ -97,11 +97,7 @@ def make_postgres_engine(
     tls = _read_tls(query.pop("sslmode", "prefer"), query.pop("sslrootcert", None))
     engine = sa.create_engine(
         url,
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        pool_timeout=seconds,
-        pool_recycle=_RECYCLE_SECONDS,
-        pool_pre_ping=pool_size > 1,  # whoever has a connection to himself notices by himself
+        **_pool_options(pool_size, seconds),
         **options,
     )
 
@@ -112,6 +108,18 @@ def make_postgres_engine(
     sa.event.listen(engine, "do_connect", connect)
     sa.event.listen(engine, "handle_error", _note_shutdown)
     return engine
+
+
+def _pool_options(size: int, seconds: float) -> dict[str, Any]:
+    if not size:
+        return {"poolclass": sa.NullPool}
+    return {
+        "pool_size": size,
+        "max_overflow": size,
+        "pool_timeout": seconds,
+        "pool_recycle": _RECYCLE_SECONDS,
+        "pool_pre_ping": size > 1,  # whoever has a connection to himself notices by himself
+    }
 
 
 def sql_state(error: BaseException | None) -> str:

@@ -1,0 +1,158 @@
+"""``metarouter store``: the gateway's database, and what waits for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metarouter.cli.options import JsonOut
+
+if TYPE_CHECKING:
+    import sqlalchemy
+
+    from metarouter.gateway.settings import GatewaySettings
+
+__all__ = ["info", "migrate", "open_store", "prune", "replay"]
+
+Store = Annotated[
+    str, typer.Option(metavar="URL", help="The gateway's database, as in its settings.")
+]
+Config = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The gateway's settings, instead of --store.")
+]
+_STORE = "sqlite:///metarouter.db"
+
+
+def migrate(store: Store = _STORE, config: Config = None) -> None:
+    """Bring the tables up to date; a gateway does so itself when it starts.
+
+    By hand it is for databases whose gateways may not change tables.
+
+    Example: metarouter store migrate --store postgresql://owner@db/metarouter
+    """
+    from metarouter.cli.output import say
+
+    engine = open_store(store, config)
+    say(f"{_shown(engine)}: tables are at version {_version(engine)}")
+
+
+def info(store: Store = _STORE, config: Config = None, json_out: JsonOut = None) -> None:
+    """Show what the database holds, and how much waits on this machine to be written.
+
+    Example: metarouter store info
+    """
+    from metarouter.cli.output import emit, print_table
+
+    engine = open_store(store, config)
+    row = {
+        "store": _shown(engine),
+        "version": _version(engine),
+        **_counts(engine),
+        "bytes_waiting": _bytes_waiting(store, config),
+    }
+    lines = [{"what": name, "value": value} for name, value in row.items()]
+    print_table(lines, ("what", "value"), json_out)
+    emit(json_out, "store info", [row], seed=None)
+
+
+def prune(
+    prompt_days: Annotated[
+        float | None, typer.Option(min=0, help="Erase prompts that are older.")
+    ] = None,
+    row_days: Annotated[
+        float | None, typer.Option(min=0, help="Delete decisions and feedback that are older.")
+    ] = None,
+    store: Store = _STORE,
+    config: Config = None,
+) -> None:
+    """Erase prompts and delete rows that are too old; a gateway does so itself each hour.
+
+    Example: metarouter store prune --prompt-days 30
+    """
+    from metarouter.cli.output import say
+    from metarouter.errors import OptionError
+
+    if prompt_days is None and row_days is None:
+        raise OptionError("neither `prompt_days` nor `row_days` was given; allowed: one or both")
+    engine = open_store(store, config)
+    from time import time
+
+    from metarouter.store.retention import Pruned, Retention
+    from metarouter.store.retention import prune as prune_some
+
+    done, step = Pruned(), None
+    while step is None or not step.is_all:
+        step = prune_some(engine, Retention(prompt_days=prompt_days, row_days=row_days), time())
+        done += step
+    say(
+        f"prompts erased: {done.prompts}; deleted: {done.decisions} decisions, "
+        f"{done.feedback} statements"
+    )
+
+
+def replay(store: Store = _STORE, config: Config = None) -> None:
+    """Write what gateways that are gone put aside on this machine; running ones do so themselves.
+
+    Example: metarouter store replay --config gateway.yaml
+    """
+    from metarouter.cli.output import say
+
+    engine = open_store(store, config)
+    from metarouter.store.spill import Spill, make_instance_name
+    from metarouter.store.writer import DecisionWriter
+
+    spill = Spill(_settings(store, config).store.spill_folder, instance=make_instance_name())
+    writer = DecisionWriter(engine, spill)
+    written = writer.replay_all()
+    say(f"rows written: {written}; refused: {writer.refused}; bytes left: {writer.bytes_waiting}")
+
+
+def open_store(store: str, config: Path | None) -> sqlalchemy.Engine:
+    """The database of an address, or of a file of settings."""
+    from metarouter.cli.serve import require_serve
+
+    require_serve()
+    from metarouter.store.database import open_database
+
+    settings = _settings(store, config).store
+    return open_database(settings.url, password=settings.password(), pool_size=0)
+
+
+def _settings(store: str, config: Path | None) -> GatewaySettings:
+    from metarouter.gateway.settings import read_settings
+
+    if config is not None:
+        return read_settings(config)
+    anywhere = {"main": {"base_url": "http://127.0.0.1:9/v1"}}  # settings need one; nobody asks it
+    return read_settings(overrides={"upstreams": anywhere, "store": {"url": store}})
+
+
+def _shown(engine: sqlalchemy.Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
+
+
+def _version(engine: sqlalchemy.Engine) -> str:
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+        return str(found.scalar_one())
+
+
+def _counts(engine: sqlalchemy.Engine) -> dict[str, Any]:
+    import sqlalchemy as sa
+
+    from metarouter.store.tables import decisions, metadata
+
+    with engine.connect() as connection:
+        counts = {
+            table.name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar()
+            for table in metadata.sorted_tables
+        }
+        prompts = sa.select(sa.func.count(decisions.c.prompt))
+        return {**counts, "prompts": connection.execute(prompts).scalar()}
+
+
+def _bytes_waiting(store: str, config: Path | None) -> int:
+    folder = _settings(store, config).store.spill_folder
+    return sum(path.stat().st_size for path in folder.glob("*.jsonl"))
