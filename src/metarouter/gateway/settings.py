@@ -568,8 +568,10 @@ def _first_problem(error: ValidationError, file: str | Path | None) -> str:
     what = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         what = "no such setting"
-    # A value under an unknown key, or one that looks like an address, may hold a secret.
-    shown = problem["type"] not in ("extra_forbidden", "missing") and _is_plain(problem["input"])
+    # A value under an unknown key, one where the name of a secret belongs, or one that looks like
+    # an address may hold a secret.
+    may_show = problem["type"] not in ("extra_forbidden", "missing") and not key.endswith("_env")
+    shown = may_show and _is_plain(problem["input"])
     value = f" = {shorten(problem['input'])}" if shown else ""
     more = len(error.errors()) - 1
     rest = f" (and {more} more)" if more else ""
