@@ -212,6 +212,33 @@ def test_threads_at_once_pass_no_limit() -> None:
         assert list_days(store.engine)[0].requests == 10
 
 
+def test_processes_that_write_at_once_lose_nothing(store_url: str) -> None:
+    """Four of them, each with its own connections, tell the database a hundred requests each."""
+    keys = [
+        ApiKey(key_id=f"k{n}", digest="", name="n", created=START, budget=1e9) for n in range(3)
+    ]
+    engines = [open_database(store_url) for _ in range(4)]
+
+    def work(engine: sa.Engine) -> KeyLimits:
+        limits = KeyLimits(engine, lambda: keys, clock=Clock())
+        for number in range(100):
+            key = keys[number % 3]
+            limits.close(limits.admit(key), tokens=2, dollars=0.25)
+            assert number % 10 or limits.exchange()
+        assert limits.exchange()
+        return limits
+
+    with ThreadPoolExecutor(4) as pool:
+        processes = list(pool.map(work, engines))
+    for process in processes:
+        assert process.exchange()
+        assert [process.used(key).requests for key in keys] == [136, 132, 132]
+        assert sum(process.used(key).spent for key in keys) == 100.0
+    assert sum(day.tokens for day in list_days(engines[0])) == 800
+    for engine in engines:
+        engine.dispose()
+
+
 def test_requests_in_flight_hold_their_estimate() -> None:
     """Ten requests of 30 tokens at once: four pass a limit of 100, the rest wait for their end."""
     key = a_key(tokens_per_minute=100)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from metarouter.store.keys import create_key, list_audit, list_keys, revoke_key,
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}")
+def engine(store_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(store_url)
     yield engine
     engine.dispose()
 
@@ -62,7 +61,7 @@ def test_limits_that_mean_nothing_are_refused(
 
 def test_what_a_key_may_do_is_changed_field_by_field(engine: sa.Engine) -> None:
     """Fields that are not named stay; None takes a limit away."""
-    key, made = create_key(engine, "alice", models=["cheap"], requests_per_minute=5, budget=1.0)
+    _, made = create_key(engine, "alice", models=["cheap"], requests_per_minute=5, budget=1.0)
     changed = update_key(engine, made.key_id, {"requests_per_minute": 7, "models": None})
     assert list_keys(engine) == [changed]
     assert (changed.requests_per_minute, changed.models, changed.budget) == (7, None, 1.0)

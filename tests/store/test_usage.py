@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,8 +13,8 @@ from metarouter.store.usage import Used, add_used, list_days, read_minutes, read
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}")
+def engine(store_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(store_url)
     yield engine
     engine.dispose()
 

@@ -64,8 +64,9 @@ def make_gateway(
             f"host = {settings.host!r} is open to others and there is no valid key; make one: "
             f"metarouter keys create NAME"
         )
-    limits = KeyLimits(engine, keyring.known)
-    limits.exchange()
+    limits = KeyLimits(engine, keyring.known, turn=writer.turn)
+    if not writer.is_down:
+        limits.exchange()
     metrics = Metrics()
     metrics.watch(writer)
     tracing = open_tracing(settings.tracing, settings.upstreams)

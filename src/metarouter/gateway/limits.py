@@ -30,6 +30,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -184,6 +185,8 @@ class KeyLimits:
     ----------
     engine : the store's database.
     keys : gives the keys as they are now.
+    turn : context manager, optional
+        Entered to write; see :class:`~metarouter.store.writer.DecisionWriter`.
     clock : callable, default ``time.time``
     """
 
@@ -192,10 +195,12 @@ class KeyLimits:
         engine: sa.Engine,
         keys: Callable[[], Iterable[ApiKey]],
         *,
+        turn: AbstractContextManager[object] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._keys = keys
+        self._turn = turn or nullcontext()
         self._clock = clock
         self._ledger = Ledger()
         self._full_at = -math.inf
@@ -298,7 +303,7 @@ class KeyLimits:
             since = minute - 1 if is_full else self._ledger.since
         older: dict[str, tuple[int, float]] | None = None
         try:
-            with self._engine.begin() as connection:
+            with self._turn if taken else nullcontext(), self._engine.begin() as connection:
                 add_used(connection, taken)
                 told = read_minutes(connection, since)
                 if is_full:

@@ -124,7 +124,9 @@ def list_days(
     key_ids : only these; all by default.
     """
     column = key_usage.c
-    day = (column.minute // _MINUTES_OF_A_DAY).label("day")
+    # written out: PostgreSQL takes two parameters of one value for two expressions
+    length = sa.literal_column(str(_MINUTES_OF_A_DAY), sa.Integer)
+    day = (column.minute // length).label("day")
     sums = [sa.func.sum(column[name]).label(name) for name in ("requests", "tokens", "spent")]
     query = (
         sa.select(column.key_id, day, *sums)
