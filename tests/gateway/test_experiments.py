@@ -185,6 +185,25 @@ def test_a_conversation_stays_in_its_arm(serve: Callable[..., Served], router_fo
     assert all(row["logging_propensity"] in (0.75, 0.25) for row in rows)
 
 
+def test_what_stays_with_its_model_stays_in_its_arm(
+    serve: Callable[..., Served], router_folder: Path
+) -> None:
+    """A conversation with an id keeps the arm that began it, though requests are drawn."""
+    policies = _policies(router_folder)
+    served = serve(policies=policies, splits=_split(current=0.5, candidate=0.5))
+    for number in range(8):
+        for _ in range(3):
+            served.post(PATH, _body(conversation=f"talk {number}"))
+    rows = served.rows()
+    assert len({row["policy"] for row in rows}) == 2
+    for first in range(0, 24, 3):
+        talk = rows[first : first + 3]
+        assert len({(row["policy"], row["model"], row["conversation"]) for row in talk}) == 1
+        assert [row["bound"] == "fixed" for row in talk] == [False, True, True]
+        assert [row["logging_propensity"] for row in talk] == [0.5, 1.0, 1.0]
+        assert {row["experiment"] for row in talk} == {"ab"}
+
+
 def test_a_key_stays_in_its_arm(serve: Callable[..., Served], router_folder: Path) -> None:
     """All requests of a key have one policy; keys are shared out."""
     served = serve(

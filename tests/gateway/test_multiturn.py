@@ -230,6 +230,29 @@ def test_the_prompt_cache_is_worth_its_discount(
     assert models == ["premium", "premium" if stays else "cheap"]
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_anthropic_upstreams_cache_what_they_are_asked_to(
+    serve: Callable[..., Served], priced_router: Path, asks: bool
+) -> None:
+    """Without ``cache_control`` nothing is lost by another model."""
+    served = serve(
+        policies={"default": {"router": priced_router}},
+        prices={"premium": {"input": 10.0, "output": 40.0, "cached_input": 1.0}},
+    )
+    gain, extra = _gain_and_cost(served, _turns(LONG, "Go on."))
+    w = gain / extra * 1.01  # premium is worth it with the cache alone
+    models = []
+    for turns, options in ((_turns(LONG), {"pin": "premium"}), (_turns(LONG, "Go on."), {"w": w})):
+        body: dict[str, Any] = {"model": "metarouter", "max_tokens": 9, "messages": turns}
+        body |= {
+            "metarouter": options,
+            **({"cache_control": {"type": "ephemeral"}} if asks else {}),
+        }
+        answer = served.post("/v1/messages", json.dumps(body).encode())
+        models.append(answer.headers["x-metarouter-model"])
+    assert models == ["premium", "premium" if asks else "cheap"]
+
+
 def test_a_short_prompt_is_not_cached(serve: Callable[..., Served], priced_router: Path) -> None:
     """Providers cache none below 1,024 tokens, so nothing is lost."""
     served = serve(

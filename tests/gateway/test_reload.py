@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -154,8 +156,12 @@ def test_what_is_watched_is_reloaded_once_it_stands_still(
         files[0].write_w(PREMIUM)
         until(lambda: _model(served) == "premium")
         files[0].write_router(0.0, "2030-01-01T00:00:00+00:00")
-        policies = lambda: served.gateway.policies["default"]  # noqa: E731
-        until(lambda: policies().router.artifact.created.startswith("2030"))
+
+        def is_fitted_later() -> bool:
+            policy = served.gateway.policies["default"]
+            return policy.router.artifact.created.startswith("2030")
+
+        until(is_fitted_later)
         files[0].write(colour=1)
         until(lambda: "refused" in served.client.get("/metrics").text)
         time.sleep(0.3)
@@ -251,6 +257,18 @@ def test_a_swap_under_load_fails_and_mixes_nothing(
     for upstream, name in ((files[1], b'"cheap"'), (second, b'"premium"')):
         assert all(name in request.body for request in upstream.requests)
     assert {answer.split("@")[1] for answer in answers} >= expected.keys()
+
+
+def test_an_old_generation_ends_with_its_last_request(files: tuple[Files, FakeUpstream]) -> None:
+    """Nothing holds on to it, so that reloads do not fill the memory."""
+    with _served(files) as served:
+        reload(served.gateway)
+        assert _model(served) == "cheap"
+        old = weakref.ref(served.gateway.upstreams)
+        reload(served.gateway)
+        assert _model(served) == "cheap"
+        gc.collect()
+        assert old() is None
 
 
 def test_two_reloads_at_once_follow_each_other(files: tuple[Files, FakeUpstream]) -> None:

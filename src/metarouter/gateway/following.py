@@ -127,10 +127,12 @@ def follow(
     given, space = options.conversation, f"{owner}|{policy}"
     identity = conversation_identity(owner, conversation, options)
     named = () if given is None else (f"{space}|conversation|{given}",)
-    loop = f"{space}|loop|{conversation.digest}"
-    names = named if settings.sticky == "off" else (*named, loop)
+    loops = () if settings.sticky == "off" else (f"{space}|loop|{conversation.digest}",)
+    names = (*named, *loops)
     if named or conversation.is_tool_step:
-        kept = next(filter(None, map(memory.get, names)), None)
+        # the same text begins other conversations too: it tells nothing but of a step
+        sought = names if conversation.is_tool_step else named
+        kept = next(filter(None, map(memory.get, sought)), None)
         why = "the conversation" if named else "the tool loop"
         return Following(conversation=identity, names=names, kept=kept, why=why)
     cached = None
