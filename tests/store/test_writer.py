@@ -260,3 +260,14 @@ def test_an_idle_writer_sees_that_the_store_is_gone(postgres: PostgresServer, sp
     wait_for(lambda: writer.state == "ok")
     writer.close()
     engine.dispose()
+
+
+def test_long_prompts_are_written_a_few_at_a_time(engine: sa.Engine, spill: Path) -> None:
+    """Fifteen million characters are no batch that takes too long; nothing is put aside."""
+    writer = make_writer(engine, spill)
+    for number in range(30):
+        writer.put(make_row(number, prompt="x" * 500_000))
+    writer.start()
+    wait_for(lambda: count(engine) == 30)
+    writer.close()
+    assert (writer.spilled, writer.failures) == (0, 0)

@@ -33,6 +33,7 @@ Row = Mapping[str, Any]
 StoreState = Literal["ok", "catching up", "down"]
 
 _BATCH = 1000  # rows of one transaction
+_BATCH_CHARS = 2_000_000  # of their prompts
 _SECONDS = 3.0  # that a batch may take; what comes meanwhile waits in memory
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0  # seconds until a store that is down is asked again
 _PING_SECONDS = 2.0  # between two looks at a store to which nothing is written
@@ -172,7 +173,8 @@ class DecisionWriter:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
-        self._put_aside(self._taken(self._queue.qsize()))
+        while rows := self._taken(_BATCH):
+            self._put_aside(rows)
         self.threads.shutdown()
         self._spill.close()
         if self._engine is not self._shared:
@@ -289,13 +291,15 @@ class DecisionWriter:
         return kept == len(rows)
 
     def _taken(self, limit: int) -> list[Row]:
-        """Rows that wait, up to `limit`."""
+        """Rows that wait, up to `limit`, or to prompts of a length that one statement takes."""
         rows: list[Row] = []
-        while len(rows) < limit:
+        size = 0
+        while len(rows) < limit and size < _BATCH_CHARS:
             try:
                 rows.append(self._queue.get_nowait())
             except queue.Empty:
                 break
+            size += len(rows[-1].get("prompt") or "")
         return rows
 
     def _is_due(self, what: str, seconds: float) -> bool:
