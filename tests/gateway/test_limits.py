@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from metarouter.gateway.limits import KeyLimits, LimitedError, Ticket
 from metarouter.gateway.settings import read_settings
 from metarouter.gateway.spending import Prices, charged_usage
-from metarouter.gateway.wire import Usage
+from metarouter.gateway.wire import Usage, read_usage
 from metarouter.store.database import open_database
 from metarouter.store.keys import ApiKey, create_key
 from metarouter.store.tables import key_usage, metadata
@@ -328,6 +328,70 @@ def test_prices_go_from_the_settings_to_the_list_by_the_upstream_s_name() -> Non
     assert prices.dollars("x", used) is None
     assert len(unknown) == 1
     assert (prices.knows("mine"), prices.knows("x")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "prompt", "cached", "dollars"),
+    [
+        ({"prompt_tokens": 100, "completion_tokens": 10}, 100, 0, 300),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 10,
+                "prompt_tokens_details": {"cached_tokens": 80},
+            },
+            100,
+            80,
+            180,
+        ),
+        (
+            {
+                "input_tokens": 100,
+                "output_tokens": 10,
+                "input_tokens_details": {"cached_tokens": 80},
+            },
+            100,
+            80,
+            180,
+        ),
+        (
+            {
+                "input_tokens": 15,
+                "output_tokens": 10,
+                "cache_read_input_tokens": 80,
+                "cache_creation_input_tokens": 5,
+            },
+            100,
+            80,
+            180,
+        ),
+        (
+            {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": None},
+            100,
+            0,
+            300,
+        ),
+    ],
+)
+def test_a_prompt_that_a_cache_held_costs_less(
+    usage: dict[str, Any], prompt: int, cached: int, dollars: float
+) -> None:
+    """The same prompt as three protocols count it; 2, 0.5 and 10 dollars per token here."""
+    given = {
+        "upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1", "models": {"m": "x"}}},
+        "prices": {"m": {"input": 2.0, "cached_input": 0.5, "output": 10.0}},
+    }
+    found = read_usage(b"", json.dumps({"usage": usage}).encode())
+    assert (found.prompt_tokens, found.cached_tokens) == (prompt, cached)
+    spent = Prices(read_settings(overrides=given)).dollars("m", found)
+    assert spent == pytest.approx(dollars / 1e6)
+
+
+@pytest.mark.parametrize("count", [-5, 2**31, 1.5, "7"])
+def test_a_count_that_is_none_is_no_count(count: Any) -> None:
+    """An upstream that says nonsense gives no credit; the answer is charged by its size."""
+    usage = {"prompt_tokens": count, "completion_tokens": 1}
+    assert read_usage(b"", json.dumps({"usage": usage}).encode()) == Usage()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def charged_usage(
     Examples
     --------
     >>> charged_usage(Usage(), prompt_tokens=9, answer_bytes=2000, is_stream=True, is_whole=True)
-    Usage(prompt_tokens=9, completion_tokens=10)
+    Usage(prompt_tokens=9, completion_tokens=10, cached_tokens=0)
     """
     if is_whole and counted != Usage():
         return counted
@@ -48,6 +48,7 @@ def charged_usage(
     return Usage(
         prompt_tokens=prompt_tokens if counted.prompt_tokens is None else counted.prompt_tokens,
         completion_tokens=max(counted.completion_tokens or 0, answer_bytes // size),
+        cached_tokens=counted.cached_tokens,
     )
 
 
@@ -107,9 +108,10 @@ class Prices:
         Returns
         -------
         float or None
-            None where no token was counted or no price is known. Tokens read
-            from a prompt cache cost as much as others here: more than most
-            providers charge.
+            None where no token was counted or no price is known. Tokens that a
+            prompt cache held cost what the price of cached input says; those
+            that were written to one cost as much as others, which is less than
+            some providers charge.
         """
         if usage.prompt_tokens is None and usage.completion_tokens is None:
             return None
@@ -119,7 +121,8 @@ class Prices:
             return None
         prompt = (usage.prompt_tokens or 0) * (price.input_usd_per_mtok or 0.0)
         answer = (usage.completion_tokens or 0) * (price.output_usd_per_mtok or 0.0)
-        return (prompt + answer) / 1e6
+        saved = usage.cached_tokens * self.cache_saving(model) if usage.cached_tokens else 0.0
+        return (prompt + answer) / 1e6 - saved
 
     def _find(self, model: str) -> ModelSpec | None:
         given = self._settings.prices.get(model)

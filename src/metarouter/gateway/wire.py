@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -129,19 +129,50 @@ def read_body(content: bytes) -> Body:
     return Body(content=content, spans=spans)
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: _Count | None = None
+
+
 class _AnyUsage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens: _Count | None = None
+    output_tokens: _Count | None = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: _Count | None = None
+    cache_creation_input_tokens: _Count | None = None
+
+    def prompt(self) -> tuple[int, int] | None:
+        """Tokens of the prompt, and how many of them a cache held."""
+        total = _first(self.prompt_tokens, self.input_tokens)
+        if total is None:
+            return None
+        details = self.prompt_tokens_details or self.input_tokens_details
+        if details is not None:
+            return total, min(total, details.cached_tokens or 0)
+        # Anthropic counts what a cache read or wrote apart from the input
+        read = self.cache_read_input_tokens or 0
+        return total + read + (self.cache_creation_input_tokens or 0), read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens that an upstream counted; None where it did not say."""
+    """Tokens that an upstream counted; None where it did not say.
+
+    Attributes
+    ----------
+    prompt_tokens : all of the prompt, in whichever protocol.
+    completion_tokens : of the answer.
+    cached_tokens : of the prompt, those that the upstream had in its cache.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int = 0
 
 
 _USAGE = re.compile(rb'"usage"' + _SPACE + rb":" + _SPACE + rb"(\{)")
@@ -161,7 +192,7 @@ def read_usage(head: bytes, tail: bytes) -> Usage:
     Examples
     --------
     >>> read_usage(b"", b'data: {"usage": {"prompt_tokens": 3, "completion_tokens": 5}}')
-    Usage(prompt_tokens=3, completion_tokens=5)
+    Usage(prompt_tokens=3, completion_tokens=5, cached_tokens=0)
     """
     prompt = completion = None
     for part in (head, tail):
@@ -169,9 +200,10 @@ def read_usage(head: bytes, tail: bytes) -> Usage:
             usage = _usage_at(part, found.start(1))
             if usage is None:
                 continue
-            prompt = _first(usage.prompt_tokens, usage.input_tokens, prompt)
+            prompt = usage.prompt() or prompt
             completion = _first(usage.completion_tokens, usage.output_tokens, completion)
-    return Usage(prompt_tokens=prompt, completion_tokens=completion)
+    total, cached = prompt or (None, 0)
+    return Usage(prompt_tokens=total, completion_tokens=completion, cached_tokens=cached)
 
 
 def _first(*values: int | None) -> int | None:
