@@ -244,10 +244,11 @@ def _ages(rng: np.random.Generator, n: int, seconds: float) -> FloatArray:
 
 def fill(gateway: Gateway, url: str, prompts: Sequence[Prompt], n: int) -> list[Sent]:
     """Requests and feedback of a day."""
-    sent = send_traffic(url, prompts, n)
+    sent = send_traffic(url, prompts, n - n // 3)
+    sent += send_traffic(url, prompts, n // 3, seed=1, model="metarouter:trial")
     send_feedback(url, sent)
     flush(gateway, len(sent))
-    spread(gateway, 86_400)
+    spread(gateway, 80_000)
     return sent
 
 
@@ -262,9 +263,14 @@ def demo(folder: Path, **settings: Any) -> Iterator[tuple[Gateway, str, list[Pro
         given = {
             "upstreams": {"main": place, "spare": {**place, "attempts": 1}},
             "policies": {
-                "default": {"router": folder / "router"},
+                "default": {
+                    "router": folder / "router",
+                    "shadow": ["bolder"],
+                    "exploration": 0.1,
+                },
                 "bolder": {"router": folder / "bolder"},
             },
+            "splits": {"trial": {"arms": {"default": 0.5, "bolder": 0.5}, "by": "request"}},
             "fallbacks": {PREMIUM: [CHEAP]},
             "prices": PRICES,
             "store": {"url": f"sqlite:///{folder}/demo.db", "prompts": True},

@@ -54,9 +54,13 @@ def test_another_name_of_this_host_sees_nothing(shown: Shown) -> None:
 
 
 def test_traffic_is_that_which_was_sent(shown: Shown) -> None:
+    """Every request that reached a model, and what those of the store say of each."""
     view = _get(shown, "traffic", **DAY).json()
-    assert view["totals"]["requests"] == pytest.approx(len(shown.sent), abs=3)
-    assert view["totals"]["routed"] == view["totals"]["requests"]
+    with shown.gateway.engine.connect() as connection:
+        rows = connection.execute(sa.select(decisions.c.policy, decisions.c.outcome)).all()
+    assert view["totals"]["requests"] == sum(row.outcome != "decided" for row in rows)
+    assert view["totals"]["routed"] == sum(row.policy is not None for row in rows)
+    assert len(rows) >= len(shown.sent)
     assert sum(view["requests"]["ok"]) == view["totals"]["outcomes"]["ok"]
     assert {row["model"] for row in view["models"]} == {"swift-8b", "atlas-400b"}
 
@@ -77,7 +81,8 @@ def test_pages_of_decisions_lead_to_every_one(shown: Shown) -> None:
         if page["next"] is None:
             break
         query |= {"after": page["next"][0], "after_id": page["next"][1]}
-    assert len(seen) == len(set(seen)) == pytest.approx(len(shown.sent), abs=3)
+    assert len(seen) == len(set(seen))
+    assert {sent.decision_id for sent in shown.sent} <= set(seen)
 
 
 def test_a_decision_is_shown_with_all_that_is_known(shown: Shown) -> None:
@@ -109,7 +114,7 @@ def test_feedback_finds_the_users_biased(shown: Shown) -> None:
 def test_service_shows_tries_that_failed(shown: Shown) -> None:
     view = _get(shown, "service", **DAY).json()
     main, _spare = view["upstreams"]
-    assert main["tries"] >= len(shown.sent) - 3
+    assert main["tries"] >= len(shown.sent)
     assert main["is_open"] is False
     assert all(model["seconds"]["p50"] <= model["seconds"]["p95"] for model in view["models"])
 
@@ -147,4 +152,3 @@ def test_a_store_that_is_down_is_told(shown: Shown) -> None:
             connection.execute(sa.text("ALTER TABLE aside RENAME TO decisions"))
     assert answer.status_code == 503
     assert "SELECT" not in answer.text
-    assert decisions.name == "decisions"

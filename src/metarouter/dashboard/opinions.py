@@ -172,22 +172,23 @@ def _bias(found: Sequence[Comparison], level: float) -> Estimate:
 
 
 def _slices(found: Sequence[Comparison]) -> dict[str, list[Comparison]]:
-    slices: defaultdict[str, list[Comparison]] = defaultdict(list)
+    """Comparisons by pair, by who answered and by length, in that order."""
+    slices: defaultdict[tuple[int, str], list[Comparison]] = defaultdict(list)
     tokens = [one.prompt_tokens for one in found if one.prompt_tokens is not None]
     low, high = np.floor(np.quantile(tokens, [1 / 3, 2 / 3])) if tokens else (0.0, 0.0)
     for one in found:
         if one.kind == "preference":
-            slices[" over ".join(one.subject)].append(one)
+            slices[0, " over ".join(one.subject)].append(one)
         if one.answered is not None:
-            slices[f"answered by {one.answered}"].append(one)
+            slices[1, f"answered by {one.answered}"].append(one)
         if one.prompt_tokens is not None:
             slices[_length(one.prompt_tokens, float(low), float(high))].append(one)
-    return dict(sorted(slices.items()))
+    return {name: part for (_, name), part in sorted(slices.items())}
 
 
-def _length(tokens: int, low: float, high: float) -> str:
+def _length(tokens: int, low: float, high: float) -> tuple[int, str]:
     if tokens <= low:
-        return f"prompts of at most {low:.0f} tokens"
+        return 2, f"prompts of at most {low:.0f} tokens"
     if tokens <= high:
-        return f"prompts of {low + 1:.0f} to {high:.0f} tokens"
-    return f"prompts of more than {high:.0f} tokens"
+        return 3, f"prompts of {low + 1:.0f} to {high:.0f} tokens"
+    return 4, f"prompts of more than {high:.0f} tokens"

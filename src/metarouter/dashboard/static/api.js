@@ -77,6 +77,9 @@ export function useData(name, params, every = 0) {
   return state;
 }
 
+/** Seconds between two questions where an answer takes longer to make; 0 stays 0. */
+export const slower = (every, least) => every && Math.max(every, least);
+
 /** Text of a model's streamed answer, piece by piece, to `onText`; the decision's headers back. */
 export async function ask(model, dialect, prompt, onText, signal) {
   const messages = [{ role: "user", content: prompt }];

@@ -21,13 +21,14 @@ const PAGES = [
   { name: "playground", title: "Playground", page: Playground },
   { name: "keys", title: "Keys", page: Keys },
 ];
+// seconds, name, seconds between two questions of a live page: a longer span changes more slowly
 const SPANS = [
-  [900, "15 minutes"],
-  [3600, "1 hour"],
-  [21600, "6 hours"],
-  [86400, "24 hours"],
-  [604800, "7 days"],
-  [2592000, "30 days"],
+  [900, "15 minutes", 5],
+  [3600, "1 hour", 5],
+  [21600, "6 hours", 15],
+  [86400, "24 hours", 30],
+  [604800, "7 days", 120],
+  [2592000, "30 days", 300],
 ];
 
 function useTheme() {
@@ -132,7 +133,7 @@ function App() {
           <label class="check"><input type="checkbox" checked=${live} onChange=${(e) => setLive(e.target.checked)} /> Live</label>
         </div>`}
       </div>
-      <${page.page} key=${page.name} about=${about} span=${span} every=${live ? 5 : 0} params=${place.params} />
+      <${page.page} key=${page.name} about=${about} span=${span} every=${live ? SPANS.find(([value]) => value === span)[2] : 0} params=${place.params} />
     </main>
   </div>`;
 }

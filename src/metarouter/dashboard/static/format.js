@@ -13,6 +13,8 @@ export const signed = (digits) => (value) =>
   absent(value) ? DASH : (value > 0 ? "+" : "") + minus(value.toFixed(digits));
 export const share = (value, digits = 1) => (absent(value) ? DASH : `${minus((100 * value).toFixed(digits))} %`);
 
+export const points = (value) => (absent(value) ? DASH : `${minus((100 * value).toFixed(1))} points`);
+
 function minus(text) {
   const bare = /^-0(\.0*)?$/.test(text) ? text.slice(1) : text; // no negative zero
   return bare.replace("-", "−");
@@ -37,6 +39,7 @@ export const cost = (unit) => (unit === "USD" ? dollars : (value) => (absent(val
 
 export function seconds(value) {
   if (absent(value)) return DASH;
+  if (value < 0) return `−${seconds(-value)}`;
   if (value < 0.001) return `${(value * 1e6).toFixed(0)} µs`;
   if (value < 1) return `${(value * 1000).toFixed(value < 0.1 ? 1 : 0)} ms`;
   return `${value.toFixed(value < 10 ? 2 : 1)} s`;
@@ -54,4 +57,4 @@ export const momentOf = (value) => (absent(value) ? DASH : `${day.format(value *
 export const axisTime = (width) => (value) => (width >= 7200 ? `${dayOf(value)} ${timeOf(value)}` : timeOf(value));
 
 export const between = (estimate, form) =>
-  !estimate || absent(estimate.low) ? "" : `${form(estimate.low)} to ${form(estimate.high)}`;
+  !estimate || absent(estimate.low) || estimate.low === estimate.high ? "" : `${form(estimate.low)} to ${form(estimate.high)}`;

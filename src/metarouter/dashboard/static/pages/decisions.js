@@ -6,7 +6,7 @@ import { cost, count, dollars, momentOf, seconds, share, signed } from "../forma
 import { Panel, Pill, State, Table, Whisker, toneOf } from "../parts.js";
 
 const OUTCOMES = ["ok", "decided", "refused", "failed", "broken", "client_left", "stopped"];
-const BOUNDS = ["gain", "cost", "fixed", "fallback"];
+const BOUNDS = ["gain", "cost", "random", "fixed", "fallback"];
 const gain = signed(3);
 
 export function Decisions({ about, span, every, params }) {
@@ -120,7 +120,7 @@ function Facts({ d }) {
         { title: "Statement", show: (f) => statement(f.content) },
       ]} />`}
     <h3>Prompt</h3>
-    ${d.prompt === null ? html`<p class="note">Not kept: <code>store.prompts</code> is off.</p>` : html`<pre class="prompt" tabindex="0">${d.prompt}</pre>`}`;
+    ${d.prompt === null ? html`<p class="note">Not kept: <code>store.prompts</code> is off, or the request named its model.</p>` : html`<pre class="prompt" tabindex="0">${d.prompt}</pre>`}`;
 }
 
 export function statement(content) {

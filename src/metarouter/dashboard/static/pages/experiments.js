@@ -1,7 +1,7 @@
 // Splits between policies, and policies in the shadow.
 import { html } from "../html.js";
-import { useData } from "../api.js";
-import { cost, count, dollars, fixed, seconds, share, signed } from "../format.js";
+import { slower, useData } from "../api.js";
+import { cost, count, dollars, fixed, points, seconds, share, signed } from "../format.js";
 import { Estimate, Panel, Pill, State, Table, Whisker } from "../parts.js";
 
 const percent = (v) => share(v, 1);
@@ -19,7 +19,7 @@ const MEASURES = [
 ];
 
 export function Experiments({ span, every, about }) {
-  const state = useData("experiments", { seconds: span }, every * 4);
+  const state = useData("experiments", { seconds: span }, slower(every, 20));
   return html`<${State} state=${state}>${(data) => html`
     <${Splits} data=${data} />
     <${Shadows} data=${data} about=${about} />`}<//>`;
@@ -38,12 +38,12 @@ function Split({ name, arms }) {
     ...arms.flatMap((arm, i) => [
       { title: arm.policy, kind: "number", show: ([key, , form]) => html`<${Estimate} of=${arm.measures[key]} form=${form} />` },
       ...(i === 0 ? [] : [
-        { title: `minus ${arms[0].policy}`, kind: "number", show: ([key, , form]) => html`<${Difference} of=${arm.differences[key]} form=${form} />` },
+        { title: `${arm.policy} minus ${arms[0].policy}`, kind: "number", show: ([key, , form]) => html`<${Difference} of=${arm.differences[key]} form=${form} />` },
       ]),
     ]),
   ];
   const sizes = arms.map((a) => `${a.policy}: ${count(a.requests)} requests, ${count(a.units)} independent`).join("; ");
-  return html`<${Panel} id=${`split-${name}`} title=${`Split ${name}`} note=${`${sizes}. Intervals are for one look at a time fixed beforehand: a split that is stopped as soon as it looks good will mislead more often than 5 %.`}>
+  return html`<${Panel} id=${`split-${name}`} title=${`Split ${name}`} note=${`${sizes}. Intervals are for one look at a time fixed beforehand: a split that is stopped as soon as it looks good will mislead more often than 5 %. Bold: the interval leaves out 0.`}>
     <${Table} caption=${`Arms of split ${name}`} columns=${columns} rows=${shown} />
   <//>`;
 }
@@ -51,8 +51,9 @@ function Split({ name, arms }) {
 function Difference({ of, form }) {
   if (!of) return html`<span class="muted">–</span>`;
   const isClear = of.low > 0 || of.high < 0;
-  const signed_ = (v) => (v > 0 ? "+" : "") + form(v);
-  return html`<span class=${isClear ? "strong" : ""}><${Estimate} of=${of} form=${signed_} /></span>`;
+  const shown = form === percent ? points : form;
+  const withSign = (v) => (v > 0 ? "+" : "") + shown(v);
+  return html`<span class=${isClear ? "strong" : ""}><${Estimate} of=${of} form=${withSign} /></span>`;
 }
 
 function Shadows({ data, about }) {

@@ -1,6 +1,6 @@
 // What users and audits say: who is heard, what they say, how users differ from gold.
 import { html } from "../html.js";
-import { useData } from "../api.js";
+import { slower, useData } from "../api.js";
 import { count, share, signed, fixed } from "../format.js";
 import { Bar, Estimate, Panel, State, Stats, Table, Whisker } from "../parts.js";
 
@@ -8,7 +8,7 @@ const gain = signed(3);
 const percent = (v) => share(v, 1);
 
 export function Feedback({ span, every }) {
-  const state = useData("feedback", { seconds: span }, every * 4);
+  const state = useData("feedback", { seconds: span }, slower(every, 20));
   return html`<${State} state=${state}>${(data) => html`<${All} data=${data} />`}<//>`;
 }
 

@@ -1,6 +1,6 @@
 // Requests over time, premium share, spend.
 import { html } from "../html.js";
-import { useData } from "../api.js";
+import { slower, useData } from "../api.js";
 import { Chart, faded, frame, ink, timeAxis, tipOf } from "../chart.js";
 import { between, count, dollarTick, dollars, momentOf, share, short } from "../format.js";
 import { Bar, Panel, State, Stats, Table } from "../parts.js";
@@ -15,7 +15,7 @@ const GROUPS = [
 
 export function Traffic({ span, every }) {
   const state = useData("traffic", { seconds: span }, every);
-  const saving = useData("saving", { seconds: span }, every * 12);
+  const saving = useData("saving", { seconds: span }, slower(every, 60));
   return html`<${State} state=${state}>${(data) => html`
     <${Numbers} data=${data} saving=${saving.data} />
     <${Assumed} saving=${saving.data} />

@@ -1,0 +1,120 @@
+"""How long the dashboard's questions take over a large store.
+
+    ./run python benchmarks/dashboard.py [--rows 200000] [--postgres]
+
+Sends a few hundred requests through a gateway in front of an upstream that we
+write, copies their rows with new ids and times over seven days until there are
+as many as asked for, a tenth of them with feedback, and asks every question of
+the pages over HTTP, for the last day and for all seven. Prints the median of
+five, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import sqlalchemy as sa
+
+from metarouter.gateway.state import Gateway
+from metarouter.store.tables import decisions, feedback
+from metarouter.testing import PostgresServer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+
+from dashboard_demo import demo, fill
+
+DAYS = 7
+QUESTIONS = (
+    "traffic", "saving", "decisions", "decisions?model=atlas-400b", "decisions?text=nowhere",
+    "service", "what-if", "feedback", "experiments",
+)  # fmt: skip
+
+
+def multiply(gateway: Gateway, n: int) -> None:
+    """Copies of the rows of the store, `n` in all."""
+    with gateway.engine.begin() as connection:
+        rows = [dict(row) for row in connection.execute(sa.select(decisions)).mappings()]
+        for batch in _batches(_copies(rows, n - len(rows)), 5000):
+            connection.execute(sa.insert(decisions), batch)
+            said = [_thumb(row) for row in batch[::10]]
+            connection.execute(sa.insert(feedback), said)
+    with gateway.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("ANALYZE"))
+
+
+def _copies(rows: list[dict[str, Any]], n: int) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    ages = np.sort(rng.uniform(0, DAYS * 86_400, n))[::-1]  # written in order of time, as they are
+    for number, age in enumerate(ages.tolist()):
+        row = rows[number % len(rows)]
+        yield row | {"decision_id": str(uuid.uuid4()), "created": time.time() - age}
+
+
+def _thumb(row: dict[str, Any]) -> dict[str, Any]:
+    content = {"type": "thumbs", "decision_id": row["decision_id"], "value": "up"}
+    return {
+        "feedback_id": uuid.uuid4().hex,
+        "created": row["created"] + 30,
+        "decision_id": row["decision_id"],
+        "kind": "thumbs",
+        "content": content,
+    }
+
+
+def _batches(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def measure(url: str, question: str, seconds: int) -> float:
+    """Median of five answers, in milliseconds."""
+    address = f"{url}/dashboard/api/{question}{'&' if '?' in question else '?'}seconds={seconds}"
+    times = []
+    with httpx2.Client(timeout=120) as client:
+        for _ in range(5):
+            start = time.perf_counter()
+            client.get(address).raise_for_status()
+            times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def main() -> None:
+    """Fill, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--postgres", action="store_true", help="A PostgreSQL of our own.")
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        settings: dict[str, Any] = {"port": 0}
+        if given.postgres:
+            server = stack.enter_context(PostgresServer())
+            settings["store"] = {"url": server.make_database(), "prompts": True}
+        gateway, url, prompts = stack.enter_context(demo(folder, **settings))
+        fill(gateway, url, prompts, 300)
+        multiply(gateway, given.rows)
+        print(f"{given.rows:,} decisions, {gateway.engine.dialect.name}: ms, a day / {DAYS} days")
+        for question in QUESTIONS:
+            day, week = (measure(url, question, days * 86_400) for days in (1, DAYS))
+            print(f"{question:28} {day:8.0f} {week:8.0f}")
+
+
+if __name__ == "__main__":
+    main()
