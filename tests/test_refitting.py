@@ -12,6 +12,7 @@ from metarouter.errors import DataError, OptionError
 from metarouter.evaluation.equal_cost import difference_at_equal_cost
 from metarouter.fitting import fit
 from metarouter.labels.queries import hash_queries
+from metarouter.records import ModelSpec
 from metarouter.refitting import refit
 from metarouter.router import Router
 from metarouter.testing import make_world
@@ -111,6 +112,61 @@ def test_a_difference_that_is_not_shown_comes_with_the_labels_that_would_show_it
 def test_labels_of_other_models_are_refused(helped: tuple[Router, Rows, Rows]) -> None:
     with pytest.raises(OptionError, match="no label is about"):
         refit(helped[0], [{**row, "model": f"other {row['model']}"} for row in helped[1]])
+
+
+def test_models_may_change_places_in_a_pool() -> None:
+    """Feedback turns the order of two of three models round: choices are compared by name."""
+    rng = np.random.default_rng(0)
+    texts = [f"question {i} " + "why " * (i % 7) for i in range(300)]
+
+    def rows(part: list[str], means: dict[str, float]) -> Rows:
+        return [
+            {"query": text, "model": model, "score": float(np.clip(rng.normal(mean, 0.1), 0, 1))}
+            for text in part
+            for model, mean in means.items()
+        ]
+
+    old = rows(texts[:40], {"small": 0.2, "middle": 0.5, "large": 0.6})
+    new = rows(texts[40:], {"small": 0.2, "middle": 0.8, "large": 0.4})
+    serving = fit(old, **QUICK)
+    assert serving.models == ("small", "middle", "large")
+    found = refit(serving, [*old, *new])
+    assert found.candidate is not None
+    assert found.candidate.models == ("small", "large", "middle")
+    assert found.is_proposed
+    assert found.difference is not None
+    assert found.premium_share_serving is not None
+    assert found.difference.value == pytest.approx(0.4 * found.premium_share_serving, abs=0.03)
+
+
+def test_dollars_are_matched_where_tokens_are_priced() -> None:
+    """By token prices equal shares are not equal costs."""
+    old, new = _world(120, 300, seed=2)
+    prices = {
+        model: ModelSpec(name=model, input_usd_per_mtok=rate, output_usd_per_mtok=4 * rate)
+        for model, rate in (("cheap", 1.0), ("premium", 10.0))
+    }
+    serving = fit(old, cost="token", prices=prices, **QUICK)
+    found = refit(serving, [*old, *new])
+    assert found.candidate is not None
+    assert found.candidate.cost.unit == "USD"
+    judged = [row["query"] for row in new]
+    held = [text for text in dict.fromkeys(judged) if not _saw(found.candidate, text)]
+    spent = [
+        serving.expected_costs(held)[np.arange(len(held)), _choices(router, held)].mean()
+        for router in (serving, found.candidate)
+    ]
+    assert spent[1] == pytest.approx(spent[0], rel=0.03)
+    assert spent[1] <= spent[0]
+
+
+def _saw(router: Router, text: str) -> bool:
+    assert router.query_hashes is not None
+    return bool(np.isin(hash_queries([text]), router.query_hashes)[0])
+
+
+def _choices(router: Router, queries: list[str]) -> list[int]:
+    return [router.models.index(decision.model) for decision in router.route_batch(queries)]
 
 
 @pytest.mark.parametrize("wrong", [{"held_out_share": 1.0}, {"margin": -0.1}])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from metarouter.labels.read import Labels, read_gain_table
 from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.policy.costs import TokenCost
+from metarouter.policy.rule import best_model, gains_and_costs
 from metarouter.records import Estimate, ModelSpec, json_value
 from metarouter.router import Router
 from metarouter.types import BoolArray, FloatArray, IntArray
@@ -174,11 +175,6 @@ def refit(
     if counts["n_held_out"] < MIN_HELD_OUT:
         return RefitResult(candidate=None, is_proposed=False, reason=_too_few(counts), **counts)
     candidate = fit_table(train, _options(serving))
-    if candidate.models != serving.models:
-        raise DataError(
-            f"the labels order the models as {', '.join(candidate.models)}, the serving router as "
-            f"{', '.join(serving.models)}: fit a new router and compare both with evaluate"
-        )
     return _judged(serving, candidate, held_out, margin, rng, counts)
 
 
@@ -191,14 +187,14 @@ def _judged(
     counts: dict[str, Any],
 ) -> RefitResult:
     queries = list(held_out.queries)
-    costs, own = serving.expected_costs(queries), candidate.expected_costs(queries)
+    costs = serving.expected_costs(queries)
     choice = serving.policy.choose(serving.predict_gain(queries).mean, costs)
-    mean = candidate.predict_gain(queries).mean
+    mean, own = _in_order(candidate, serving.models, queries)
     difference = difference_at_equal_cost(mean, own, choice, held_out.quality, costs, rng)
     w = equal_cost_w(mean, own, choice, costs)
     reason = f"w = {w:.6g}, at which it costs what the router before it did"
     matched = candidate.with_policy(w=w, calibration={"w": w, "reason": reason})
-    new_choice = matched.policy.choose(mean, own)
+    new_choice = best_model(*gains_and_costs(mean, own), w)
     needed = queries_needed(difference, margin)
     is_proposed = difference.low > margin
     return RefitResult(
@@ -295,6 +291,17 @@ def _prices(serving: Router) -> Mapping[str, ModelSpec] | None:
         model: ModelSpec(name=model, input_usd_per_mtok=inward, output_usd_per_mtok=outward)
         for model, (inward, outward) in zip(serving.models, rates, strict=True)
     }
+
+
+def _in_order(
+    router: Router, models: Sequence[str], queries: Sequence[str]
+) -> tuple[FloatArray, FloatArray]:
+    """A router's gains over ``models[0]``, (n, n_models − 1), and its costs in that order."""
+    costs = router.expected_costs(queries)
+    mean = router.predict_gain(queries).mean.reshape(len(costs), -1)
+    places = [router.models.index(model) for model in models]
+    gains = np.hstack([np.zeros((len(costs), 1)), mean])[:, places]
+    return gains[:, 1:] - gains[:, :1], costs[:, places]
 
 
 def _chosen(matrix: FloatArray, choice: IntArray) -> FloatArray:

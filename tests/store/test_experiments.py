@@ -28,8 +28,8 @@ MODELS = ("large", "small")
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}")
+def engine(store_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(store_url)
     yield engine
     engine.dispose()
 
@@ -248,10 +248,10 @@ def test_taking_requests_takes_all_their_columns(split: Log) -> None:
 
 
 def test_the_command_prints_arms_and_writes_them(
-    split: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    split: Log, store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "found.json"
-    assert run(["experiments", "--store", str(split.engine.url), "--json", str(target)]) == 0
+    assert run(["experiments", "--store", store_url, "--json", str(target)]) == 0
     assert "40 requests, 2 arms" in capsys.readouterr().out
     rows = json.loads(target.read_text())["results"]
     shares = {row["policy"]: row["value"] for row in rows if row["measure"] == "premium_share"}

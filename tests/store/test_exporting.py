@@ -136,9 +136,9 @@ def test_every_claim_is_a_row_or_is_counted(statements: list[Statement]) -> None
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[sa.Engine]:
+def store(store_url: str) -> Iterator[sa.Engine]:
     """Three decided questions, and a vote on each."""
-    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}")
+    engine = open_database(store_url)
     common = dict.fromkeys(column.name for column in decisions.columns) | {
         "endpoint": "chat/completions",
         "asked": "metarouter",
@@ -176,10 +176,10 @@ def test_a_score_after_a_bare_decision_is_about_the_chosen_model(store: sa.Engin
 
 
 def test_the_command_writes_files_and_says_what_it_left_out(
-    store: sa.Engine, tmp_path: Path, capsys: Capture
+    store: sa.Engine, store_url: str, tmp_path: Path, capsys: Capture
 ) -> None:
     save_feedback(store, read_feedback(b'{"type":"thumbs","decision_id":"d0","value":"up"}'), None)
-    assert run(["labels", "export", "--store", str(store.url), "--out", str(tmp_path / "l")]) == 0
+    assert run(["labels", "export", "--store", store_url, "--out", str(tmp_path / "l")]) == 0
     output = capsys.readouterr().out
     assert "preference: 3 rows" in output
     assert "left out: 1 scores of one model" in output
@@ -187,9 +187,9 @@ def test_the_command_writes_files_and_says_what_it_left_out(
 
 
 def test_a_file_of_an_earlier_export_does_not_pass_for_one_of_this(
-    store: sa.Engine, tmp_path: Path, capsys: Capture
+    store: sa.Engine, store_url: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    command = ["labels", "export", "--store", str(store.url), "--out", str(tmp_path)]
+    command = ["labels", "export", "--store", store_url, "--out", str(tmp_path)]
     assert run([*command, "--policy", "default"]) == 0
     assert run([*command, "--policy", "nobody"]) == 2
     assert "preference.jsonl" in capsys.readouterr().err

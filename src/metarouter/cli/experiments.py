@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metarouter.cli.labels_export import Since, Store
+from metarouter.cli.labels_export import Since
 from metarouter.cli.options import JsonOut
+from metarouter.cli.store import Config, Store
 
 if TYPE_CHECKING:
     from metarouter.records import Estimate
@@ -21,6 +22,7 @@ _COLUMNS = ["experiment", "policy", "measure", "n", "value", "low", "high"]
 
 def experiments(
     store: Store = "sqlite:///metarouter.db",
+    config: Config = None,
     since: Since = None,
     control: Annotated[
         str | None, typer.Option(metavar="P", help="Policy that arms are compared with.")
@@ -35,7 +37,7 @@ def experiments(
 
     Example: metarouter experiments --store sqlite:///metarouter.db --since 7d
     """
-    from metarouter.cli.labels_export import open_existing, parsed_time
+    from metarouter.cli.labels_export import opened_store, parsed_time
     from metarouter.cli.output import emit, print_table, say
     from metarouter.cli.serve import require_serve
 
@@ -43,7 +45,8 @@ def experiments(
     from metarouter.store.experiments import arm_results, read_log, shadow_results
 
     start = parsed_time(since)
-    log = read_log(open_existing(store), since=start)
+    with opened_store(store, config) as engine:
+        log = read_log(engine, since=start)
     arms = arm_results(log, control=control)
     others = shadow_results(log)
     if router is not None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from metarouter.cli.store import Config, Store
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["Since", "Store", "export", "json_lines", "open_existing", "parsed_time"]
+__all__ = ["Since", "export", "json_lines", "opened_store", "parsed_time"]
 
-Store = Annotated[str, typer.Option(metavar="URL", help="The gateway's database.")]
 Since = Annotated[
     str | None, typer.Option(metavar="TIME", help="From then on: 2026-11-01, or 7d for a week.")
 ]
@@ -23,6 +26,7 @@ _SECONDS = {"d": 86_400.0, "h": 3_600.0}
 def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the label files.")],
     store: Store = "sqlite:///metarouter.db",
+    config: Config = None,
     since: Since = None,
     policy: Annotated[str | None, typer.Option(help="Only about decisions of this policy.")] = None,
 ) -> None:
@@ -40,7 +44,8 @@ def export(
     from metarouter.store.exporting import export_labels
 
     start = parsed_time(since)
-    labels = export_labels(open_existing(store), since=start, policy=policy)
+    with opened_store(store, config) as engine:
+        labels = export_labels(engine, since=start, policy=policy)
     files = {"gold": labels.scores, "preference": labels.votes, "scores": labels.user_scores}
     _refuse_leftovers(out, files)
     for name, rows in files.items():
@@ -53,7 +58,8 @@ def export(
         say(f"kept: {labels.disagreements} answers or pairs on which people disagree")
 
 
-def open_existing(store: str) -> Engine:
+@contextmanager
+def opened_store(store: str, config: Path | None) -> Iterator[Engine]:
     """The gateway's database; a mistyped path of a file is an error, and makes no new one.
 
     Raises
@@ -61,13 +67,17 @@ def open_existing(store: str) -> Engine:
     OptionError
         When there is no such file.
     """
+    from metarouter.cli.store import open_store
     from metarouter.errors import OptionError
-    from metarouter.store.database import open_database
 
     path = store.removeprefix("sqlite:///")
-    if path != store and not Path(path).exists():
+    if config is None and path != store and not Path(path).exists():
         raise OptionError.of("store", store, "the address of a gateway's database; no such file")
-    return open_database(store)
+    engine = open_store(store, config)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def parsed_time(text: str | None) -> float | None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metarouter.cli.labels_export import Since, Store
+from metarouter.cli.labels_export import Since
 from metarouter.cli.options import JsonOut, Preference, Seed
+from metarouter.cli.store import Config, Store
 
 if TYPE_CHECKING:
     from metarouter.refitting import RefitResult
@@ -25,6 +26,7 @@ def refit(
     router: Annotated[Path, typer.Option(metavar="DIR", help="Router that serves now.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the proposed router.")],
     store: Store = "sqlite:///metarouter.db",
+    config: Config = None,
     gold: Annotated[
         list[Path] | None, typer.Option(metavar="F", help="Gold labels it was fitted on.")
     ] = None,
@@ -44,7 +46,7 @@ def refit(
 
     Example: metarouter refit --router router --gold gold.jsonl --preference votes.jsonl --out next
     """
-    from metarouter.cli.labels_export import open_existing, parsed_time
+    from metarouter.cli.labels_export import opened_store, parsed_time
     from metarouter.cli.output import emit, say
     from metarouter.cli.serve import require_serve
     from metarouter.errors import OptionError
@@ -57,7 +59,8 @@ def refit(
         raise OptionError.of("out", str(out), "another folder than `router`, which goes on serving")
     serving = load(router)
     start = parsed_time(since)
-    labels = export_labels(open_existing(store), since=start, policy=policy)
+    with opened_store(store, config) as engine:
+        labels = export_labels(engine, since=start, policy=policy)
     files = (gold or [], preference or [])
     found = _refitted(serving, labels, files, held_out=held_out, margin=margin, seed=seed)
     for line in _lines(found, labels):
