@@ -116,7 +116,7 @@ def test_a_split_by_request_logs_what_it_drew(
         served.post(PATH, _body())
     rows = served.rows()
     counts = Counter(row["policy"] for row in rows)
-    assert abs(counts["candidate"] / n - 0.25) < 4 * math.sqrt(0.25 * 0.75 / n)
+    assert abs(counts["candidate"] / n - 0.25) < 5 * math.sqrt(0.25 * 0.75 / n)
     for row in rows:
         assert row["experiment"] == "ab"
         assert row["propensities"] == pytest.approx({"cheap": 0.75, "premium": 0.25})
@@ -140,9 +140,9 @@ def test_propensities_are_over_arms_and_exploration(
     for row in rows:
         assert row["propensities"] == pytest.approx({"cheap": 1 - premium, "premium": premium})
     share = sum(row["model"] == "premium" for row in rows) / n
-    assert abs(share - premium) < 4 * math.sqrt(premium * (1 - premium) / n)
+    assert abs(share - premium) < 5 * math.sqrt(premium * (1 - premium) / n)
     drawn = [row for row in rows if row["is_exploration"]]
-    assert abs(len(drawn) / n - (0.75 * 0.5 + 0.25 * 0.2)) < 0.12
+    assert abs(len(drawn) / n - (0.75 * 0.5 + 0.25 * 0.2)) < 0.15
     assert {row["bound"] for row in drawn} == {"random"}
     assert {row["model"] for row in drawn} == {"cheap", "premium"}
     assert "was drawn at random among cheap, premium" in drawn[0]["reason"]
@@ -191,16 +191,16 @@ def test_what_stays_with_its_model_stays_in_its_arm(
     """A conversation with an id keeps the arm that began it, though requests are drawn."""
     policies = _policies(router_folder)
     served = serve(policies=policies, splits=_split(current=0.5, candidate=0.5))
-    for number in range(8):
-        for _ in range(3):
+    for number in range(24):
+        for _ in range(2):
             served.post(PATH, _body(conversation=f"talk {number}"))
     rows = served.rows()
     assert len({row["policy"] for row in rows}) == 2
-    for first in range(0, 24, 3):
-        talk = rows[first : first + 3]
+    for first in range(0, 48, 2):
+        talk = rows[first : first + 2]
         assert len({(row["policy"], row["model"], row["conversation"]) for row in talk}) == 1
-        assert [row["bound"] == "fixed" for row in talk] == [False, True, True]
-        assert [row["logging_propensity"] for row in talk] == [0.5, 1.0, 1.0]
+        assert [row["bound"] == "fixed" for row in talk] == [False, True]
+        assert [row["logging_propensity"] for row in talk] == [0.5, 1.0]
         assert {row["experiment"] for row in talk} == {"ab"}
 
 
@@ -211,14 +211,14 @@ def test_a_key_stays_in_its_arm(serve: Callable[..., Served], router_folder: Pat
         splits=_split("key", current=0.5, candidate=0.5),
         auth="keys",
     )
-    keys = [create_key(served.gateway.engine, f"k{i}", policies=["ab"])[0] for i in range(12)]
+    keys = [create_key(served.gateway.engine, f"k{i}", policies=["ab"])[0] for i in range(24)]
     served.gateway.keyring.refresh()
     arms: list[str] = []
     for key in keys:
         headers = {"authorization": f"Bearer {key}"}
         found = {
             served.post(PATH, _body(text), **headers).headers["x-metarouter-policy"].split("@")[0]
-            for text in ("one", "two", "three")
+            for text in ("one", "two")
         }
         assert len(found) == 1
         arms += found

@@ -15,6 +15,7 @@ from gateway_makers import HELLO, process_of
 from metarouter.cli import run
 from metarouter.errors import InputError, OptionError
 from metarouter.gateway.settings import read_settings
+from metarouter.store.database import open_database
 from metarouter.testing import FakeUpstream, UpstreamReply
 
 OPEN = "0.0.0.0"  # noqa: S104 - what is refused
@@ -87,13 +88,18 @@ def test_check_reads_everything_and_stops(
         f"""
         policies:
           thrifty: {{router: {relative}, premium_share: 0.2, queries: queries.txt}}
+          lavish: {{router: {relative}, w: -1, shadow: [thrifty], exploration: 0.1}}
+        splits:
+          trial: {{arms: {{thrifty: 0.9, lavish: 0.1}}, by: request}}
         upstreams:
           one: {{base_url: "http://127.0.0.1:9/v1", api_key_env: SOME_KEY,
                 models: {{cheap: small, premium: large}}}}
         """
     )
     assert run(["serve", "--config", str(config), "--check"]) == 0
-    assert "policy thrifty: cheap, premium" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "policy thrifty: cheap, premium" in said
+    assert "split trial: thrifty 0.9, lavish 0.1, by request" in said
     monkeypatch.delenv("SOME_KEY")
     assert run(["serve", "--config", str(config), "--check"]) == 2
     assert "SOME_KEY" in capsys.readouterr().err
@@ -181,5 +187,6 @@ def test_labels_export_writes_what_callers_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = f"sqlite:///{tmp_path / 'a.db'}"
+    open_database(store).dispose()
     assert run(["labels", "export", "--store", store, "--out", str(tmp_path / "labels")]) == 0
     assert "gold: 0 rows" in capsys.readouterr().out

@@ -56,6 +56,9 @@ def serve(
     if check:
         for name, policy in gateway.policies.items():
             say(f"policy {name}: {', '.join(policy.models)} ({policy.router.policy.version})")
+        for name, split in gateway.current.splits.items():
+            arms = ", ".join(f"{arm} {share:g}" for arm, share in split.arms.items())
+            say(f"split {name}: {arms}, by {split.by}")
         say(f"settings are good; upstreams: {', '.join(settings.upstreams)}")
         return
     run(gateway, lambda url: typer.echo(f"metarouter serves on {url}/v1", err=True))
