@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from metarouter.artifact import save_artifact
 from metarouter.cli import run
 from metarouter.cli.refit import NOT_PROPOSED
 from metarouter.loading import load
@@ -39,6 +41,10 @@ def _audit(store: str, rows: Rows) -> None:
         "asked": "metarouter",
         "policy": "default",
         "model": "cheap",
+        "options": [
+            {"model": "premium", "gain": 0.1, "gain_std": 0.1, "cost": 1.0},
+            {"model": "cheap", "gain": 0.0, "gain_std": 0.0, "cost": 0.0},
+        ],
         "answered": "cheap",
         "logging_propensity": 1.0,
         "bound": "gain",
@@ -95,6 +101,35 @@ def test_a_router_that_is_not_shown_to_be_better_is_not_written(
     assert run(["refit", *loop(False), "--out", str(tmp_path / "next")]) == NOT_PROPOSED
     assert "not proposed: " in capsys.readouterr().out
     assert not (tmp_path / "next").exists()
+
+
+def test_a_router_that_does_not_know_its_queries_is_judged_on_newer_ones(
+    loop: Callable[[bool], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Audits of decisions after it was fitted, but for queries that are in its files."""
+    options = loop(True)
+    serving = load(tmp_path / "router")
+    parts = {name: part for name, part in serving.artifact.parts.items() if name != "seen"}
+    artifact = replace(serving.artifact, parts=parts, created="1970-01-01T00:01:40+00:00")
+    save_artifact(artifact, tmp_path / "router")
+    assert run(["refit", *options, "--out", str(tmp_path / "next")]) == 0
+    shown = capsys.readouterr().out
+    assert "first asked after the serving router was fitted" in shown
+    # decisions are at seconds 0 to 299, and the router is of second 100
+    assert "of 199 new gold queries" in shown
+
+
+def test_a_candidate_is_valued_on_the_prompts_of_the_store(
+    loop: Callable[[bool], list[str]], tmp_path: Path
+) -> None:
+    """All was answered by cheap, and audited for both: gold tells what the router's choice adds."""
+    store = loop(False)[1]
+    router, target = str(tmp_path / "router"), tmp_path / "found.json"
+    assert run(["experiments", "--store", store, "--router", router, "--json", str(target)]) == 0
+    rows = json.loads(target.read_text())["results"]
+    found = {row["measure"]: row for row in rows if row["policy"] == router}
+    assert found["agreement"]["value"] + found["premium_share"]["value"] == pytest.approx(1.0)
+    assert found["gold_difference_audited"]["low"] > 0
 
 
 def test_the_router_that_serves_is_never_replaced(

@@ -178,6 +178,13 @@ def test_every_mount_is_a_volume_and_every_written_path_a_mount(
     assert mounts[str(settings.policies["default"].router)]["readOnly"]
 
 
+def test_the_image_asks_the_port_that_the_settings_open(
+    stages: list[str], settings: GatewaySettings
+) -> None:
+    assert f"EXPOSE {settings.port}\n" in stages[-1]
+    assert f"http://127.0.0.1:{settings.port}/health" in stages[-1]
+
+
 def test_the_image_installs_hashed_requirements_and_runs_as_a_user(stages: list[str]) -> None:
     build, install, final = stages
     for stage in (build, install):
