@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -29,6 +30,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]]
 
+_UNWATCHED = 0.05  # seconds before anybody looks whether the caller is still there
 _HEAD, _TAIL = 4096, 8192  # bytes of an answer that token counts are looked for in
 
 
@@ -131,7 +133,7 @@ class ProxyEndpoint:
                 await reply.start(answer, headers)
                 await _pieces(answer, reply, tap, None if is_noted() else is_noted)
             finally:
-                exchange.usage = read_usage(tap.head, tap.tail)
+                exchange.usage = read_usage(tap.head, tap.tail if tap.size > _HEAD else b"")
                 exchange.answer_bytes = tap.size
             exchange.outcome = "ok" if answer.status < 400 else "refused"
         finally:
@@ -190,6 +192,8 @@ class ProxyEndpoint:
             first_byte=exchange.first_byte_seconds,
             decision=exchange.decision_seconds,
         )
+        if not gateway.log.is_enabled_for(logging.INFO):
+            return
         gateway.log.info(
             "request",
             **log_ids(headers, exchange.decision_id),
@@ -205,7 +209,7 @@ class ProxyEndpoint:
 
 
 class _Tap:
-    """The first and the last bytes of an answer."""
+    """The first and the last bytes of an answer, which overlap where it is short."""
 
     def __init__(self, first: bytes) -> None:
         self.head = first[:_HEAD]
@@ -316,8 +320,9 @@ async def read_content(headers: Mapping[str, str], receive: Receive, limit: int)
 
 async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Do the work until it is done or the caller leaves, which cancels it."""
-    task = asyncio.current_task()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     gone = False
+    watcher: asyncio.Task[None] | None = None
 
     async def watch() -> None:
         nonlocal gone
@@ -327,7 +332,12 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
         if task is not None:
             task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    def begin() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(watch())
+
+    # most answers are there sooner, and a timer costs a tenth of a task
+    timer = loop.call_later(_UNWATCHED, begin)
     try:
         await work
     except asyncio.CancelledError:
@@ -336,4 +346,6 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
         task.uncancel()
         raise ClientGoneError("the caller left") from None
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 import structlog
 
@@ -214,12 +215,18 @@ def make_logger(level: str) -> structlog.typing.FilteringBoundLogger:
     import sys
 
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.BytesLogger(sys.stderr.buffer),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
     )
-    return logger
+    # bound once: an unbound logger makes its methods anew for each line
+    bound: structlog.typing.FilteringBoundLogger = logger.bind()
+    return bound
+
+
+def _json(event: object, **_: object) -> bytes:
+    return msgspec.json.encode(event, enc_hook=repr)

@@ -345,6 +345,7 @@ class _Upstream:
             longest_pause=settings.longest_pause,
         )
         self.provider = None if settings.provider is None else _provider(name, settings)
+        self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
 
     def target(self, model: str, dialect: Dialect) -> Target | None:
         if self.provider is None and self.settings.dialect not in (dialect, "any"):
@@ -431,7 +432,7 @@ async def _send(
                 f"{settings.base_url}/{call.path}",
                 data=body if len(body) < _LARGE_BODY else io.BytesIO(body),
                 headers=upstream.headers(call),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
+                timeout=upstream.timeout,
                 allow_redirects=False,
             )
             held.response = response
