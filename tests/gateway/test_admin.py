@@ -39,7 +39,7 @@ def test_a_key_from_its_making_to_its_end(serve: Serve) -> None:
     served = serve(auth="keys")
     admin = Admin(served)
     made = admin("POST", "/admin/keys", name="alice", models=["cheap"], requests_per_minute=50)
-    assert made.status_code == 201
+    assert (made.status_code, made.headers["cache-control"]) == (201, "no-store")
     key, key_id = made.json()["key"], made.json()["record"]["key_id"]
     mine = {"authorization": f"Bearer {key}"}
     assert served.post("/v1/chat/completions", HELLO, **mine).status_code == 200

@@ -152,7 +152,8 @@ def _show_key(call: _Call) -> Key:
 
 def _create_key(call: _Call) -> CreatedKey:
     new = msgspec.structs.asdict(call.body(NewKey))
-    key, record = create_key(call.gateway.engine, by=call.by, **new)
+    with call.gateway.writer.turn:
+        key, record = create_key(call.gateway.engine, by=call.by, **new)
     call.gateway.keyring.refresh()
     return CreatedKey(key=key, record=_show(call.gateway, record))
 
@@ -162,13 +163,17 @@ def _change_key(call: _Call) -> Key:
     changes = {name: value for name, value in given.items() if value is not msgspec.UNSET}
     for name in {"models", "policies"} & changes.keys():
         changes[name] = None if changes[name] is None else tuple(changes[name])
-    key = update_key(call.gateway.engine, call.key().key_id, changes, by=call.by)
+    key_id = call.key().key_id
+    with call.gateway.writer.turn:
+        key = update_key(call.gateway.engine, key_id, changes, by=call.by)
     call.gateway.keyring.refresh()
     return _show(call.gateway, key)
 
 
 def _revoke_key(call: _Call) -> Key:
-    revoke_key(call.gateway.engine, call.key().key_id, by=call.by)
+    key_id = call.key().key_id
+    with call.gateway.writer.turn:
+        revoke_key(call.gateway.engine, key_id, by=call.by)
     call.gateway.keyring.refresh()
     return _show(call.gateway, call.key())
 
@@ -206,7 +211,7 @@ def _list_audit(call: _Call) -> AuditTrail:
 
 def _reload(call: _Call) -> Reloaded:
     generation = reload(call.gateway)
-    with call.gateway.engine.begin() as connection:
+    with call.gateway.writer.turn, call.gateway.engine.begin() as connection:
         note_change(connection, "reloaded", f"generation {generation.number}", {}, call.by)
     return Reloaded(generation=generation.number, policies=_versions(call.gateway))
 
@@ -333,7 +338,7 @@ def _bound(gateway: Gateway, endpoint: AdminEndpoint) -> Callable[[Request], Awa
     async def answer(request: Request) -> Response:
         try:
             call = await _read(gateway, endpoint, request)
-            found = await asyncio.to_thread(endpoint.handler, call)
+            found = await _run(gateway, endpoint, call)
         except ClientGoneError:
             return Response(status_code=400)
         except sa.exc.SQLAlchemyError as error:
@@ -342,9 +347,16 @@ def _bound(gateway: Gateway, endpoint: AdminEndpoint) -> Callable[[Request], Awa
         except MetarouterError as error:
             return _refused(error)
         content = msgspec.json.encode(found)
-        return Response(content, endpoint.status, media_type="application/json")
+        headers = {"cache-control": "no-store"}  # a new key is in one of them
+        return Response(content, endpoint.status, headers, "application/json")
 
     return answer
+
+
+async def _run(gateway: Gateway, endpoint: AdminEndpoint, call: _Call) -> msgspec.Struct:
+    """Do it in a thread of those that may wait for the store; loading routers is not theirs."""
+    threads = None if endpoint.handler is _reload else gateway.writer.threads
+    return await asyncio.get_running_loop().run_in_executor(threads, endpoint.handler, call)
 
 
 async def _read(gateway: Gateway, endpoint: AdminEndpoint, request: Request) -> _Call:

@@ -24,7 +24,7 @@ from metarouter.gateway.keeping import keep_row
 from metarouter.gateway.names import Asked, read_model_name
 from metarouter.gateway.options import RequestOptions, read_options
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
-from metarouter.gateway.proxy import read_content
+from metarouter.gateway.proxy import ClientGoneError, read_content
 from metarouter.gateway.records import Exchange, routed_exchange
 from metarouter.gateway.state import Gateway, Generation, header_map
 from metarouter.gateway.storing import keep_feedback
@@ -67,6 +67,8 @@ async def _answer(
     try:
         key = None if is_open else gateway.authorise(header_map(request.scope))
         response = await handler(gateway, request, key)
+    except ClientGoneError:
+        return Response(status_code=400)  # nobody reads it
     except MetarouterError as error:
         problem = problem_of(error)
         response = Response(error_bytes(problem, "openai"), problem.status)

@@ -223,8 +223,11 @@ class Planner:
     def _admit(self, asking: Asking, key: ApiKey, exchange: Exchange, text: str) -> Ticket:
         """Let the request in, if the key's limits do, with an estimate of its prompt."""
         tokens = estimate_prompt(text, asking.body.content)
-        price = asking.generation.prices.dollars(exchange.chosen, Usage(prompt_tokens=tokens))
-        return self._gateway.limits.admit(key, tokens=tokens, dollars=price or 0.0)
+        dollars = None
+        if key.budget is not None:
+            prompt = Usage(prompt_tokens=tokens)
+            dollars = asking.generation.prices.dollars(exchange.chosen, prompt)
+        return self._gateway.limits.admit(key, tokens=tokens, dollars=dollars or 0.0)
 
     def _held(self, asking: Asking) -> Kept | None:
         """Who holds the response that the request continues, as far as it is still there."""

@@ -176,8 +176,9 @@ class ProxyEndpoint:
             is_whole=exchange.outcome == "ok",
         )
         tokens = (used.prompt_tokens or 0) + (used.completion_tokens or 0)
-        spent = plan.prices.dollars(exchange.answered, used) or 0.0
-        self._gateway.limits.close(ticket, tokens=tokens, dollars=spent)
+        is_counted = used == exchange.usage
+        spent = exchange.spent if is_counted else plan.prices.dollars(exchange.answered, used)
+        self._gateway.limits.close(ticket, tokens=tokens, dollars=spent or 0.0)
 
     def _keep(self, exchange: Exchange, headers: Iterable[tuple[bytes, bytes]]) -> None:
         gateway, decision = self._gateway, exchange.decision
@@ -312,7 +313,8 @@ async def read_content(headers: Mapping[str, str], receive: Receive, limit: int)
         size += len(part)
         if size > limit:
             text = f"body above {limit} bytes; the setting limits.body_bytes allows more"
-            raise RefusedError(413, "request_too_large", text)
+            closing = [(b"connection", b"close")]  # what still comes is not read
+            raise RefusedError(413, "request_too_large", text, headers=closing)
         parts.append(part)
         if not message_.get("more_body", False):
             return b"".join(parts)
