@@ -17,6 +17,7 @@ from metarouter.evaluation.equal_cost import (
 )
 from metarouter.evaluation.heldout import HeldOut, read_held_out
 from metarouter.evaluation.intervals import mean_interval
+from metarouter.evaluation.verdict import signed
 from metarouter.fitting import FitOptions, fit_table
 from metarouter.labels.queries import hash_queries
 from metarouter.labels.read import Labels, read_gain_table
@@ -317,8 +318,9 @@ def _too_few(counts: Mapping[str, Any]) -> str:
 
 
 def _verdict(difference: Estimate, margin: float, needed: int | None, *, is_proposed: bool) -> str:
-    found = f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-    text = f"at equal cost the candidate is worth {found} gain units a query more"
+    interval = f"{signed(difference.low, 4)}, {signed(difference.high, 4)}"
+    found = f"{signed(difference.value, 4)} [{interval}]"
+    text = f"at equal cost the candidate adds {found} gain units a query"
     limit = f"{margin:g}"
     if is_proposed:
         return f"{text} on {difference.n} held-out queries: above {limit}"

@@ -133,6 +133,24 @@ def test_copies_of_one_conversation_are_one_unit() -> None:
     assert copied.low == pytest.approx(once.low)
 
 
+def test_intervals_of_units_with_a_level_of_their_own_hold_the_truth() -> None:
+    """Keys of 1 to 40 requests whose answers move together: 95 % intervals of 400 samples.
+
+    Without units the same intervals hold it far less often.
+    """
+    inside = np.zeros(2)
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(1, 41, 50)
+        unit = np.repeat(np.arange(50), sizes)
+        values = rng.normal(0, 1, 50)[unit] + rng.normal(0, 1, len(unit))
+        for place, cluster in enumerate((unit, None)):
+            found = clustered_mean(values, cluster)
+            inside[place] += found.low <= 0 <= found.high
+    assert abs(inside[0] / 400 - 0.95) < 0.03
+    assert inside[1] / 400 < 0.6
+
+
 def test_three_units_have_no_interval() -> None:
     found = clustered_mean([1.0, 2.0, 3.0])
     assert np.isnan(found.low)
