@@ -9,7 +9,7 @@ even ones choose the model cheap, with prices of cost above 0, at one upstream; 
 odd ones premium, below 0, at another. Each swap has a router with a time of
 fitting and a policy version of its own. A third of the requests are streams, which
 last over several swaps. After a third of the swaps the file is broken, which has
-to change nothing.
+to change nothing. The first quarter of the time is calm, for comparison.
 
 A request is *mixed* when its answer, its headers, its row and the upstream that
 got it do not all belong to one swap.
@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from gateway_load import Outcome, chat, fit_router, gateway, load
@@ -43,7 +44,7 @@ MODELS = ("cheap", "premium")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """What a run showed."""
+    """What a run showed; times of answers that are no streams."""
 
     seconds: float
     requests: int
@@ -53,6 +54,10 @@ class Findings:
     failed: int
     mixed: int
     rows: int
+    calm_p50_ms: float
+    calm_p99_ms: float
+    p50_ms: float
+    p99_ms: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +110,9 @@ class Swapper:
         part.write_text(content, encoding="utf-8")
         part.replace(self.path)
 
-    def run(self, pid_signal: Any, stop: threading.Event, pause: float) -> None:
-        """Swap until told to stop; every third time with a broken file after it."""
+    def run(self, pid_signal: Any, stop: threading.Event, calm: float, pause: float) -> None:
+        """After a calm time, swap until told to stop; a broken file follows every third swap."""
+        stop.wait(calm)
         while not stop.wait(pause):
             self.write(json.dumps(self.settings()))
             pid_signal(signal.SIGHUP)
@@ -125,9 +131,12 @@ def measure(seconds: float, pause: float, connections: int) -> Findings:
         sides = [stack.enter_context(FakeUpstream(_respond)) for _ in MODELS]
         swapper = Swapper(folder, (sides[0].url, sides[1].url))
         process, url = stack.enter_context(gateway(folder, swapper.settings()))
-        thread = threading.Thread(target=swapper.run, args=(process.send_signal, stop, pause))
+        thread = threading.Thread(
+            target=swapper.run, args=(process.send_signal, stop, seconds / 4, pause)
+        )
         thread.start()
-        end = time.monotonic() + seconds
+        begun = time.monotonic() + seconds / 4
+        end = begun + 3 * seconds / 4
         asyncio.run(
             load(
                 url,
@@ -156,6 +165,9 @@ def measure(seconds: float, pause: float, connections: int) -> Findings:
     known = {swap.version: swap for swap in swapper.swaps}
     good = [outcome for outcome in outcomes if outcome.is_good]
     mixed = sum(not _is_one(outcome, rows, known) for outcome in good)
+    short = [outcome for outcome in good if not outcome.is_stream]
+    calm = np.array([1000 * (o.ended - o.sent) for o in short if o.ended < begun])
+    busy = np.array([1000 * (o.ended - o.sent) for o in short if o.ended >= begun])
     return Findings(
         seconds=seconds,
         requests=len(outcomes),
@@ -165,6 +177,10 @@ def measure(seconds: float, pause: float, connections: int) -> Findings:
         failed=len(outcomes) - len(good),
         mixed=mixed + strays,
         rows=len(rows),
+        calm_p50_ms=float(np.quantile(calm, 0.5)),
+        calm_p99_ms=float(np.quantile(calm, 0.99)),
+        p50_ms=float(np.quantile(busy, 0.5)),
+        p99_ms=float(np.quantile(busy, 0.99)),
     )
 
 
@@ -195,7 +211,7 @@ def main() -> int:
     given = parser.parse_args()
     found = measure(given.seconds, given.pause, given.connections)
     for name, value in asdict(found).items():
-        print(f"{name}: {value}")
+        print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}")
     if given.json is not None:
         given.json.write_text(json.dumps(asdict(found)), encoding="utf-8")
     return 0 if found.failed == found.mixed == 0 and found.rows == found.requests else 1
