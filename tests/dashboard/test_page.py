@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -114,3 +117,15 @@ def test_scripts_are_served_as_scripts_and_small(shown: Shown) -> None:
 def test_nothing_but_static_files_is_served(shown: Shown, path: str) -> None:
     answer = httpx2.get(f"{shown.url}/dashboard/static/{path}")
     assert answer.status_code in (404, 405)
+
+
+def test_the_wheel_holds_the_pages(tmp_path: Path) -> None:
+    """Every static file of the source is in what is installed."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {str(path.relative_to(root / "src")) for path in STATIC.rglob("*") if path.is_file()}
+    assert expected <= names
+    assert len(expected) > 20

@@ -16,6 +16,7 @@ from metarouter.errors import InputError, OptionError
 from metarouter.store.analytics import (
     DecisionFilter,
     Window,
+    count_answers,
     count_traffic,
     fetch_decision,
     fetch_decisions,
@@ -89,6 +90,12 @@ def test_a_decision_on_the_edge_of_a_bucket_is_in_the_later_one(engine: sa.Engin
     """Buckets are half open, also where a database would round to the nearest."""
     cells = count_traffic(engine, Window(start=START - 30, end=START - 9), 7)
     assert [(cell.bucket, cell.requests) for cell in cells] == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_answers_are_counted_by_model(engine: sa.Engine) -> None:
+    """Requests that nobody answered are nobody's."""
+    expected = Counter(row["answered"] for row in _inside() if row["answered"])
+    assert count_answers(engine, WINDOW) == dict(expected)
 
 
 def test_nothing_is_counted_where_nothing_happened(engine: sa.Engine) -> None:

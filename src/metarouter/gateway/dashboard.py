@@ -37,6 +37,7 @@ from metarouter.policy.baselines import premium_index
 from metarouter.store.analytics import (
     DecisionFilter,
     Window,
+    count_answers,
     count_traffic,
     fetch_decision,
     fetch_decisions,
@@ -235,10 +236,7 @@ def _feedback(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     window = Window(start=start, end=window.end)
     said = read_statements(gateway.engine, since=start)
     known = [one for one in said if one.decided is not None and window.start <= one.decided]
-    answers: dict[str, int] = {}
-    for cell in count_traffic(gateway.engine, window, window.seconds):
-        if cell.outcome == "ok" and cell.answered is not None:
-            answers[cell.answered] = answers.get(cell.answered, 0) + cell.requests
+    answers = count_answers(gateway.engine, window)
     premium = list(_premium_models(gateway).values())
     return opinions_view(last_words(list_claims(known)), answers, premium) | {"since": start}
 

@@ -24,6 +24,7 @@ __all__ = [
     "DecisionFilter",
     "TrafficCell",
     "Window",
+    "count_answers",
     "count_traffic",
     "fetch_decision",
     "fetch_decisions",
@@ -178,6 +179,15 @@ def count_traffic(engine: sa.Engine, window: Window, width: float) -> list[Traff
     query = query.group_by(sa.text("bucket"), *names).order_by(sa.text("bucket"))
     with engine.connect() as connection:
         return [TrafficCell(**row) for row in connection.execute(query).mappings()]
+
+
+def count_answers(engine: sa.Engine, window: Window) -> dict[str, int]:
+    """Requests of a window that each model answered."""
+    c = decisions.c
+    answered = (window.holds(c.created), c.outcome == "ok", c.answered.is_not(None))
+    query = sa.select(c.answered, sa.func.count()).where(*answered).group_by(c.answered)
+    with engine.connect() as connection:
+        return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def newest_decisions(
