@@ -119,7 +119,8 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            await asyncio.to_thread(gateway.limits.exchange)
+            if not await asyncio.to_thread(gateway.limits.exchange):
+                gateway.log.warning("the store was not told what keys used last")
             await asyncio.to_thread(gateway.aside.close)
             await asyncio.to_thread(gateway.writer.close)
             gateway.engine.dispose()

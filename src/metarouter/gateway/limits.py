@@ -20,7 +20,8 @@ What counts, exactly:
   by at most what the others let in during that time, each never more than the limit.
 * No request waits for the store. While it is down a process goes by what it read
   last and by what it let in itself; that is added once the store is back. A process
-  that is killed loses what it had not added: at most one interval.
+  that is killed loses what it had not added, at most one interval's worth, and so
+  does one that stops while the store is down; the decisions have it still.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -52,6 +54,7 @@ FLUSH_SECONDS = 0.5
 _FULL_SECONDS = 30.0  # between two sums over whole periods; other reads take the last minutes
 _CHARACTERS_OF_A_TOKEN = 4
 _NOTHING = Used()
+_NO_MINUTES: Mapping[int, Used] = MappingProxyType({})
 
 ByMinute = dict[str, dict[int, Used]]
 
@@ -116,8 +119,14 @@ class Ledger:
 
     def used(self, key_id: str, minute: int) -> Used:
         """What all processes used in a minute, as far as is known here."""
-        parts = (self._told, self._taken, self._new)
-        return sum((part.get(key_id, {}).get(minute, _NOTHING) for part in parts), _NOTHING)
+        requests = tokens = 0
+        spent = 0.0
+        for part in (self._told, self._taken, self._new):
+            used = part.get(key_id, _NO_MINUTES).get(minute)
+            if used is not None:
+                requests, tokens = requests + used.requests, tokens + used.tokens
+                spent += used.spent
+        return Used(requests=requests, tokens=tokens, spent=spent)
 
     def spent(self, key_id: str, start: int) -> float:
         """Dollars spent from the minute `start` on, as far as is known here."""
@@ -125,7 +134,7 @@ class Ledger:
         recent = sum(
             used.spent
             for part in (self._told, self._taken, self._new)
-            for minute, used in part.get(key_id, {}).items()
+            for minute, used in part.get(key_id, _NO_MINUTES).items()
             if minute >= start
         )
         return recent + (older if older_start == start else 0.0)
@@ -260,13 +269,13 @@ class KeyLimits:
         with self._lock:
             now = self._ledger.used(key.key_id, minute)
             held = self._ledger.held(key.key_id)
-            spent = self._ledger.spent(key.key_id, key.first_minute(minute))
-        return Used(
-            requests=now.requests, tokens=now.tokens + held.tokens, spent=spent + held.spent
-        )
+            spent = self._ledger.spent(key.key_id, key.first_minute(minute)) + held.spent
+        return Used(requests=now.requests, tokens=now.tokens + held.tokens, spent=spent)
 
     def headers(self, key: ApiKey) -> list[tuple[bytes, bytes]]:
         """What is left of the limits of a key, as OpenAI's clients read it."""
+        if key.requests_per_minute is None and key.tokens_per_minute is None:
+            return []
         used, rest = self.used(key), f"{self._rest():.0f}s"
         limits = (
             ("requests", key.requests_per_minute, used.requests),
@@ -320,6 +329,9 @@ class KeyLimits:
         return True
 
     def _check(self, key: ApiKey) -> None:
+        limits = (key.requests_per_minute, key.tokens_per_minute, key.budget)
+        if limits == (None, None, None):
+            return
         used = self.used(key)
         if key.requests_per_minute is not None and used.requests >= key.requests_per_minute:
             raise self._limited(key, "requests", key.requests_per_minute)
