@@ -56,7 +56,7 @@ class DecisionLog:
     gains, costs : float arrays, shape (n, m); NaN where not predicted.
     spent, seconds : float arrays, shape (n,); NaN where unknown.
     is_ok : bool array, shape (n,); whether the request was answered.
-    unit : object array, shape (n,); equal for requests that are not independent.
+    unit : int array, shape (n,); equal for requests that are not independent.
     rewards : array of shape (n,) for each of :data:`REWARDS`; NaN where nobody spoke.
     audited : float array, shape (n, m); gold score of each model's answer.
     shadows : for each request, what each shadow policy would have chosen.
@@ -74,7 +74,7 @@ class DecisionLog:
     spent: FloatArray
     seconds: FloatArray
     is_ok: BoolArray
-    unit: NDArray[np.object_]
+    unit: IntArray
     rewards: Mapping[str, FloatArray]
     audited: FloatArray
     shadows: tuple[Mapping[str, str], ...]
@@ -187,7 +187,7 @@ def arm_results(
                     experiment=experiment,
                     policy=name,
                     requests=len(arm),
-                    units=len(np.unique(arm.unit.astype(str))),
+                    units=len(np.unique(arm.unit)),
                     measures=own,
                     differences={} if name == first else _differences(own, base, level),
                 )
@@ -276,7 +276,7 @@ def _values(
                 log.chosen[usable],
                 reward[usable],
                 log.gains[usable],
-                cluster=log.unit[usable].astype(str),
+                cluster=log.unit[usable],
                 level=level,
             )
         except DataError as error:
@@ -305,12 +305,12 @@ def _is_premium(model: IntArray, reference: IntArray) -> FloatArray:
 
 
 def _averaged(
-    values: Mapping[str, FloatArray], unit: NDArray[np.object_], level: float
+    values: Mapping[str, FloatArray], unit: IntArray, level: float
 ) -> dict[str, Estimate]:
     """Means of what is known; absent where nothing is."""
     known = {name: np.isfinite(column) for name, column in values.items()}
     return {
-        name: clustered_mean(values[name][rows], unit[rows].astype(str), level)
+        name: clustered_mean(values[name][rows], unit[rows], level)
         for name, rows in known.items()
         if rows.any()
     }
@@ -427,7 +427,7 @@ def _scores(claims: Sequence[Claim], kind: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _units(rows: Sequence[sa.RowMapping]) -> NDArray[np.object_]:
+def _units(rows: Sequence[sa.RowMapping]) -> IntArray:
     """Keys where a split drew keys, else conversations, else requests."""
     arms: dict[str, dict[str, list[str]]] = {}
     for row in rows:
@@ -435,12 +435,14 @@ def _units(rows: Sequence[sa.RowMapping]) -> NDArray[np.object_]:
             of_key = arms.setdefault(row["experiment"], {}).setdefault(row["key_id"], [])
             of_key.append(row["policy"])
     by_key = {name for name, keys in arms.items() if _stay(list(keys.values()))}
-    return _objects(
-        (row["key_id"] if row["experiment"] in by_key else row["conversation"])
+    codes: dict[str, int] = {}
+    names = (
+        (row["key_id"] if row["experiment"] in by_key else None)
         or row["conversation"]
         or row["decision_id"]
         for row in rows
     )
+    return np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
 
 
 def _stay(arms: Sequence[Sequence[str]]) -> bool:
