@@ -88,20 +88,19 @@ def with_fallback(decision: Decision, answer: Answer, attempts: list[Attempt]) -
 def decision_headers(exchange: Exchange, *, explain: bool = False) -> list[tuple[bytes, bytes]]:
     """The decision in headers of the answer."""
     decision, policy = exchange.decision, exchange.policy
-    values = {
-        "model": decision.model,
-        "decision-id": exchange.decision_id,
-        "policy": "" if policy is None else f"{policy.name}@{decision.policy_version}",
-        "gain": _number(decision.predicted_gain, ".4f"),
-        "cost": _number(decision.cost, ".6g"),
-        "attempts": str(len(exchange.attempts) or ""),
-        "explanation": _explanation(exchange) if explain else "",
-    }
-    return [
-        (f"x-metarouter-{name}".encode(), _header_bytes(value))
-        for name, value in values.items()
-        if value
-    ]
+    values = (
+        (b"x-metarouter-model", decision.model),
+        (b"x-metarouter-decision-id", exchange.decision_id),
+        (
+            b"x-metarouter-policy",
+            "" if policy is None else f"{policy.name}@{decision.policy_version}",
+        ),
+        (b"x-metarouter-gain", _number(decision.predicted_gain, ".4f")),
+        (b"x-metarouter-cost", _number(decision.cost, ".6g")),
+        (b"x-metarouter-attempts", str(len(exchange.attempts) or "")),
+        (b"x-metarouter-explanation", _explanation(exchange) if explain else ""),
+    )
+    return [(name, _header_bytes(value)) for name, value in values if value]
 
 
 def _number(value: float, form: str) -> str:

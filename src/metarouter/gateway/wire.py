@@ -148,7 +148,7 @@ class _AnyUsage(msgspec.Struct):
 
     def prompt(self) -> tuple[int, int] | None:
         """Tokens of the prompt, and how many of them a cache held."""
-        total = _first(self.prompt_tokens, self.input_tokens)
+        total = self.input_tokens if self.prompt_tokens is None else self.prompt_tokens
         if total is None:
             return None
         details = self.prompt_tokens_details or self.input_tokens_details
@@ -157,6 +157,10 @@ class _AnyUsage(msgspec.Struct):
         # Anthropic counts what a cache read or wrote apart from the input
         read = self.cache_read_input_tokens or 0
         return total + read + (self.cache_creation_input_tokens or 0), read
+
+    def completion(self) -> int | None:
+        """Tokens of the answer."""
+        return self.output_tokens if self.completion_tokens is None else self.completion_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +180,7 @@ class Usage:
 
 
 _USAGE = re.compile(rb'"usage"' + _SPACE + rb":" + _SPACE + rb"(\{)")
+_BRACE = re.compile(rb"[{}]")
 _USAGE_DECODER = msgspec.json.Decoder(_AnyUsage)
 
 
@@ -201,23 +206,20 @@ def read_usage(head: bytes, tail: bytes) -> Usage:
             if usage is None:
                 continue
             prompt = usage.prompt() or prompt
-            completion = _first(usage.completion_tokens, usage.output_tokens, completion)
+            counted = usage.completion()
+            completion = completion if counted is None else counted
     total, cached = prompt or (None, 0)
     return Usage(prompt_tokens=total, completion_tokens=completion, cached_tokens=cached)
-
-
-def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _usage_at(part: bytes, start: int) -> _AnyUsage | None:
     """The object that starts at `start`, when it is whole and of known form."""
     depth = 0
-    for place in re.finditer(rb"[{}]", part[start : start + 2000]):
+    for place in _BRACE.finditer(part, start, start + 2000):
         depth += 1 if place[0] == b"{" else -1
         if depth == 0:
             try:
-                return _USAGE_DECODER.decode(part[start : start + place.end()])
+                return _USAGE_DECODER.decode(part[start : place.end()])
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return None
     return None
