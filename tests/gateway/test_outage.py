@@ -220,6 +220,34 @@ def test_processes_share_keys_and_rows(
     engine.dispose()
 
 
+def test_sigterm_while_the_store_is_down_keeps_every_decision(
+    router_folder: Path, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """What the process could not write is on the disk, and the next one writes it."""
+    url = postgres.make_database()
+    config = tmp_path / "gateway.yaml"
+    with FakeUpstream() as upstream:
+        main = {"base_url": upstream.url, "dialect": "any"}
+        router = {"router": str(router_folder)}
+        given = {"upstreams": {"main": main}, "policies": {"p": router}, "store": {"url": url}}
+        config.write_text(json.dumps(given))
+        try:
+            with _process(tmp_path, config) as place:
+                postgres.stop()
+                answers = [
+                    httpx2.post(place + CHAT, content=HELLO, headers=JSON) for _ in range(30)
+                ]
+        finally:
+            postgres.start()
+        with _process(tmp_path, config) as place:
+            _wait_for(lambda: httpx2.get(f"{place}/ready").json()["store"] == "ok")
+    engine = open_database(url)
+    made = {answer.headers["x-metarouter-decision-id"] for answer in answers}
+    assert set(_column(engine, decisions.c.decision_id)) == made
+    assert list((tmp_path / "metarouter.spill").iterdir()) == []
+    engine.dispose()
+
+
 def test_the_command_tells_a_store_that_is_down_without_its_password(
     router_folder: Path,
     tmp_path: Path,
