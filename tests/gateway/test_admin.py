@@ -34,9 +34,9 @@ class Admin:
         return self.served.client.request(method, path, content=content, headers=headers)
 
 
-def test_a_key_from_its_making_to_its_end(serve: Serve) -> None:
+def test_a_key_from_its_making_to_its_end(serve: Serve, store_url: str) -> None:
     """Made, used, limited, revoked over the API; each takes effect with the answer."""
-    served = serve(auth="keys")
+    served = serve(auth="keys", store={"url": store_url})
     admin = Admin(served)
     made = admin("POST", "/admin/keys", name="alice", models=["cheap"], requests_per_minute=50)
     assert (made.status_code, made.headers["cache-control"]) == (201, "no-store")
@@ -67,9 +67,10 @@ def test_a_key_from_its_making_to_its_end(serve: Serve) -> None:
     assert older == [trail[1]]
 
 
-def test_usage_by_key_and_day(serve: Serve) -> None:
+def test_usage_by_key_and_day(serve: Serve, store_url: str) -> None:
     """What an answer used is in the report once the store was told."""
-    served = serve(auth="keys", prices={"cheap": {"input": 100_000, "output": 100_000}})
+    prices = {"cheap": {"input": 100_000, "output": 100_000}}
+    served = serve(auth="keys", store={"url": store_url}, prices=prices)
     admin = Admin(served)
     key, record = create_key(served.gateway.engine, "alice", models=["cheap"], budget=10.0)
     served.gateway.keyring.refresh()

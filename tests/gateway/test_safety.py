@@ -18,6 +18,8 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 from gateway_makers import HELLO, Served, process_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metarouter.gateway.keyring import Keyring
 from metarouter.store.database import open_database
@@ -173,6 +175,45 @@ def test_a_body_that_is_too_large_is_refused_before_its_end(serve: Serve, is_chu
         except httpx2.WriteError:
             continue  # closed while it was still sending
         assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", "x-bomb"])
+def test_a_body_that_would_grow_is_refused(serve: Serve, coding: str) -> None:
+    """Nothing is unpacked, so nothing can be a bomb."""
+    served = serve()
+    for path in ("/v1/chat/completions", "/v1/route", "/v1/feedback", "/admin/keys"):
+        answer = served.post(path, HELLO, **{"content-encoding": coding})
+        assert (path, answer.status_code) == (path, 415)
+
+
+NOISE = st.one_of(
+    st.binary(max_size=300),
+    st.builds(
+        lambda method, path, name, value: (
+            b"%b /%b HTTP/1.1\r\n%b: %b\r\n\r\n" % (method, path, name, value)
+        ),
+        st.sampled_from([b"GET", b"POST", b"OPTIONS", b"PRI", b"CONNECT", b"M-SEARCH"]),
+        st.binary(max_size=40),
+        st.sampled_from([b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"]),
+        st.binary(max_size=40),
+    ),
+)
+
+
+def test_noise_is_answered_or_closed_and_others_are_served(serve: Serve) -> None:
+    """Bytes at random, and nearly requests: no status of 500 and above, and no end of service."""
+    served = serve(auth="keys")
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(noise=NOISE)
+    def attempt(noise: bytes) -> None:
+        with _connect(served.url) as connection:
+            connection.sendall(noise)
+            connection.shutdown(socket.SHUT_WR)
+            assert not connection.recv(4096).startswith(b"HTTP/1.1 5")
+
+    attempt()
+    assert served.client.get("/health").status_code == 200
 
 
 @pytest.mark.parametrize(
