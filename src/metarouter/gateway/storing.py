@@ -9,7 +9,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from metarouter.gateway.settings import GatewaySettings
-from metarouter.store.database import StoreDownError, make_engine, migrate
+from metarouter.store.database import StoreDownError, make_engine, migrate, name_error
 from metarouter.store.feedback import Feedback, feedback_row, save_feedback
 from metarouter.store.redaction import Redactor
 from metarouter.store.retention import Retention
@@ -119,5 +119,5 @@ def _save(
         with writer.turn:
             return save_feedback(engine, given, key_id)
     except sa.exc.SQLAlchemyError as error:
-        writer.report("feedback", error=type(error).__name__)
+        writer.report("store did not answer", error=name_error(error))
         return None

@@ -21,6 +21,7 @@ __all__ = [
     "make_engine",
     "make_sibling",
     "migrate",
+    "name_error",
     "open_database",
 ]
 
@@ -177,6 +178,20 @@ def is_down(error: sa.exc.SQLAlchemyError) -> bool:
     """
     kinds = sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError
     return isinstance(error, kinds)
+
+
+def name_error(error: Exception) -> str:
+    """What a log may say of an error: its kind, and not its text, which may quote what was written.
+
+    Examples
+    --------
+    >>> name_error(sa.exc.OperationalError("", {}, Exception({"C": "57P01", "M": "private"})))
+    'OperationalError 57P01'
+    """
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    what = original.args[0] if original is not None and original.args else None
+    state = what.get("C", "") if isinstance(what, Mapping) else ""
+    return f"{type(error).__name__} {state}".rstrip()
 
 
 def insert_new(

@@ -21,8 +21,7 @@ from typing import Any, Literal
 import msgspec
 import sqlalchemy as sa
 
-from metarouter.errors import MetarouterError
-from metarouter.store.database import insert_new, make_sibling
+from metarouter.store.database import insert_new, make_sibling, name_error
 from metarouter.store.retention import Retention, prune
 from metarouter.store.spill import Spill, without_odd_text
 from metarouter.store.tables import decisions, feedback
@@ -42,6 +41,7 @@ _THREADS = 8  # for callers that wait for the store, so that nobody else waits f
 _PRUNE_SECONDS = 3600.0
 # The row is at fault, not the store; the last three are raised before the database is asked.
 _REFUSALS = sa.exc.IntegrityError, sa.exc.DataError, ValueError, TypeError, OverflowError
+_EVENTS = "try", "ping", "adopt", "prune", "drop"
 _REPORT_SECONDS = 10.0  # between two reports of rows that were dropped
 
 
@@ -100,9 +100,7 @@ class DecisionWriter:
         self._thread = threading.Thread(target=self._run, name="decision-writer", daemon=True)
         self._is_down = prepare is not None
         self._pause = _FIRST_PAUSE
-        self._due = dict.fromkeys(
-            ("try", "ping", "adopt", "prune", "drop"), 0.0
-        )  # by time.monotonic
+        self._due = dict.fromkeys(_EVENTS, 0.0)  # by time.monotonic
         self.written = 0
         self.spilled = 0
         self.replayed = 0
@@ -251,7 +249,7 @@ class DecisionWriter:
         except _REFUSALS as error:
             self.refused += 1
             place = self._spill.set_down(row)
-            self.report("row refused", error=type(error).__name__, file=str(place))
+            self.report("row refused", error=name_error(error), file=str(place))
             return True
 
     def _insert_all(self, rows: Sequence[Row]) -> None:
@@ -269,7 +267,7 @@ class DecisionWriter:
             action()
         except _REFUSALS:
             raise
-        except (sa.exc.SQLAlchemyError, MetarouterError) as error:
+        except Exception as error:  # the boundary: whatever it is, the rows are kept
             self._go_down(error)
             return False
         return True
@@ -277,7 +275,7 @@ class DecisionWriter:
     def _go_down(self, error: Exception) -> None:
         self.failures += 1
         if not self._is_down:
-            self.report("store is down", error=type(error).__name__)
+            self.report("store is down", error=name_error(error))
         self._is_down = True
         self._due["try"] = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
