@@ -148,6 +148,21 @@ def test_propensities_are_over_arms_and_exploration(
     assert "was drawn at random among cheap, premium" in drawn[0]["reason"]
 
 
+def test_an_explanation_tells_of_the_experiment(
+    serve: Callable[..., Served], router_folder: Path
+) -> None:
+    """Its split, and the propensities as far as the answer does not wait for them."""
+    policies = _policies(router_folder, current={"exploration": 0.5})
+    served = serve(policies=policies, splits=_split(), log_level="error")
+    for model, experiment, propensities in (
+        ("metarouter:ab", "ab", None),
+        ("metarouter:current", None, {"cheap": 0.75, "premium": 0.25}),
+    ):
+        answer = served.post(PATH, _body(model=model, explain=True))
+        shown = json.loads(answer.headers["x-metarouter-explanation"])
+        assert (shown["experiment"], shown["propensities"]) == (experiment, propensities)
+
+
 def test_a_split_takes_over_the_name_of_a_policy(
     serve: Callable[..., Served], router_folder: Path
 ) -> None:

@@ -168,6 +168,7 @@ def test_what_is_watched_is_reloaded_once_it_stands_still(
         counts = served.client.get("/metrics").text
         assert 'metarouter_reloads_total{outcome="refused"} 1.0' in counts
         assert 'metarouter_reloads_total{outcome="done"} 2.0' in counts
+        assert "metarouter_generation 3.0" in counts
 
 
 def test_breakers_stay_where_an_upstream_stays(files: tuple[Files, FakeUpstream]) -> None:

@@ -8,7 +8,9 @@ request is a draw of its own. By conversation or by key, the draw is over the sa
 of all salts, that share sends this unit to this arm. The requests of a unit then
 share one draw. They are not independent, and what a conversation says later may
 be due to its arm, so values are to be clustered by unit; a propensity there is
-that of the request's model given its text, not of the whole conversation.
+that of the request's model given its text, not of the whole conversation. A
+conversation without an id is known by its caller's key and by how it begins, so
+those that begin alike are one unit.
 
 Nothing is left to chance where a request pins its model, or stays with one; its
 propensity is 1 and its decision is marked ``fixed``.
@@ -19,6 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 __all__ = ["Split", "explored", "mixed", "uniform"]
@@ -71,13 +74,10 @@ class Split:
 
     def draw(self, unit: str, shares: Mapping[str, float]) -> str:
         """The arm of a unit, each with the probability of its share."""
-        rest = uniform("split", self.name, self.salt, unit)
-        arm = ""
-        for arm, share in shares.items():
-            rest -= share
-            if rest < 0:
-                break
-        return arm  # the last one where rounding leaves the shares a hair below 1
+        place = uniform("split", self.name, self.salt, unit)
+        ends = zip(shares, accumulate(shares.values()), strict=True)
+        # rounding may leave the last end a hair below 1
+        return next((arm for arm, end in ends if place < end), list(shares)[-1])
 
 
 def explored(

@@ -70,6 +70,12 @@ class Metrics:
             "Answers of models without a known price, which count as nothing spent.",
             registry=self.registry,
         )
+        self._generation = Gauge(
+            "metarouter_generation",
+            "Settings and routers in use: 1 at the start, one more after each reload.",
+            registry=self.registry,
+        )
+        self._generation.set(1)
         self._aside = Counter(
             "metarouter_aside_total",
             "Requests that other arms or shadow policies were asked about, by how that ended.",
@@ -122,6 +128,7 @@ class Metrics:
     def note_reload(self, *, is_done: bool) -> None:
         """Count one reload; one that is not done left everything as it was."""
         self._reloads.labels("done" if is_done else "refused").inc()
+        self._generation.inc(is_done)
 
     def note_request(
         self,
