@@ -267,7 +267,7 @@ class DecisionWriter:
             action()
         except _REFUSALS:
             raise
-        except Exception as error:  # the boundary: whatever it is, the rows are kept
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, rows are kept
             self._go_down(error)
             return False
         return True
