@@ -9,8 +9,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from gateway_makers import FAST, Served
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metarouter.fitting import FitOptions, fit_table
 from metarouter.gateway.conversation import Conversation, read_chat, read_messages, read_responses
@@ -338,3 +341,51 @@ def test_a_conversation_knows_its_beginning_and_the_request_before() -> None:
 
     body = {"instructions": "Be brief.", "input": [user[0], said, user[1]]}
     assert read_responses(read_body(json.dumps(body).encode())).earlier == first.text
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=20), st.integers(0, 3)), min_size=1, max_size=5),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_turn_knows_the_one_before(talk: list[tuple[str, int]], has_system: bool) -> None:
+    """However long, with tool loops anywhere: steps are read as their question is."""
+    turns: list[dict[str, Any]] = [{"role": "system", "content": "Be brief."}] * has_system
+    asked: list[Conversation] = []
+    for text, steps in talk:
+        turns.append({"role": "user", "content": text})
+        asked.append(_chat(*turns))
+        for step in range(steps):
+            turns.append({"role": "assistant", "tool_calls": [{"id": f"{step}"}]})
+            turns.append({"role": "tool", "tool_call_id": f"{step}", "content": f"found {step}"})
+            read = _chat(*turns)
+            assert (read.text, read.is_tool_step) == (asked[-1].text, True)
+            assert (read.first, read.earlier) == (asked[-1].first, asked[-1].earlier)
+        turns.append({"role": "assistant", "content": "well"})
+    assert asked[0].earlier is None
+    assert [one.earlier for one in asked[1:]] == [one.text for one in asked[:-1]]
+    assert {one.first for one in asked} == {asked[0].text}
+
+
+def test_the_openai_client_continues_responses(serve: Callable[..., Served]) -> None:
+    """By the id it was given, with options in ``extra_body``."""
+    served = serve(respond=_numbered())
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="x", max_retries=0)
+    first = client.responses.create(
+        model="metarouter", input="Hello", extra_body={"metarouter": {"w": PREMIUM}}
+    )
+    again = client.responses.create(
+        model="metarouter",
+        input="And then?",
+        previous_response_id=first.id,
+        extra_body={"metarouter": {"w": CHEAP}},
+    )
+    assert (first.model, again.model) == ("premium", "premium")
+
+
+def test_a_previous_id_that_is_no_text_is_left_to_the_upstream(
+    serve: Callable[..., Served],
+) -> None:
+    served = serve()
+    assert _respond(served, "Hello", previous_response_id=7).status_code == 200
+    assert json.loads(served.upstream.requests[0].body)["previous_response_id"] == 7

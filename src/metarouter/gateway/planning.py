@@ -233,9 +233,9 @@ class Planner:
         """Who holds the response that the request continues, as far as it is still there."""
         if self._protocol.path != "responses":
             return None
-        previous = asking.body.value("previous_response_id", str)
-        if previous is None:
-            return None
+        previous = asking.body.value("previous_response_id", object)
+        if not isinstance(previous, str):
+            return None  # whatever else it is, is the upstream's to refuse
         kept = self._gateway.sticky.get(response_name(asking.key_id or "", previous))
         is_there = kept is not None and kept.upstream in asking.generation.settings.upstreams
         return kept if is_there else None
