@@ -137,6 +137,25 @@ def test_a_field_that_nobody_takes_is_refused_and_not_dropped(
     assert not upstream.requests
 
 
+@pytest.mark.parametrize(
+    "field", ["extra_body", "extra_headers", "extra_query", "timeout", "api_base", "client_args"]
+)
+def test_a_caller_cannot_choose_model_key_or_place_through_the_library(
+    client: httpx2.Client, upstream: FakeUpstream, field: str
+) -> None:
+    """Arguments of the library are no fields of the protocol."""
+    for path, asked in (
+        ("chat/completions", CHAT),
+        ("messages", {**CHAT, "model": "c", "max_tokens": 9}),
+        ("responses", {"model": "m", "input": "Hello"}),
+        ("embeddings", {"model": "m", "input": "Hello"}),
+    ):
+        answer = client.post(path, json={**asked, field: {"model": "premium"}})
+        assert answer.status_code == 400
+        assert field in answer.text
+    assert not upstream.requests
+
+
 def test_a_stream_that_breaks_ends_with_an_error(
     client: httpx2.Client, upstream: FakeUpstream
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import msgspec
@@ -21,6 +22,37 @@ __all__ = ["ProviderAnswer", "ProviderClient", "ProviderRefusal"]
 
 _JSON = [(b"content-type", b"application/json")]
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
+# Arguments of any-llm that are no fields of a protocol: they choose where a request goes, and as
+# whom. The model, the place and the key are the settings' to choose.
+_NEVER = frozenset(
+    {
+        "api_base",
+        "api_key",
+        "client_args",
+        "extra_body",
+        "extra_headers",
+        "extra_query",
+        "session_label",
+        "timeout",
+    }
+)
+# Fields of the protocols that any-llm's methods take without naming them.
+_ALSO = {
+    "chat/completions": frozenset(
+        {
+            "audio",
+            "metadata",
+            "modalities",
+            "prediction",
+            "safety_identifier",
+            "store",
+            "verbosity",
+            "web_search_options",
+        }
+    ),
+    "embeddings": frozenset({"dimensions", "encoding_format", "user"}),
+}
 _READ_AS = {"responses": ("input", "input_data"), "embeddings": ("input", "inputs")}
 
 # What any-llm's errors mean where the provider gave no status.
@@ -122,6 +154,7 @@ class ProviderClient:
         ours, theirs = _READ_AS.get(path, ("", ""))
         if ours in fields:
             fields[theirs] = fields.pop(ours)
+        self._check(fields, method, path)
         try:
             answer = await method(**fields)
             if not fields.get("stream"):
@@ -146,6 +179,16 @@ class ProviderClient:
             raise ProviderRefusal(failure, _error_body(str(failure), 404))
         method: Callable[..., Awaitable[Any]] = getattr(self._llm, names[path])
         return method
+
+    def _check(self, fields: Mapping[str, Any], method: Callable[..., Any], path: str) -> None:
+        named = {
+            p.name for p in signature(method).parameters.values() if p.kind is not p.VAR_KEYWORD
+        }
+        odd = fields.keys() - ((named | _ALSO.get(path, frozenset())) - _NEVER)
+        if odd:
+            raise self._refusal(
+                ValueError(f"field {min(odd)}: upstream {self._name} cannot pass it on"), status=400
+            )
 
     async def _streamed(self, chunks: AsyncIterator[Any], path: str) -> ProviderAnswer:
         pieces = self._events(chunks, path)
