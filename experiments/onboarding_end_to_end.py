@@ -97,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--references", default=",".join(REFERENCES))
     parser.add_argument("--every", type=int, default=3, help="every n-th model of the pool")
     parser.add_argument("--out", type=Path, default=Path("results/onboarding_end_to_end.jsonl"))
     arguments = parser.parse_args()
@@ -124,7 +125,7 @@ def worlds(arguments: argparse.Namespace) -> Iterator[tuple[New, Any]]:
     """Each new model, and a function that fits the router it is new to."""
     for seed in range(arguments.seeds):
         yield from pairs(arguments.data, seed)
-        for reference in REFERENCES:
+        for reference in arguments.references.split(","):
             yield from mmlu_pro(arguments.data, seed, reference, arguments.every)
 
 
@@ -139,7 +140,7 @@ def mmlu_pro(data: Path, seed: int, reference: str, every: int) -> Iterator[tupl
 
         def fitted(known: list[int] = known, names: list[str] = names) -> mr.Router:
             labels = scores(benchmark, split.train, known, names)
-            return served(mr.fit(gold=labels, cheap=reference, premium=names[-1], folds=0))
+            return served(mr.fit(gold=labels, cheap=reference, folds=0))  # no premium: a pool
 
         model = benchmark.models[new]
         yield (
