@@ -242,13 +242,15 @@ def _ages(rng: np.random.Generator, n: int, seconds: float) -> FloatArray:
     return np.asarray(drawn[rng.random(len(drawn)) < busy][:n])
 
 
-def fill(gateway: Gateway, url: str, prompts: Sequence[Prompt], n: int) -> list[Sent]:
-    """Requests and feedback of a day."""
+def fill(
+    gateway: Gateway, url: str, prompts: Sequence[Prompt], n: int, *, seconds: float = 86_400
+) -> list[Sent]:
+    """Requests of the last `seconds`, and feedback on them."""
     sent = send_traffic(url, prompts, n - n // 3)
     sent += send_traffic(url, prompts, n // 3, seed=1, model="metarouter:trial")
     send_feedback(url, sent)
     flush(gateway, len(sent))
-    spread(gateway, 80_000)
+    spread(gateway, seconds)
     return sent
 
 

@@ -24,7 +24,7 @@ _EXPERIMENTS = str(Path(__file__).parents[2] / "experiments")
 def _fill(gateway: Gateway, url: str, prompts: Any) -> list[Any]:
     from dashboard_demo import fill
 
-    return list(fill(gateway, url, prompts, 160))
+    return list(fill(gateway, url, prompts, 160, seconds=80_000))
 
 
 @pytest.fixture(scope="session")

@@ -41,28 +41,38 @@ def test_there_is_no_share_of_nothing() -> None:
 def test_cost_of_always_premium_is_that_of_a_plain_loop() -> None:
     """The same numbers from a straight-line version of the formulas."""
     rng = np.random.default_rng(0)
-    expected = rng.uniform(1, 3, 30)
-    is_premium = rng.random(30) < 0.5
-    spent = np.where(is_premium, 2 * expected * rng.lognormal(0, 0.3, 30), 0.1)
-    chance = rng.uniform(0.2, 1, 30)
+    n = 40
+    expected = rng.uniform(1, 3, n)
+    chance = np.where(np.arange(n) < 10, 0.0, rng.uniform(0.2, 0.9, n))
+    is_premium = rng.random(n) < chance
+    spent = np.where(is_premium, 2 * expected * rng.lognormal(0, 0.3, n), 0.1)
     found = premium_cost(spent, expected, is_premium, chance)
 
-    above = below = other = squares = own = 0.0
-    for s, x, p, c in zip(spent, expected, is_premium, chance, strict=True):
-        if p:
-            above, below, own = above + s / c, below + x / c, own + s
-        else:
-            other, squares = other + x, squares + x * x
-    ratio, n = above / below, int(is_premium.sum())
+    own = [
+        (s, x, (1 - p) / p)
+        for s, x, a, p in zip(spent, expected, is_premium, chance, strict=True)
+        if a
+    ]
+    drawn_x = sum(
+        x for x, a, p in zip(expected, is_premium, chance, strict=True) if not a and p > 0
+    )
+    kept_x = sum(x for x, p in zip(expected, chance, strict=True) if p == 0)
+    squares = sum(x * x for x, a in zip(expected, is_premium, strict=True) if not a)
+    weighted_x = sum(w * x for _, x, w in own)
+    plain_x = sum(x for _, x, _ in own)
+    drawn = sum(w * s for s, _, w in own) / weighted_x
+    kept = sum(s for s, _, _ in own) / plain_x
     errors = noise = 0.0
-    for s, x, p, c in zip(spent, expected, is_premium, chance, strict=True):
-        if p:
-            errors += ((s - ratio * x) / c) ** 2
-            noise += ((s - ratio * x) / x) ** 2 / n
-    variance = other**2 * n / (n - 1) * errors / below**2 + noise * squares
-    assert found.always == pytest.approx(own + ratio * other)
-    assert found.variance == pytest.approx(variance)
-    assert (found.served, found.others) == (n, 30 - n)
+    for s, x, w in own:
+        from_drawn = drawn_x * w * (s - drawn * x) / weighted_x
+        errors += (from_drawn + kept_x * (s - kept * x) / plain_x) ** 2
+        noise += (s / x - kept) ** 2 / len(own)
+    total = sum(s for s, _, _ in own) + drawn * drawn_x + kept * kept_x
+    assert found.always == pytest.approx(total)
+    assert found.variance == pytest.approx(len(own) / (len(own) - 1) * errors + noise * squares)
+    assert found.effective_n == pytest.approx(
+        sum(w for _, _, w in own) ** 2 / sum(w * w for _, _, w in own)
+    )
 
 
 def test_one_premium_answer_is_too_few() -> None:
@@ -70,31 +80,36 @@ def test_one_premium_answer_is_too_few() -> None:
         premium_cost([1, 2, 3], [1, 1, 1], [True, False, False], [1, 1, 1])
 
 
-def _world(
-    rng: np.random.Generator, n: int, *, chance: NDArray[np.float64], x: NDArray[np.float64]
-) -> tuple[PremiumCost, float]:
+def _world(rng: np.random.Generator, chance: NDArray[np.float64]) -> tuple[PremiumCost, float]:
     """A log of one policy, and what always premium would really have cost."""
+    n = len(chance)
+    x = rng.uniform(0.5, 2, n)
     dollars = 0.004 * x * rng.lognormal(-0.125, 0.5, n)  # what the premium model would take
     is_premium = rng.random(n) < chance
     spent = np.where(is_premium, dollars, dollars / 30)
-    drawn = np.where(is_premium, chance, 1 - chance)
-    return premium_cost(spent, x, is_premium, drawn), float(dollars.sum())
+    return premium_cost(spent, x, is_premium, chance), float(dollars.sum())
 
 
-def test_the_interval_holds_the_true_saving_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("kind", ["drawn alike", "drawn unlike", "not drawn"])
+def test_the_interval_holds_the_true_saving_as_often_as_it_says(kind: str) -> None:
     """95 % intervals of the saving cover the unseen truth in 90 to 99 of 100 worlds."""
     rng, held = np.random.default_rng(1), 0
     for _ in range(300):
-        x = rng.uniform(0.5, 2, 200)
-        cost, truth = _world(rng, 200, chance=np.full(200, 0.4), x=x)
+        drawn = rng.random(300) < 0.5
+        chance = {
+            "drawn alike": np.full(300, 0.4),
+            "drawn unlike": np.where(drawn, 0.8, 0.2),
+            "not drawn": drawn.astype(np.float64),
+        }[kind]
+        cost, truth = _world(rng, chance)
         found = saving_share([cost])
         assert found is not None
         held += found.low <= 1 - cost.spent / truth <= found.high
     assert 0.90 <= held / 300 <= 0.99
 
 
-def test_weights_undo_a_choice_that_goes_with_how_dear_an_answer_is() -> None:
-    """Where dear answers are drawn more often, known chances make the estimate right."""
+def test_chances_undo_a_choice_that_goes_with_how_dear_an_answer_is() -> None:
+    """Where dear answers are drawn more often, known chances find the truth that others miss."""
     rng = np.random.default_rng(2)
     n = 20_000
     hidden = rng.random(n) < 0.5  # twice as dear as the policy expects
@@ -102,31 +117,37 @@ def test_weights_undo_a_choice_that_goes_with_how_dear_an_answer_is() -> None:
     chance = np.where(hidden, 0.8, 0.2)
     is_premium = rng.random(n) < chance
     spent = np.where(is_premium, dollars, 0.0)
-    drawn = np.where(is_premium, chance, 1 - chance)
-    weighted = premium_cost(spent, np.ones(n), is_premium, drawn)
-    plain = premium_cost(spent, np.ones(n), is_premium, np.ones(n))
-    # of the unseen 10,000, a fifth is hidden: 1.2 each; the weighted ratio is 1.5 a request
-    assert plain.always > weighted.always
-    assert weighted.always == pytest.approx(
-        is_premium @ dollars + 1.5 * (n - is_premium.sum()), rel=0.02
-    )
+    known = premium_cost(spent, np.ones(n), is_premium, chance)
+    unknown = premium_cost(spent, np.ones(n), is_premium, is_premium.astype(float))
+    assert known.always == pytest.approx(dollars.sum(), rel=0.01)
+    assert unknown.always > 1.1 * dollars.sum()
+
+
+def test_requests_without_a_chance_go_by_all_answers() -> None:
+    """What the premium model was kept from has the plain ratio; what it was drawn for, the odds."""
+    spent = [1.0, 3.0, 0.0, 0.0]
+    is_premium = [True, True, False, False]
+    found = premium_cost(spent, [1.0, 1.0, 1.0, 1.0], is_premium, [0.5, 1.0, 0.5, 0.0])
+    # only the first was answered by chance: the third costs 1; the fourth costs the mean, 2
+    assert found.always == pytest.approx(4.0 + 1.0 + 2.0)
+    assert found.effective_n == 1.0
 
 
 def test_savings_of_policies_add_up() -> None:
     """Two policies save what their dollars together say; variances add."""
     parts = [
-        PremiumCost(spent=1.0, always=4.0, variance=0.09, served=50, others=50),
-        PremiumCost(spent=3.0, always=6.0, variance=0.16, served=20, others=50),
+        PremiumCost(spent=1.0, always=4.0, variance=0.09, effective_n=50, n=100),
+        PremiumCost(spent=3.0, always=6.0, variance=0.16, effective_n=20, n=70),
     ]
     found = saving_share(parts)
     assert found is not None
     assert found.value == pytest.approx(0.6)
     assert found.high - found.low == pytest.approx(2 * Z * 4 / 100 * 0.5)
     assert found.warnings == (
-        "the premium model of a policy answered only 20 requests: a rough interval",
+        "what the premium model takes is known from 20 answers: a rough interval",
     )
 
 
 def test_nothing_is_saved_where_nothing_would_cost() -> None:
-    free = PremiumCost(spent=0.0, always=0.0, variance=0.0, served=50, others=50)
+    free = PremiumCost(spent=0.0, always=0.0, variance=0.0, effective_n=50, n=100)
     assert saving_share([free]) is None

@@ -98,7 +98,7 @@ def _weighed(model: str, spent: float | None, **fields: Any) -> dict[str, Any]:
         "answered": model,
         "spent": spent,
         "options": options,
-        "logging_propensity": 1.0,
+        "propensities": None,
         **fields,
     }
 

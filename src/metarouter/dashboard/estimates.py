@@ -72,15 +72,15 @@ class PremiumCost:
     spent : dollars that they did cost.
     always : dollars that they would have cost.
     variance : of `always`, in dollars².
-    served : requests that the premium model did answer.
-    others : requests that it did not.
+    effective_n : answers of the premium model that the estimate is worth.
+    n : requests.
     """
 
     spent: float
     always: float
     variance: float
-    served: int
-    others: int
+    effective_n: float
+    n: int
 
 
 def premium_cost(
@@ -90,11 +90,14 @@ def premium_cost(
 
     Those that it answered cost what they did. The others are expected to cost
     `r` dollars for each unit of cost that the policy expected of the premium
-    model for them, where `r` is what it took on the requests that it answered.
-    Assumes that `r` is the same for both kinds of requests: that they differ
-    in their expected cost and in nothing else that makes answers dearer. Where
-    the model was drawn with a known chance, requests are weighted by its
-    inverse, and random draws make the assumption true.
+    model for them, where `r` is what it took on requests that it answered.
+
+    Of requests that the premium model had a chance to answer, `r` is learned from
+    those that it answered by chance, weighted so that they stand for those that
+    it did not: no assumption is needed but that the chances are right. For
+    requests that it had no chance to answer, `r` is that of all that it did
+    answer; this assumes that requests kept from it differ from those in their
+    expected cost and in nothing else that makes answers dearer.
 
     Parameters
     ----------
@@ -102,8 +105,9 @@ def premium_cost(
     expected : array, shape (n,)
         Expected cost of the premium model, above 0, in the policy's unit.
     is_premium : bool array, shape (n,); whether the premium model answered.
-    chance : array, shape (n,), in (0, 1]
-        Probability with which what was chosen was chosen.
+    chance : array, shape (n,), in [0, 1]
+        Probability with which the premium model was to answer; 1 or 0 where
+        nothing was left to chance.
 
     Returns
     -------
@@ -116,42 +120,62 @@ def premium_cost(
 
     Notes
     -----
-    With weights ωᵢ = 1/chanceᵢ over the requests P that it answered, U the
-    others, x the expected costs and s the dollars,
-    ``r = Σ_P ωs / Σ_P ωx`` and ``always = Σ_P s + r Σ_U x``. Its variance by
-    the delta method is ``(Σ_U x)² · n/(n−1) · Σ_P ω²(s − rx)² / (Σ_P ωx)²``, and
-    the noise of the unseen answers themselves adds ``σ² Σ_U x²`` with σ² the
-    mean of ((s − rx)/x)²: noise grows with the cost, as that of lengths does.
+    Let P be the requests that it answered, U those that it had a chance p to
+    answer and did not, V those that it had none to, x expected costs and s
+    dollars. A request of P stands for ω = (1−p)/p of U. With
+    ``r_U = Σ_P ωs / Σ_P ωx`` and ``r_V = Σ_P s / Σ_P x``,
+    ``always = Σ_P s + r_U Σ_U x + r_V Σ_V x``. By the delta method a request of P adds
+    ``h = (Σ_U x) ω(s − r_U x) / Σ_P ωx + (Σ_V x) (s − r_V x) / Σ_P x`` to its
+    error, so the variance is ``n/(n−1) Σ_P h²``; the noise of the unseen answers
+    themselves adds ``σ² Σ x²`` over U and V, with σ² the mean of
+    ((s − r_V x)/x)²: noise grows with the cost, as that of lengths does.
 
     References
     ----------
     Cochran (1977), "Sampling Techniques", 3rd ed., chapter 6 (ratio estimates).
+    Hirano, Imbens & Ridder (2003), Econometrica 71(4),
+    https://doi.org/10.1111/1468-0262.00442 (weights for those not treated).
 
     Examples
     --------
-    >>> found = premium_cost([2.0, 4.0, 0.1], [1.0, 2.0, 3.0], [True, True, False], [1, 1, 1])
+    >>> found = premium_cost([2.0, 4.0, 0.1], [1.0, 2.0, 3.0], [True, True, False], [1, 1, 0])
     >>> round(found.always, 6), found.variance
     (12.0, 0.0)
     """
     s, x = np.asarray(spent, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    premium = np.asarray(is_premium, dtype=np.bool_)
-    weight = 1.0 / np.asarray(chance, dtype=np.float64)[premium]
-    own_s, own_x, other_x = s[premium], x[premium], x[~premium]
-    n = len(own_s)
+    premium, p = np.asarray(is_premium, dtype=np.bool_), np.asarray(chance, dtype=np.float64)
+    own_s, own_x, n = s[premium], x[premium], int(premium.sum())
     if n < 2:
         raise DataError(f"the premium model answered {n} of {len(s)} requests: too few to go by")
-    denominator = float(weight @ own_x)
-    ratio = float(weight @ own_s) / denominator
-    residual = own_s - ratio * own_x
-    of_ratio = n / (n - 1) * float(((weight * residual) ** 2).sum()) / denominator**2
-    of_answers = float(((residual / own_x) ** 2).mean()) * float((other_x**2).sum())
+    odds = (1 - p[premium]) / p[premium]
+    by_chance = ~premium & (p > 0)
+    if not odds.any():  # nothing was answered by chance
+        odds, by_chance = np.ones(n), np.zeros(len(s), dtype=np.bool_)
+    drawn_x, kept_x = float(x[by_chance].sum()), float(x[~premium & ~by_chance].sum())
+    drawn, kept = _ratio(own_s, own_x, odds), _ratio(own_s, own_x, np.ones(n))
+    error = drawn_x * drawn.influence + kept_x * kept.influence
+    noise = float(((own_s / own_x - kept.value) ** 2).mean()) * float((x[~premium] ** 2).sum())
     return PremiumCost(
         spent=float(s.sum()),
-        always=float(own_s.sum()) + ratio * float(other_x.sum()),
-        variance=float(other_x.sum()) ** 2 * of_ratio + of_answers,
-        served=n,
-        others=len(other_x),
+        always=float(own_s.sum()) + drawn.value * drawn_x + kept.value * kept_x,
+        variance=n / (n - 1) * float((error**2).sum()) + noise,
+        effective_n=float(odds.sum() ** 2 / (odds**2).sum()) if drawn_x else float(n),
+        n=len(s),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratio:
+    """A weighted ratio of sums, and what each row adds to its error, shape (n,)."""
+
+    value: float
+    influence: FloatArray
+
+
+def _ratio(above: FloatArray, below: FloatArray, weight: FloatArray) -> _Ratio:
+    total = float(weight @ below)
+    value = float(weight @ above) / total
+    return _Ratio(value, weight * (above - value * below) / total)
 
 
 def saving_share(costs: Sequence[PremiumCost], level: float = 0.95) -> Estimate | None:
@@ -174,7 +198,7 @@ def saving_share(costs: Sequence[PremiumCost], level: float = 0.95) -> Estimate 
 
     Examples
     --------
-    >>> part = PremiumCost(spent=2.0, always=10.0, variance=0.25, served=40, others=60)
+    >>> part = PremiumCost(spent=2.0, always=10.0, variance=0.25, effective_n=40, n=100)
     >>> found = saving_share([part])
     >>> found.value, round(found.low, 3), round(found.high, 3)
     (0.8, 0.78, 0.82)
@@ -184,14 +208,14 @@ def saving_share(costs: Sequence[PremiumCost], level: float = 0.95) -> Estimate 
         return None
     error = spent / always**2 * math.sqrt(sum(c.variance for c in costs))
     half = NormalDist().inv_cdf(0.5 + level / 2) * error
-    fewest = min(c.served for c in costs)
-    doubt = f"the premium model of a policy answered only {fewest} requests: a rough interval"
+    fewest = min(c.effective_n for c in costs)
+    doubt = f"what the premium model takes is known from {fewest:.0f} answers: a rough interval"
     return Estimate(
         value=1 - spent / always,
         std_error=error,
         low=1 - spent / always - half,
         high=1 - spent / always + half,
-        n=sum(c.served + c.others for c in costs),
+        n=sum(c.n for c in costs),
         level=level,
         warnings=(doubt,) if fewest < _FEW else (),
     )

@@ -12,7 +12,7 @@ from metarouter.errors import DataError
 
 __all__ = ["SAVING_COLUMNS", "saving_view"]
 
-SAVING_COLUMNS = ("policy", "model", "answered", "spent", "options", "logging_propensity")
+SAVING_COLUMNS = ("policy", "model", "answered", "spent", "options", "propensities")
 """Columns of the table of decisions that :func:`saving_view` reads."""
 
 Row = Mapping[str, Any]
@@ -51,7 +51,7 @@ def saving_view(rows: Sequence[Row], premium: Mapping[str, str]) -> dict[str, An
         "share": saving_share(costs) if costs else None,
         "always": sum(cost.always for cost in costs),
         "spent": sum(cost.spent for cost in costs),
-        "n": sum(cost.served + cost.others for cost in costs),
+        "n": sum(cost.n for cost in costs),
         "problems": problems,
         "expected": expected,
     }
@@ -65,8 +65,14 @@ def _premium_cost(rows: Sequence[Row], model: str) -> PremiumCost:
         finite([row["spent"] for row in priced]),
         finite([_cost(row, model) for row in priced]),
         np.array([row["answered"] == model for row in priced]),
-        finite([row["logging_propensity"] for row in priced]),
+        np.array([_chance(row, model) for row in priced]),
     )
+
+
+def _chance(row: Row, model: str) -> float:
+    """Probability with which a model was to answer; a row without any was left nothing."""
+    chances = row["propensities"]
+    return float(row["answered"] == model) if not chances else float(chances.get(model, 0.0))
 
 
 def _expected(rows: Sequence[Row], model: str) -> float:

@@ -1,7 +1,7 @@
 // Keys: their limits, what they used, making and revoking them.
 import { html, useEffect, useRef, useState } from "../html.js";
 import { call } from "../api.js";
-import { count, dollars, momentOf } from "../format.js";
+import { count, dayOf, dollars, momentOf, short } from "../format.js";
 import { Bar, Panel, Pill, State, Table } from "../parts.js";
 
 export function Keys({ about }) {
@@ -56,20 +56,23 @@ function Made({ made, onDone }) {
 }
 
 const limit = (used, most, form) => (most === null ? html`<span class="muted">no limit</span>` : html`<span class="withbar"><${Bar} value=${used / most} tone=${used >= most ? "worse" : ""} /> ${form(used)} of ${form(most)}</span>`);
-const list = (names) => (names === null ? html`<span class="muted">all</span>` : names.join(", ") || "none");
+
+function Scope({ of }) {
+  const parts = [["policies", of.policies], ["models", of.models]].filter(([, names]) => names !== null);
+  if (!parts.length) return html`<span class="muted">everything</span>`;
+  return html`<span class="wrap">${parts.map(([kind, names]) => `${kind}: ${names.join(", ") || "none"}`).join("; ")}</span>`;
+}
 
 function List({ keys, onRevoke }) {
   const [asked, setAsked] = useState(null);
   const columns = [
-    { title: "Name", show: (k) => html`${k.name}${k.is_admin ? html` <${Pill} tone="warn">admin<//>` : ""}` },
-    { title: "Id", show: (k) => html`<code>${k.key_id}</code>` },
+    { title: "Name", show: (k) => html`<span class="estimate"><span>${k.name}${k.is_admin ? html` <${Pill} tone="warn">admin<//>` : ""}</span><small>${k.key_id}</small></span>` },
     { title: "State", show: (k) => html`<${Pill} tone=${k.state === "valid" ? "good" : "bad"}>${k.state}<//>` },
     { title: "Budget", show: (k) => limit(k.used.spent, k.budget, dollars) },
-    { title: "Requests, this minute", show: (k) => limit(k.used.requests, k.requests_per_minute, count) },
-    { title: "Tokens, this minute", show: (k) => limit(k.used.tokens, k.tokens_per_minute, count) },
-    { title: "Policies", show: (k) => list(k.policies) },
-    { title: "Models", show: (k) => list(k.models) },
-    { title: "Expires", show: (k) => (k.expires === null ? html`<span class="muted">never</span>` : momentOf(k.expires)) },
+    { title: "Requests/min", show: (k) => limit(k.used.requests, k.requests_per_minute, count) },
+    { title: "Tokens/min", show: (k) => limit(k.used.tokens, k.tokens_per_minute, short) },
+    { title: "May use", show: (k) => html`<${Scope} of=${k} />` },
+    { title: "Expires", show: (k) => (k.expires === null ? html`<span class="muted">never</span>` : dayOf(k.expires)) },
     { title: html`<span class="unseen">Change</span>`, show: (k) => k.state !== "revoked" && (asked === k.key_id
       ? html`<span class="withbar"><button class="danger" onClick=${() => { setAsked(null); onRevoke(k); }}>Revoke ${k.name}</button><button onClick=${() => setAsked(null)}>Keep</button></span>`
       : html`<button onClick=${() => setAsked(k.key_id)} aria-label=${`Revoke ${k.name}`}>Revoke</button>`) },
@@ -111,14 +114,19 @@ function Create({ about, onCreate }) {
   <//>`;
 }
 
+const details = ({ by, ...rest }) =>
+  Object.entries(rest)
+    .filter(([, value]) => value !== null && value !== false)
+    .map(([name, value]) => `${name.replaceAll("_", " ")}: ${name === "expires" ? momentOf(value) : Array.isArray(value) ? value.join(", ") : value}`)
+    .join("; ");
+
 function Trail({ rows }) {
   const columns = [
     { title: "When", show: (a) => momentOf(a.created) },
     { title: "What", show: (a) => a.action },
     { title: "On", show: (a) => html`<code>${a.subject}</code>` },
     { title: "By", show: (a) => html`<code>${a.content.by ?? "–"}</code>` },
-    { title: "Details", show: (a) => Object.entries(a.content).filter(([name]) => name !== "by").map(([name, value]) => `${name}: ${JSON.stringify(value)}`).join(", ") },
+    { title: "Details", show: (a) => html`<span class="wrap">${details(a.content)}</span>` },
   ];
   return html`<${Panel} id="audit" title="Audit trail"><${Table} caption="Who changed what" columns=${columns} rows=${rows} empty="Nothing was changed yet." /><//>`;
 }
-

@@ -46,13 +46,14 @@ function Slider({ data }) {
         { label: "w", value: price(point.w), under: `now ${price(data.now.w)}` },
         { label: "Premium share", value: share(point.premium_share), under: `now ${share(data.now.premium_share)}; ${share(point.changed, 0)} decided otherwise` },
         { label: "Expected cost of 1,000", value: money1k(point.cost.value), under: `${sign(point.cost_difference, money)}, ${share(saved(point, always), 0)} below always premium` },
-        { label: "Expected gain a request", value: gain(point.gain.value), under: `${gain(point.gain_difference.value)} to now [${between(point.gain_difference, gain)}]` },
+        { label: "Expected gain a request", value: gain(point.gain.value), under: changeOf(point.gain_difference) },
       ]} />
       <p class="note">In the settings: <code>policies.${data.policy}.w: ${price(point.w)}</code></p>
     <//>
     <${Curve} data=${data} points=${points} point=${point} money=${money1k} />`;
 }
 
+const changeOf = (of) => (of.value === 0 ? "as now" : `${gain(of.value)} to now [${between(of, gain)}]`);
 const saved = (point, always) => (always.cost.value > 0 ? 1 - point.cost.value / always.cost.value : null);
 const sign = (of, money) => (of.value === 0 ? "as now" : `${of.value > 0 ? "+" : "−"}${money(Math.abs(of.value))} to now`);
 
