@@ -258,13 +258,17 @@ def test_nothing_is_left_to_chance_where_a_model_is_pinned(
 
 
 def test_arms_that_cannot_answer_leave_the_split(
-    serve: Callable[..., Served], router_folder: Path
+    serve: Callable[..., Served], router_folder: Path, tmp_path: Path
 ) -> None:
     """The others share a request that only they can answer, with their own chances."""
     policies = _policies(router_folder, current={"models": ["cheap"]})
+    queries = tmp_path / "queries.txt"
+    queries.write_text("\n".join(f"question number {i}" for i in range(50)))
+    policies["candidate"]["queries"] = str(queries)
     served = serve(policies=policies, splits=_split())
-    for _ in range(8):
-        answer = served.post(PATH, _body(models=["premium"]))
+    bent: list[dict[str, Any]] = [{"models": ["premium"]}, {"premium_share": 1.0}]
+    for options in bent * 8:
+        answer = served.post(PATH, _body(**options))
         assert answer.headers["x-metarouter-policy"].startswith("candidate@")
     assert all(row["propensities"] == {"premium": 1.0} for row in served.rows())
     assert served.post(PATH, _body(models=["other"])).status_code == 400

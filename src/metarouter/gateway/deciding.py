@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -163,7 +164,8 @@ class ServedPolicy:
         Raises
         ------
         InputError
-            When an option names a model that is none of the router's, or none is left.
+            When an option names a model that is none of the router's, or asks for
+            what the policy cannot do, or no model is left.
         """
         options = question.options
         wanted = [options.pin] if options.pin is not None else options.models
@@ -179,6 +181,11 @@ class ServedPolicy:
             raise InputError(
                 f"policy {self.name} has no model{asked} that may answer here; it chooses among: "
                 f"{', '.join(self.models)}; see GET /v1/models"
+            )
+        if options.premium_share is not None and self.sample is None:
+            raise InputError(
+                f"premium_share: policy {self.name} has no queries to calibrate on; set "
+                f"policies.{self.name}.queries, or give w"
             )
         return models if options.budget is None else self._affordable(models, question)
 
@@ -246,21 +253,16 @@ class ServedPolicy:
         rule = self.router.policy
         if options.w is not None:
             w = options.w
-        elif options.premium_share is not None:
-            w = self._share_w(options.premium_share)
+        elif options.premium_share is not None and self.sample is not None:
+            w = self._share_w(self.sample, options.premium_share)
         else:
             return rule
         return replace(rule, w=w, version=f"{rule.version}+w={w:g}")
 
-    def _share_w(self, share: float) -> float:
-        if self.sample is None:
-            raise InputError(
-                f"premium_share: policy {self.name} has no queries to calibrate on; set "
-                f"policies.{self.name}.queries, or give w"
-            )
+    def _share_w(self, sample: tuple[FloatArray, FloatArray], share: float) -> float:
         share = round(share, 3)
         if share not in self._w_of_share:
-            self._w_of_share[share] = calibrate_share(*self.sample, share).w
+            self._w_of_share[share] = calibrate_share(*sample, share).w
         return self._w_of_share[share]
 
     def _by_threshold(
@@ -288,6 +290,7 @@ class ServedPolicy:
         )
 
 
+@lru_cache(1024)
 def fixed_decision(model: str, reason: str, version: str) -> Decision:
     """A decision without a prediction: its gains are NaN, as nobody asked for them."""
     return Decision(
