@@ -18,9 +18,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import aiohttp
+from yarl import URL
 
 from metarouter.gateway.any_llm import ProviderClient, ProviderRefusal
 from metarouter.gateway.breaker import CircuitBreaker
@@ -45,13 +47,14 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _LARGEST_KEPT = 16 * 2**20  # bytes of an answer that are read before any is sent on
 _LARGEST_ERROR = 2**20
+_LONGEST_LINE = 2**17  # bytes of a header; more is a broken answer
 _LARGE_BODY = 2**20  # aiohttp wants larger ones as files
 
 # Of the connection, of us, or private to the caller's side; never sent on.
 _NOT_SENT = frozenset(
-    b"accept-encoding authorization connection content-length cookie expect forwarded host "
+    b"accept-encoding api-key authorization connection content-length cookie expect forwarded host "
     b"keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    b"transfer-encoding upgrade x-api-key x-real-ip".split()
+    b"transfer-encoding upgrade x-api-key x-goog-api-key x-real-ip".split()
 )
 _OUR_PREFIX = b"x-metarouter-"
 _NOT_SENT_PREFIXES = (_OUR_PREFIX, b"x-forwarded-")
@@ -92,6 +95,7 @@ class UpstreamCall:
     headers : the caller's own, names in lower case.
     is_stream : whether the caller asked for a stream of events.
     client_key : the caller's key, for upstreams that are to get it.
+    query : the part of the caller's address from "?" on, or "".
     before_try : what a try sends in place of this call, for traces; None sends it as it is.
     """
 
@@ -101,6 +105,7 @@ class UpstreamCall:
     headers: Headers
     is_stream: bool = False
     client_key: str | None = None
+    query: str = ""
     before_try: Callable[[Target, UpstreamCall], UpstreamCall] | None = None
 
 
@@ -197,6 +202,8 @@ class Upstreams:
         automatic = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
         self._pool.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_LINE,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=automatic,
@@ -217,7 +224,7 @@ class Upstreams:
     @property
     def open_breakers(self) -> list[str]:
         """Names of upstreams that are left alone just now."""
-        return [name for name, up in self._upstreams.items() if up.breaker.is_open]
+        return [name for name, up in self._upstreams.items() if up.breaker.rest]
 
     def serves(self, model: str, dialect: Dialect) -> bool:
         """Whether an upstream of the dialect has the model."""
@@ -252,10 +259,11 @@ class Upstreams:
             When no target gave any answer.
         """
         failure: CallError | None = None
+        began = time.monotonic()
         for target in targets:
             upstream = self._upstreams[target.upstream]
             try:
-                return await self._try(upstream, target, call, attempts)
+                return await self._try(upstream, target, call, attempts, began)
             except CallError as error:
                 # what an upstream said is worth more than that another was not asked
                 if not (isinstance(error, _PassedOverError) and isinstance(failure, _RefusedError)):
@@ -267,22 +275,27 @@ class Upstreams:
         raise failure or CallError("no upstream serves this model", kind="unsent")
 
     async def _try(
-        self, upstream: _Upstream, target: Target, call: UpstreamCall, attempts: list[Attempt]
+        self,
+        upstream: _Upstream,
+        target: Target,
+        call: UpstreamCall,
+        attempts: list[Attempt],
+        began: float,
     ) -> Answer:
-        """Ask one upstream, again where that may help."""
-        tried = 0
+        """Ask one upstream, again where that may help and its time for the request allows."""
+        deadline, tried = began + upstream.settings.total_timeout, 0
         while True:
             tried += 1
             start = time.monotonic()
             sent = call if call.before_try is None else call.before_try(target, call)
             try:
-                answer = await self._ask(upstream, target, sent)
+                answer = await self._ask(upstream, target, sent, deadline)
             except CallError as error:
                 self._note(attempts, target, _outcome(error), start)
                 if isinstance(error, _PassedOverError):
                     raise
                 pause = upstream.retries.pause(error, tried, self._rng)
-                if pause is None:
+                if pause is None or time.monotonic() + pause >= deadline:
                     raise
             else:
                 self._note(attempts, target, "ok", start)
@@ -299,13 +312,15 @@ class Upstreams:
         attempts.append(attempt)
         self._on_attempt(attempt)
 
-    async def _ask(self, upstream: _Upstream, target: Target, call: UpstreamCall) -> Answer:
+    async def _ask(
+        self, upstream: _Upstream, target: Target, call: UpstreamCall, deadline: float
+    ) -> Answer:
         """One try, which ends with the first bytes of an answer below 400."""
         session = self._pool.session
         if session is None:
             raise RuntimeError("Upstreams is used outside its `async with`")
         await upstream.enter()
-        held = _Held(upstream)
+        held = _Held(upstream, deadline)
         try:
             if upstream.provider is None:
                 answer = await _send(session, upstream, target, call, held)
@@ -345,9 +360,11 @@ class _Upstream:
             longest_pause=settings.longest_pause,
         )
         self.provider = None if settings.provider is None else _provider(name, settings)
+        self._own = frozenset(name.lower().encode() for name in settings.headers)
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
+        self.target = lru_cache(1024)(self._target)
 
-    def target(self, model: str, dialect: Dialect) -> Target | None:
+    def _target(self, model: str, dialect: Dialect) -> Target | None:
         if self.provider is None and self.settings.dialect not in (dialect, "any"):
             return None
         name = self.settings.models.get(model) if self.settings.models else model
@@ -369,15 +386,16 @@ class _Upstream:
             raise _PassedOverError(message, kind="unsent") from None
 
     def note(self, error: CallError) -> None:
-        """Tell the breaker of a failure; a caller's mistake or a 429 is none."""
-        if error.kind in ("unsent", "broken", "timeout") or (error.status or 0) >= 500:
-            self.breaker.note(False)
+        """Tell the breaker: who answers, if only that it will not, has not failed."""
+        self.breaker.note(error.status is not None and error.status < 500)
 
     def headers(self, call: UpstreamCall) -> list[tuple[str, str]]:
         sent = [
             (_text(name), _text(value))
             for name, value in call.headers
-            if name not in _NOT_SENT and not name.startswith(_NOT_SENT_PREFIXES)
+            if name not in _NOT_SENT
+            and name not in self._own
+            and not name.startswith(_NOT_SENT_PREFIXES)
         ]
         sent += self.settings.headers.items()
         # bytes go back as they come, and usage can be read from them
@@ -403,6 +421,7 @@ class _Held:
     """A place and a connection that are given back once."""
 
     upstream: _Upstream
+    deadline: float  # of the whole request, by time.monotonic
     response: aiohttp.ClientResponse | None = None
     is_held: bool = field(default=True)
 
@@ -422,22 +441,20 @@ async def _send(
     call: UpstreamCall,
     held: _Held,
 ) -> Answer:
-    settings = upstream.settings
-    limit = settings.first_token_timeout if call.is_stream else settings.total_timeout
-    deadline = time.monotonic() + settings.total_timeout
+    settings, limit = upstream.settings, _first_limit(call, held)
     body = call.body(target.name)
     try:
-        async with asyncio.timeout(min(limit, settings.total_timeout)):
+        async with asyncio.timeout(limit):
             response = await session.post(
-                f"{settings.base_url}/{call.path}",
+                URL(f"{settings.base_url}/{call.path}{call.query}", encoded=True),
                 data=body if len(body) < _LARGE_BODY else io.BytesIO(body),
                 headers=upstream.headers(call),
                 timeout=upstream.timeout,
                 allow_redirects=False,
             )
             held.response = response
-            if response.status >= 400:
-                raise await _refused(response, upstream.name)
+            if response.status >= 300:
+                raise await _refused(response, upstream)
             kind = answer_kind(response.headers.get("Content-Type", ""))
             first, is_whole = await _first_bytes(response, is_stream=kind == "stream")
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -459,9 +476,15 @@ async def _send(
         headers=_returned(response.raw_headers),
         kind=kind,
         first=first,
-        rest=None if is_whole else _rest(response.content.readany, held, deadline),
+        rest=None if is_whole else _rest(response.content.readany, held),
         close=held.release,
     )
+
+
+def _first_limit(call: UpstreamCall, held: _Held) -> float:
+    """Seconds until the first bytes that can be sent on."""
+    left = held.deadline - time.monotonic()
+    return min(held.upstream.settings.first_token_timeout, left) if call.is_stream else left
 
 
 def _provider(name: str, settings: UpstreamSettings) -> ProviderClient:
@@ -473,11 +496,9 @@ def _provider(name: str, settings: UpstreamSettings) -> ProviderClient:
 
 async def _say(provider: ProviderClient, target: Target, call: UpstreamCall, held: _Held) -> Answer:
     """What _send does, for an upstream that any-llm speaks to."""
-    settings = held.upstream.settings
-    limit = settings.first_token_timeout if call.is_stream else settings.total_timeout
-    deadline = time.monotonic() + settings.total_timeout
+    limit = _first_limit(call, held)
     try:
-        async with asyncio.timeout(min(limit, settings.total_timeout)):
+        async with asyncio.timeout(limit):
             said = await provider.ask(call.path, target.name, call.body(target.name))
     except TimeoutError:
         message = f"upstream {held.upstream.name}: no answer within {limit:g} s"
@@ -494,17 +515,15 @@ async def _say(provider: ProviderClient, target: Target, call: UpstreamCall, hel
         headers=said.headers,
         kind="json" if pieces is None else "stream",
         first=said.first,
-        rest=None if pieces is None else _said(pieces, held, deadline),
+        rest=None if pieces is None else _said(pieces, held),
         close=held.release,
     )
 
 
-async def _said(
-    pieces: AsyncGenerator[bytes], held: _Held, deadline: float
-) -> AsyncIterator[bytes]:
+async def _said(pieces: AsyncGenerator[bytes], held: _Held) -> AsyncIterator[bytes]:
     """The pieces of a provider's answer; the provider stops when nobody reads on."""
     async with aclosing(pieces):
-        async for part in _rest(lambda: anext(pieces, b""), held, deadline):
+        async for part in _rest(lambda: anext(pieces, b""), held):
             yield part
 
 
@@ -522,22 +541,24 @@ async def _first_bytes(response: aiohttp.ClientResponse, *, is_stream: bool) -> 
             return b"".join(parts), False
 
 
-async def _rest(
-    read: Callable[[], Awaitable[bytes]], held: _Held, deadline: float
-) -> AsyncIterator[bytes]:
+async def _rest(read: Callable[[], Awaitable[bytes]], held: _Held) -> AsyncIterator[bytes]:
     """The pieces of an answer as they come."""
-    upstream = held.upstream
+    upstream, idle = held.upstream, held.upstream.settings.idle_timeout
     try:
         while True:
-            limit = min(upstream.settings.idle_timeout, deadline - time.monotonic())
-            async with asyncio.timeout(limit):
+            left = held.deadline - time.monotonic()
+            async with asyncio.timeout(min(idle, left)):
                 part = await read()
             if not part:
                 return
             yield part
     except TimeoutError:
+        if left <= idle:  # a long answer, or a caller who reads slowly: no fault of the upstream
+            total = upstream.settings.total_timeout
+            message = f"upstream {upstream.name}: the answer took longer than {total:g} s in all"
+            raise StreamBrokenError(message, kind="timeout") from None
         upstream.breaker.note(False)
-        message = f"upstream {upstream.name}: the stream stood still for {limit:.3g} s"
+        message = f"upstream {upstream.name}: the stream stood still for {idle:g} s"
         raise StreamBrokenError(message, kind="timeout") from None
     except (aiohttp.ClientError, CallError) as error:
         upstream.breaker.note(False)
@@ -547,17 +568,25 @@ async def _rest(
         held.release()
 
 
-async def _refused(response: aiohttp.ClientResponse, name: str) -> _RefusedError:
+async def _refused(response: aiohttp.ClientResponse, upstream: _Upstream) -> CallError:
     body = b""
     while len(body) < _LARGEST_ERROR and (part := await response.content.readany()):
         body += part
+    status = response.status
     error = CallError(
-        f"upstream {name}: status {response.status}",
-        kind=kind_of_status(response.status),
+        f"upstream {upstream.name}: status {status}",
+        kind="broken" if status < 400 else kind_of_status(status),
+        status=status,
         retry_after=read_retry_after(response.headers.get("Retry-After")),
-        quota=response.status == 429 and is_quota_error(body),
+        quota=status == 429 and is_quota_error(body),
     )
-    return _RefusedError(error, response.status, _returned(response.raw_headers), body)
+    if status < 400:  # it leads elsewhere, to an address that is not the caller's business
+        return error
+    if status == 401 and upstream.settings.api_key_env is not None:
+        # said of the gateway's key, which the caller can neither know nor mend
+        message = f"upstream {upstream.name} does not take the gateway's key"
+        return CallError(message, kind="refused", status=status)
+    return _RefusedError(error, status, _returned(response.raw_headers), body)
 
 
 def _returned(headers: Headers) -> list[tuple[bytes, bytes]]:
