@@ -123,7 +123,9 @@ class Decision:
     cost : expected cost of the chosen model for this query, in the policy's
         unit.
     reason : one plain sentence.
-    bound : what decided: "gain", "cost", "share" or "fixed".
+    bound : what decided: "gain", "cost" or "share"; where a gateway serves, also
+        "random" (drawn by exploration), "fixed" (by the request or by what it
+        follows) or "fallback" (another model stood in).
     logging_propensity : probability with which this model was drawn (1 for a
         deterministic policy).
     options : every model weighed, best utility first.
