@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 __all__ = ["Kept", "StickyModels"]
 
-_LARGEST = 100_000  # conversations; about 40 MB
+_LARGEST = 100_000  # answers; about 45 MB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
