@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +29,48 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Address of an empty database, by turns of either kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.make_database()
+    url = server.make_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Address of a database with tables and no rows, by turns of either kind."""
+    template: str = request.getfixturevalue(f"{request.param}_template")
+    if request.param == "sqlite":
+        shutil.copy(template.removeprefix("sqlite:///"), tmp_path / "store.db")
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.make_database(template)
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file to copy: the migrations take longer than most tests."""
+    return _migrated(f"sqlite:///{tmp_path_factory.mktemp('template') / 'store.db'}")
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgres: PostgresServer) -> str:
+    """A database to copy."""
+    return _migrated(postgres.make_database())
+
+
+def _migrated(url: str) -> str:
+    from metarouter.store.database import open_database
+
+    open_database(url).dispose()
+    return url
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -47,11 +47,11 @@ def _info(url: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 def test_the_tables_are_made_by_hand_and_told(
-    store_url: str, capsys: pytest.CaptureFixture[str]
+    empty_store_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["store", "migrate", "--store", store_url]) == 0
+    assert run(["store", "migrate", "--store", empty_store_url]) == 0
     version = capsys.readouterr().out.split()[-1]
-    found = _info(store_url, capsys)
+    found = _info(empty_store_url, capsys)
     assert (found["version"], found["decisions"], found["api_keys"]) == (version, 0, 0)
     assert found["bytes_waiting"] == 0
 

@@ -40,17 +40,19 @@ def engine(store_url: str) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def test_the_migrations_make_the_tables_that_the_code_knows(engine: sa.Engine) -> None:
+def test_the_migrations_make_the_tables_that_the_code_knows(empty_store_url: str) -> None:
+    engine = open_database(empty_store_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
+    engine.dispose()
 
 
-def test_gateways_that_start_at_once_make_the_tables_once(store_url: str) -> None:
+def test_gateways_that_start_at_once_make_the_tables_once(empty_store_url: str) -> None:
     """Each waits for the one that migrates, and all of them can write."""
 
     def start(number: int) -> int:
-        engine = open_database(store_url)
+        engine = open_database(empty_store_url)
         with engine.begin() as connection:
             new = insert_new(connection, decisions, [make_row(number)])
         engine.dispose()
@@ -60,9 +62,9 @@ def test_gateways_that_start_at_once_make_the_tables_once(store_url: str) -> Non
         assert list(pool.map(start, range(4))) == [1, 1, 1, 1]
 
 
-def test_tables_of_the_first_version_are_brought_up_to_date(store_url: str) -> None:
+def test_tables_of_the_first_version_are_brought_up_to_date(empty_store_url: str) -> None:
     """Rows stay, and JSON's null of that version becomes a missing value."""
-    engine = make_engine(store_url)
+    engine = make_engine(empty_store_url)
     config = Config()
     folder = Path(database.__file__).with_name("migrations")
     config.set_main_option("script_location", str(folder))

@@ -92,19 +92,29 @@ class PostgresServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.stop(signal.SIGQUIT)  # what it would write at its end is removed anyway
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def url(self, database: str) -> str:
         """Address of a database, as the setting ``store.url`` takes it."""
         return f"postgresql+pg8000://{_USER}@127.0.0.1:{self.port}/{database}"
 
-    def make_database(self) -> str:
-        """Make an empty database; its address."""
+    def make_database(self, template: str = "template1") -> str:
+        """Make a database; its address.
+
+        Parameters
+        ----------
+        template : address or name of a database to copy, which nobody is connected to;
+            an empty one by default.
+        """
         self._number += 1
         name = f"made_{self._number}"
-        self.run(f"CREATE DATABASE {name}")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template.rpartition('/')[2]}")
         return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.run(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
     def run(self, statement: str) -> Any:
         """Run a statement as the superuser; its rows."""
