@@ -218,7 +218,6 @@ ANSWERS = [
     (200, b"", "application/json"),
     (200, b"\x00\xff" * 70_000, "application/octet-stream"),
     (201, b"{}", "application/json; charset=utf-8"),
-    (307, b"", "text/html"),
     (400, b'{"error": {"message": "no", "param": "x", "code": null}}', "application/json"),
     (401, b'{"error": {"message": "wrong key"}}', "application/json"),
     (403, b"<html>no</html>", "text/html"),

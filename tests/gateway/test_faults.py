@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import socket
 import time
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from metarouter.gateway.problems import problem_of
 from metarouter.gateway.settings import UpstreamSettings
 from metarouter.gateway.upstream import Answer, Attempt, UpstreamCall, Upstreams
 from metarouter.providers.failures import CallError
@@ -49,20 +51,23 @@ class Asking:
         self.upstreams = Upstreams(places, fallbacks or {}, rng=random.Random(0))
         self.attempts: list[Attempt] = []
 
-    async def open(self, model: str = "m", *, stream: bool = False) -> Answer:
+    async def open(
+        self, model: str = "m", *, stream: bool = False, deadline: float = math.inf
+    ) -> Answer:
         call = UpstreamCall(
             path="chat/completions",
             dialect="openai",
             body=lambda name: b'{"model": "%b"}' % name.encode(),
             headers=[],
             is_stream=stream,
+            deadline=deadline,
         )
         targets = self.upstreams.targets(model, "openai")
         return await self.upstreams.open(targets, call, self.attempts)
 
-    async def read(self, model: str = "m", *, stream: bool = False) -> tuple[int, bytes]:
+    async def read(self, model: str = "m", **how: Any) -> tuple[int, bytes]:
         """Status and whole body."""
-        answer = await self.open(model, stream=stream)
+        answer = await self.open(model, **how)
         try:
             rest = [part async for part in answer.rest] if answer.rest else []
         finally:
@@ -141,7 +146,7 @@ def test_a_stream_ends_with_the_time_of_the_whole_request(upstream: FakeUpstream
     )
     asking = Asking(main=place(upstream.url, total_timeout=0.5))
     started = time.monotonic()
-    with pytest.raises(CallError, match="stood still"):
+    with pytest.raises(CallError, match="longer than a request may"):
         run(asking, asking.read(stream=True))
     assert 0.5 <= time.monotonic() - started < 2.0
     assert len(upstream.requests) == 1
@@ -299,3 +304,73 @@ def test_requests_succeed_while_one_try_in_five_fails(monkeypatch: pytest.Monkey
     assert (found.succeeded, found.failures) == (found.can_succeed, {})
     assert (found.sent_twice, found.wrong_bytes) == (0, 0)
     assert found.can_succeed >= 285
+
+
+def test_tries_together_have_a_limit_too(upstream: FakeUpstream) -> None:
+    """No further try begins after it, and the one that is under way ends with it."""
+    upstream.respond = lambda _: UpstreamReply(pieces=[b"{}"], wait=5.0)
+    asking = Asking(main=place(upstream.url, total_timeout=0.4, attempts=20))
+    started = time.monotonic()
+    with pytest.raises(CallError, match="no answer"):
+        run(asking, asking.read(deadline=started + 1.0))
+    assert 0.9 <= time.monotonic() - started < 2.0
+    assert 2 <= len(upstream.requests) <= 4
+
+
+def test_a_caller_who_reads_slowly_is_no_failure_of_the_upstream(upstream: FakeUpstream) -> None:
+    """The answer ends with its time, and the upstream is asked again at once."""
+    upstream.script.append(
+        UpstreamReply(pieces=[b"data: 1\n\n"] * 50, content_type=EVENTS, pause=0.05)
+    )
+    asking = Asking(main=place(upstream.url, total_timeout=0.3, breaker_failures=1))
+
+    async def work() -> None:
+        answer = await asking.open(stream=True)
+        assert answer.rest is not None
+        await asyncio.sleep(0.5)
+        with pytest.raises(CallError, match="longer than a request may"):
+            async for _ in answer.rest:
+                pass
+        await asking.read()
+
+    run(asking, work())
+    assert asking.outcomes == ["main:ok", "main:ok"]
+
+
+def test_an_upstream_that_answers_anything_is_alive(upstream: FakeUpstream) -> None:
+    """A trial that a caller's mistake or a limit ends closes the breaker."""
+    upstream.script += [error(500), error(400)]
+    limits = {"attempts": 1, "breaker_failures": 1, "breaker_seconds": 0.2}
+    asking = Asking(main=place(upstream.url, **limits))
+
+    async def work() -> None:
+        await asking.read()
+        assert asking.upstreams.open_breakers == ["main"]
+        await asyncio.sleep(0.25)
+        assert asking.upstreams.open_breakers == []  # a trial may go: the gateway is ready
+        await asking.read()
+        await asking.read()
+
+    run(asking, work())
+    assert asking.outcomes == ["main:status 500", "main:status 400", "main:ok"]
+
+
+def test_a_key_that_an_upstream_does_not_take_is_the_gateways_matter(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller learns neither part of it, nor that his own is wrong."""
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-secret")
+    upstream.script.append(error(401))
+    asking = Asking(main=place(upstream.url, api_key_env="UPSTREAM_KEY"))
+    with pytest.raises(CallError, match="does not take the gateway's key") as found:
+        run(asking, asking.open())
+    assert problem_of(found.value).status == 502
+
+
+def test_an_answer_that_leads_elsewhere_is_none(upstream: FakeUpstream) -> None:
+    """Its address is inside; the next upstream is asked."""
+    upstream.script.append(error(302, headers=[("Location", "http://10.0.0.1/secret")]))
+    asking = Asking(main=place(upstream.url, attempts=1))
+    with pytest.raises(CallError, match="status 302") as found:
+        run(asking, asking.open())
+    assert problem_of(found.value).status == 502

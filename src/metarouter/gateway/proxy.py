@@ -89,6 +89,8 @@ class ProxyEndpoint:
             headers=scope["headers"],
             is_stream=plan.is_stream,
             client_key=plan.client_key,
+            query=_query(scope),
+            deadline=time.monotonic() + self._gateway.settings.limits.request_seconds,
             before_try=None if trace is None else trace.tries(exchange),
         )
         try:
@@ -207,6 +209,12 @@ class ProxyEndpoint:
             outcome=exchange.outcome,
             seconds=round(exchange.seconds, 4),
         )
+
+
+def _query(scope: Scope) -> str:
+    """The query of the caller's address, as it was sent."""
+    given: bytes = scope["query_string"]
+    return f"?{given.decode('latin-1')}" if given else ""
 
 
 class _Tap:

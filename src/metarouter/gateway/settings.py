@@ -78,7 +78,9 @@ class UpstreamSettings(BaseModel):
     idle_timeout: Seconds = Field(
         default=120.0, description="Seconds between two pieces of a stream."
     )
-    total_timeout: Seconds = Field(default=600.0, description="Seconds for one request in all.")
+    total_timeout: Seconds = Field(
+        default=600.0, description="Seconds for one try, to the end of its answer."
+    )
     attempts: int = Field(default=3, ge=1, le=20, description="Tries of one request here.")
     first_pause: float = Field(
         default=0.25, ge=0, le=60, description="Seconds; later pauses double."
@@ -312,7 +314,10 @@ class LimitSettings(BaseModel):
     batch: int = Field(default=1000, ge=1, description="Most queries of one call of /v1/route.")
     read_seconds: Seconds = Field(
         default=60.0,
-        description="Seconds that a caller gets to send a request, or to take a piece of an answer.",
+        description="Seconds that a caller gets to send a request, or to take a part of an answer.",
+    )
+    request_seconds: Seconds = Field(
+        default=1800.0, description="Seconds for a request in all, whatever is tried."
     )
     drain_seconds: float = Field(
         default=30.0, ge=0, description="Seconds that requests get to end after SIGTERM."

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import os
 import random
 import time
@@ -95,6 +96,7 @@ class UpstreamCall:
     headers : the caller's own, names in lower case.
     is_stream : whether the caller asked for a stream of events.
     client_key : the caller's key, for upstreams that are to get it.
+    deadline : when all tries have to be over, by ``time.monotonic``.
     query : the part of the caller's address from "?" on, or "".
     before_try : what a try sends in place of this call, for traces; None sends it as it is.
     """
@@ -106,6 +108,7 @@ class UpstreamCall:
     is_stream: bool = False
     client_key: str | None = None
     query: str = ""
+    deadline: float = math.inf
     before_try: Callable[[Target, UpstreamCall], UpstreamCall] | None = None
 
 
@@ -259,11 +262,10 @@ class Upstreams:
             When no target gave any answer.
         """
         failure: CallError | None = None
-        began = time.monotonic()
         for target in targets:
             upstream = self._upstreams[target.upstream]
             try:
-                return await self._try(upstream, target, call, attempts, began)
+                return await self._try(upstream, target, call, attempts)
             except CallError as error:
                 # what an upstream said is worth more than that another was not asked
                 if not (isinstance(error, _PassedOverError) and isinstance(failure, _RefusedError)):
@@ -275,27 +277,22 @@ class Upstreams:
         raise failure or CallError("no upstream serves this model", kind="unsent")
 
     async def _try(
-        self,
-        upstream: _Upstream,
-        target: Target,
-        call: UpstreamCall,
-        attempts: list[Attempt],
-        began: float,
+        self, upstream: _Upstream, target: Target, call: UpstreamCall, attempts: list[Attempt]
     ) -> Answer:
-        """Ask one upstream, again where that may help and its time for the request allows."""
-        deadline, tried = began + upstream.settings.total_timeout, 0
+        """Ask one upstream, again where that may help and time is left."""
+        tried = 0
         while True:
             tried += 1
             start = time.monotonic()
             sent = call if call.before_try is None else call.before_try(target, call)
             try:
-                answer = await self._ask(upstream, target, sent, deadline)
+                answer = await self._ask(upstream, target, sent)
             except CallError as error:
                 self._note(attempts, target, _outcome(error), start)
                 if isinstance(error, _PassedOverError):
                     raise
                 pause = upstream.retries.pause(error, tried, self._rng)
-                if pause is None or time.monotonic() + pause >= deadline:
+                if pause is None or time.monotonic() + pause >= call.deadline:
                     raise
             else:
                 self._note(attempts, target, "ok", start)
@@ -312,15 +309,14 @@ class Upstreams:
         attempts.append(attempt)
         self._on_attempt(attempt)
 
-    async def _ask(
-        self, upstream: _Upstream, target: Target, call: UpstreamCall, deadline: float
-    ) -> Answer:
+    async def _ask(self, upstream: _Upstream, target: Target, call: UpstreamCall) -> Answer:
         """One try, which ends with the first bytes of an answer below 400."""
         session = self._pool.session
         if session is None:
             raise RuntimeError("Upstreams is used outside its `async with`")
         await upstream.enter()
-        held = _Held(upstream, deadline)
+        limit = time.monotonic() + upstream.settings.total_timeout
+        held = _Held(upstream, min(limit, call.deadline))
         try:
             if upstream.provider is None:
                 answer = await _send(session, upstream, target, call, held)
@@ -421,7 +417,7 @@ class _Held:
     """A place and a connection that are given back once."""
 
     upstream: _Upstream
-    deadline: float  # of the whole request, by time.monotonic
+    deadline: float  # of the try, by time.monotonic
     response: aiohttp.ClientResponse | None = None
     is_held: bool = field(default=True)
 
@@ -483,7 +479,7 @@ async def _send(
 
 def _first_limit(call: UpstreamCall, held: _Held) -> float:
     """Seconds until the first bytes that can be sent on."""
-    left = held.deadline - time.monotonic()
+    left = max(0.0, held.deadline - time.monotonic())
     return min(held.upstream.settings.first_token_timeout, left) if call.is_stream else left
 
 
@@ -554,8 +550,7 @@ async def _rest(read: Callable[[], Awaitable[bytes]], held: _Held) -> AsyncItera
             yield part
     except TimeoutError:
         if left <= idle:  # a long answer, or a caller who reads slowly: no fault of the upstream
-            total = upstream.settings.total_timeout
-            message = f"upstream {upstream.name}: the answer took longer than {total:g} s in all"
+            message = f"upstream {upstream.name}: the answer took longer than a request may"
             raise StreamBrokenError(message, kind="timeout") from None
         upstream.breaker.note(False)
         message = f"upstream {upstream.name}: the stream stood still for {idle:g} s"
