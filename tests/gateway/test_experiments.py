@@ -257,6 +257,27 @@ def test_nothing_is_left_to_chance_where_a_model_is_pinned(
         assert row["is_exploration"] is False
 
 
+def test_a_tool_loop_is_not_explored_again(
+    serve: Callable[..., Served], router_folder: Path
+) -> None:
+    """Its steps stay with the model that was drawn for its question, with propensity 1."""
+    policies = _policies(router_folder, current={"exploration": 1.0})
+    served = serve(policies=policies)
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "Look this up"}]
+    for step in range(12):
+        body = {"model": "metarouter", "messages": turns}
+        assert served.post(PATH, json.dumps(body).encode()).status_code == 200
+        turns += [
+            {"role": "assistant", "tool_calls": [{"id": f"{step}", "type": "function"}]},
+            {"role": "tool", "tool_call_id": f"{step}", "content": "found"},
+        ]
+    first, *steps = served.rows()
+    assert (first["bound"], first["logging_propensity"]) == ("random", 0.5)
+    assert {row["model"] for row in steps} == {first["model"]}
+    assert {(row["bound"], row["logging_propensity"]) for row in steps} == {("fixed", 1.0)}
+    assert {row["conversation"] for row in steps} == {first["conversation"]}
+
+
 def test_arms_that_cannot_answer_leave_the_split(
     serve: Callable[..., Served], router_folder: Path, tmp_path: Path
 ) -> None:
