@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from store_makers import wait_for
 
 from metarouter.errors import OptionError
@@ -182,3 +186,45 @@ def test_a_file_that_cannot_be_made_drops_rows_and_says_so(tmp_path: Path) -> No
     (tmp_path / "spill").rename(tmp_path / "gone")
     assert spill.append(_rows(1)) == 0
     spill.close()
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(0, 1), st.integers(1, 4)),
+        st.tuples(st.just("take"), st.integers(0, 1), st.integers(1, 3)),
+        st.tuples(st.just("die"), st.integers(0, 1), st.just(0)),
+        st.tuples(st.just("adopt"), st.integers(0, 1), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@given(steps=_STEPS)
+def test_every_row_comes_back_whoever_dies_when(steps: list[tuple[str, int, int]]) -> None:
+    """Two processes put aside, read back, die and take over, in any order."""
+    names = (f"process{number}" for number in itertools.count())
+    rows = itertools.count()
+    put: list[str] = []
+    taken: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        alive = [_opened(Path(folder), next(names)) for _ in range(2)]
+        for action, who, n in steps:
+            if action == "append":
+                made = _rows(*itertools.islice(rows, n))
+                put += [row["decision_id"] for row in made]
+                assert alive[who].append(made, is_safe=False) == n
+            elif action == "take" and (batch := alive[who].next_batch(n)) is not None:
+                taken += [row["decision_id"] for row in batch.rows]
+                alive[who].done(batch)
+            elif action == "die":
+                alive[who].close()
+                alive[who] = _opened(Path(folder), next(names))
+            elif action == "adopt":
+                alive[who].adopt()
+        for spill in alive:
+            spill.adopt()
+            taken += _drained(spill)
+            spill.close()
+        # a file that was read in part when its owner died is read again from its start
+        assert set(taken) == set(put)
+        assert list(Path(folder).iterdir()) == []
