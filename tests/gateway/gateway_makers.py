@@ -17,6 +17,7 @@ import uvicorn
 
 from metarouter.gateway.app import build_app, make_gateway
 from metarouter.gateway.deciding import load_policies
+from metarouter.gateway.receiving import guarded_protocol
 from metarouter.gateway.settings import SettingsSource
 from metarouter.gateway.state import Gateway
 from metarouter.store.tables import decisions
@@ -61,7 +62,13 @@ def running(
     checked = source.read()
     gateway = make_gateway(checked, load_policies(checked), source)
     config = uvicorn.Config(
-        build_app(gateway), port=0, log_config=None, access_log=False, lifespan="on", ws="none"
+        build_app(gateway),
+        port=0,
+        http=guarded_protocol(checked.limits.read_seconds),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

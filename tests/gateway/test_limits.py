@@ -253,6 +253,22 @@ def test_requests_in_flight_hold_their_estimate() -> None:
         limits.admit(key)
 
 
+def test_a_budget_that_is_only_held_comes_back() -> None:
+    """While requests in flight may spend the rest a client is to try again; then it is final."""
+    key = a_key(budget=1.0)
+    with a_store() as store:
+        limits = KeyLimits(store.engine, lambda: [key], clock=Clock())
+        ticket = limits.admit(key, dollars=2.0)
+        with pytest.raises(LimitedError, match="in flight") as refused:
+            limits.admit(key)
+        assert (refused.value.code, refused.value.retry_after) == ("rate_limit_exceeded", 1.0)
+        limits.close(ticket, dollars=0.5)
+        limits.close(limits.admit(key), dollars=0.5)
+        with pytest.raises(LimitedError, match="for good") as refused:
+            limits.admit(key)
+        assert (refused.value.code, refused.value.retry_after) == ("insufficient_quota", None)
+
+
 def test_what_was_used_survives_a_restart_and_an_outage() -> None:
     """What the store could not take is added when it is back, in the minutes it belongs to."""
     key, clock = a_key(budget=1.0), Clock()

@@ -258,7 +258,9 @@ def test_requests_with_two_meanings_are_refused(serve: Serve, head: bytes) -> No
     served = serve()
     start = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
     start += b"content-type: application/json\r\n"
-    assert _raw(served.url, start + head).startswith(b"HTTP/1.1 400")
+    answer = _raw(served.url, start + head)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"]
     assert served.upstream.requests == []
 
 

@@ -338,6 +338,9 @@ class KeyLimits:
         if key.tokens_per_minute is not None and used.tokens >= key.tokens_per_minute:
             raise self._limited(key, "tokens", key.tokens_per_minute)
         if key.budget is not None and used.spent >= key.budget:
+            held = self._ledger.held(key.key_id)
+            if used.spent - held.spent < key.budget:
+                raise self._held_up(key)
             raise self._out_of_budget(key)
 
     def _limited(self, key: ApiKey, what: str, limit: int) -> LimitedError:
@@ -347,6 +350,17 @@ class KeyLimits:
             f"this key may use {limit} {what} per minute; try again in {self._rest():.0f} s",
             code="rate_limit_exceeded",
             retry_after=self._rest(),
+            headers=self.headers(key),
+        )
+
+    def _held_up(self, key: ApiKey) -> LimitedError:
+        """The budget is not spent, but may be once what is in flight has ended."""
+        return LimitedError(
+            429,
+            "rate_limit_error",
+            f"requests in flight may spend the rest of {key.budget:g} dollars; try again then",
+            code="rate_limit_exceeded",
+            retry_after=1.0,
             headers=self.headers(key),
         )
 

@@ -3,7 +3,7 @@
 The server itself waits for ever for the end of a request, and keeps headers of
 any size. Here a connection that does not send a whole request in time is closed,
 and so is one that does not take its answer. A request that arrives in one piece,
-as nearly all do, costs no timer.
+as nearly all do, costs no timer. What is no HTTP is told in the form of other errors.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ class _GuardedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._unwatch_writing()
         super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self._turn_away(400, msg)
 
     def _watch_reading(self) -> None:
         if self._reading is None:

@@ -93,7 +93,7 @@ key_usage = sa.Table(
     "key_usage",
     metadata,
     sa.Column("key_id", sa.String(20), primary_key=True),
-    sa.Column("minute", sa.Integer, primary_key=True),  # since 1970
+    sa.Column("minute", sa.Integer, primary_key=True, index=True),  # since 1970
     sa.Column("requests", sa.Integer, nullable=False),
     sa.Column("tokens", sa.Integer, nullable=False),
     sa.Column("spent", sa.Float, nullable=False),  # dollars
