@@ -368,10 +368,11 @@ def test_curl_asks_and_streams(served: Served) -> None:
     assert streamed.endswith("data: [DONE]\n\n")
 
 
-def test_curl_sends_a_large_body(served: Served) -> None:
-    """Two megabytes, for which curl waits to be told to go on."""
+@pytest.mark.parametrize("header", ["expect: 100-continue", "transfer-encoding: chunked"])
+def test_curl_sends_a_large_body(served: Served, header: str) -> None:
+    """Two megabytes, for which curl waits to be told to go on, or which it sends in chunks."""
     body = {"model": "m", "messages": TURNS, "padding": "x" * 2**21}
-    command = ["-d", "@-", "-H", "expect: 100-continue"]
+    command = ["-d", "@-", "-H", header]
     sent = json.dumps(body)
     answer = subprocess.run(
         ["curl", "-sS", "-H", "content-type: application/json",
@@ -380,6 +381,7 @@ def test_curl_sends_a_large_body(served: Served) -> None:
     ).stdout  # fmt: skip
     assert json.loads(answer)["choices"]
     assert served.upstream.requests[0].body == sent.encode()
+    assert served.upstream.requests[0].header("content-length") == str(len(sent))
 
 
 def test_a_stream_arrives_as_it_is_sent(served: Served) -> None:
