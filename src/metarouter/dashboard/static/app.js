@@ -12,12 +12,12 @@ import { Traffic } from "./pages/traffic.js";
 import { WhatIf } from "./pages/whatif.js";
 
 const PAGES = [
-  { name: "traffic", title: "Traffic", page: Traffic, hasSpan: true },
-  { name: "decisions", title: "Decisions", page: Decisions, hasSpan: true },
+  { name: "traffic", title: "Traffic", page: Traffic, hasSpan: true, isLive: true },
+  { name: "decisions", title: "Decisions", page: Decisions, hasSpan: true, isLive: true },
   { name: "what-if", title: "What if", page: WhatIf, hasSpan: true },
-  { name: "feedback", title: "Feedback", page: Feedback, hasSpan: true },
-  { name: "experiments", title: "Experiments", page: Experiments, hasSpan: true },
-  { name: "service", title: "Models and upstreams", page: Service, hasSpan: true },
+  { name: "feedback", title: "Feedback", page: Feedback, hasSpan: true, isLive: true },
+  { name: "experiments", title: "Experiments", page: Experiments, hasSpan: true, isLive: true },
+  { name: "service", title: "Models and upstreams", page: Service, hasSpan: true, isLive: true },
   { name: "playground", title: "Playground", page: Playground },
   { name: "keys", title: "Keys", page: Keys },
 ];
@@ -130,7 +130,7 @@ function App() {
               ${SPANS.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
             </select>
           </label>
-          <label class="check"><input type="checkbox" checked=${live} onChange=${(e) => setLive(e.target.checked)} /> Live</label>
+          ${page.isLive && html`<label class="check"><input type="checkbox" checked=${live} onChange=${(e) => setLive(e.target.checked)} /> Live</label>`}
         </div>`}
       </div>
       <${page.page} key=${page.name} about=${about} span=${span} every=${live ? SPANS.find(([value]) => value === span)[2] : 0} params=${place.params} />

@@ -7,6 +7,8 @@ import { Panel, Pill, State, Table, Whisker, toneOf } from "../parts.js";
 
 const OUTCOMES = ["ok", "decided", "refused", "failed", "broken", "client_left", "stopped"];
 const BOUNDS = ["gain", "cost", "random", "fixed", "fallback"];
+// filters that links of other places set
+const MORE = [["key_id", "key"], ["experiment", "split"], ["answered", "answered by"], ["endpoint", "endpoint"]];
 const gain = signed(3);
 
 export function Decisions({ about, span, every, params }) {
@@ -68,6 +70,7 @@ function Filters({ about, filter }) {
     ${pick("bound", "Bound by", BOUNDS)}
     <label class="field grow"><span>Text</span><input name="text" type="search" value=${filter.text ?? ""} placeholder="id, reason${about.keeps_prompts ? " or prompt" : ""}" /></label>
     <button>Search</button>
+    ${MORE.filter(([name]) => filter[name]).map(([name, title]) => html`<${Pill} key=${name}>${title} ${filter[name]}<//>`)}
     ${Object.keys(filter).length > 0 && html`<button type="button" onClick=${() => go("decisions")}>Clear</button>`}
   </form></search>`;
 }
@@ -101,7 +104,8 @@ function Facts({ d }) {
       <dt>Outcome</dt><dd><${Pill} tone=${toneOf(d.outcome)}>${d.outcome.replace("_", " ")}<//> ${d.status ?? ""}</dd>
       <dt>Tokens</dt><dd>${count(d.prompt_tokens)} in, ${count(d.completion_tokens)} out, ${dollars(d.spent)}</dd>
       <dt>Times</dt><dd>decision ${seconds(d.decision_seconds)}, first byte ${seconds(d.first_byte_seconds)}, all ${seconds(d.seconds)}</dd>
-      <dt>Key</dt><dd>${d.key_id ? html`<code>${d.key_id}</code>` : "none"}</dd>
+      <dt>Key</dt><dd>${d.key_id ? html`<a href=${addressOf("decisions", { key_id: d.key_id })}><code>${d.key_id}</code></a>` : "none"}</dd>
+      ${d.experiment && html`<dt>Split</dt><dd><a href=${addressOf("decisions", { experiment: d.experiment })}>${d.experiment}</a></dd>`}
     </dl>
     ${d.options?.length > 0 && html`<${Options} options=${d.options} chosen=${d.model} threshold=${d.threshold} money=${money} />`}
     <${Drawn} d=${d} />

@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from "../html.js";
 import { call } from "../api.js";
 import { count, dayOf, dollars, momentOf, short } from "../format.js";
+import { addressOf } from "../place.js";
 import { Bar, Panel, Pill, State, Table } from "../parts.js";
 
 export function Keys({ about }) {
@@ -66,7 +67,7 @@ function Scope({ of }) {
 function List({ keys, onRevoke }) {
   const [asked, setAsked] = useState(null);
   const columns = [
-    { title: "Name", show: (k) => html`<span class="estimate"><span>${k.name}${k.is_admin ? html` <${Pill} tone="warn">admin<//>` : ""}</span><small>${k.key_id}</small></span>` },
+    { title: "Name", show: (k) => html`<span class="estimate"><span>${k.name}${k.is_admin ? html` <${Pill} tone="warn">admin<//>` : ""}</span><small><a href=${addressOf("decisions", { key_id: k.key_id })}>${k.key_id}</a></small></span>` },
     { title: "State", show: (k) => html`<${Pill} tone=${k.state === "valid" ? "good" : "bad"}>${k.state}<//>` },
     { title: "Budget", show: (k) => limit(k.used.spent, k.budget, dollars) },
     { title: "Requests/min", show: (k) => limit(k.used.requests, k.requests_per_minute, count) },
