@@ -96,7 +96,8 @@ def test_what_was_taken_out_stays_out(text: str) -> None:
 
 @pytest.mark.speed
 @pytest.mark.parametrize(
-    "piece", ["a", "1", "a.", "1 ", "+1", "0 ", "a@a.", "://a:", "(0", "eyJaaaaaaaa.", "sk-", "="]
+    "piece",
+    ["a", "1", "a.", "1 ", "+1", "0 ", "a@a.", "://a:", "(0", "eyJaaaaaaaa.", "eyJ-", "sk-", "="],
 )
 def test_no_text_takes_long(piece: str) -> None:
     """Time grows with the length, not with its square: 0.1 MB in well under a second."""

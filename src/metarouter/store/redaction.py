@@ -48,7 +48,8 @@ _SECRET: list[_Form] = [
     ),
     (("AKIA", "ASIA"), r"\bA(?:KIA|SIA)[A-Z0-9]{16}\b"),
     (("AIza",), r"\bAIza[\w-]{30,}"),
-    (("eyJ",), r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),  # JSON web tokens
+    # JSON web tokens; begun in the middle of a word, each place of a long one would be tried
+    (("eyJ",), r"e(?<![\w-].)yJ[\w-]{8,4096}\.[\w-]{8,16384}\.[\w-]{0,4096}"),
     (("earer ", "EARER "), r"(?i:\bbearer )[\w.~+/-]{16,}=*"),
     (("://",), r"(?<=://)[^\s/:@]{1,64}:[^\s/@]{1,128}(?=@)"),  # user and password of an address
     (
