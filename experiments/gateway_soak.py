@@ -96,11 +96,11 @@ async def soak(
 
     async def watch() -> None:
         nonlocal taken
-        async with aiohttp.ClientSession() as session:
-            while time.monotonic() - start < seconds:
-                await asyncio.sleep(EVERY)
-                readings.append((time.monotonic() - start, resident_mb(pid)))
-                upstream.requests.clear()
+        while time.monotonic() - start < seconds:
+            await asyncio.sleep(EVERY)
+            readings.append((time.monotonic() - start, resident_mb(pid)))
+            upstream.requests.clear()
+            async with aiohttp.ClientSession() as session:
                 while decided:
                     statement = {"type": "thumbs", "decision_id": decided.pop(), "value": "up"}
                     async with session.post(f"{url}/feedback", json=statement) as answer:

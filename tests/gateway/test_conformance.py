@@ -36,6 +36,24 @@ SENT_HEADERS = [
     ("x-empty", ""),
     ("x-utf-8", "caf\xe9".encode().decode("latin-1")),
 ]
+RETURNED = [
+    ("x-request-id", "req_1"),
+    ("openai-processing-ms", "12"),
+    ("X-RateLimit-Remaining-Tokens", "99"),
+    ("anthropic-ratelimit-tokens-reset", "2030-01-01T00:00:00Z"),
+    ("x-many", "one"),
+    ("x-many", "two"),
+    ("Retry-After", "0"),
+    ("x-latin", "caf\xe9"),
+    ("x-empty", ""),
+    ("cache-control", "no-store"),
+]
+PRIVATE = [
+    ("Set-Cookie", "a=b"),
+    ("Server", "nginx"),
+    ("Keep-Alive", "timeout=5"),
+    ("x-metarouter-decision-id", "another gateway's"),
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +93,19 @@ def with_model(body: bytes, got: Got) -> bytes:
     assert model in ("cheap", "premium")
     assert body.count(b'"metarouter"') == 1
     return body.replace(b'"metarouter"', b'"' + model.encode() + b'"')
+
+
+def assert_headers(got: Got, kind: str, *ours: str) -> None:
+    """All that the upstream sent are there, and no more but our connection's and decision's."""
+    left_out = ("date", "content-length", "server", *ours)
+    found = [
+        (name, value)
+        for name, value in got.headers
+        if name not in left_out and not name.startswith("x-metarouter-")
+    ]
+    expected = [("content-type", kind), *((name.lower(), value) for name, value in RETURNED)]
+    assert sorted(found) == sorted(expected)
+    assert "another gateway's" not in dict(got.headers).values()
 
 
 @pytest.fixture
@@ -174,12 +205,17 @@ def test_streams_come_back_byte_for_byte(served: Served, pause: float) -> None:
     )
     def check(path: str, name: str, places: list[int]) -> None:
         content = STREAMS[name]
-        reply = UpstreamReply(pieces=cut(content, places), content_type=EVENTS, pause=pause)
+        reply = UpstreamReply(
+            pieces=cut(content, places),
+            content_type=EVENTS,
+            pause=pause,
+            headers=[*RETURNED, *PRIVATE],
+        )
         served.upstream.script.append(reply)
         body = b'{"model": "m", "stream": true, ' + REQUESTS[path][0] + b"}"
         got = post(served, path, body)
-        assert (got.status, got.header("content-type")) == (200, EVENTS)
-        assert got.body == content
+        assert (got.status, got.body) == (200, content)
+        assert_headers(got, EVENTS, "transfer-encoding")
 
     check()
 
@@ -191,26 +227,6 @@ def test_a_stream_of_single_bytes_comes_back(served: Served) -> None:
     served.upstream.script.append(UpstreamReply(pieces=pieces, content_type=EVENTS))
     body = b'{"model": "metarouter", "stream": true, "messages": []}'
     assert post(served, "chat/completions", body).body == content
-
-
-RETURNED = [
-    ("x-request-id", "req_1"),
-    ("openai-processing-ms", "12"),
-    ("X-RateLimit-Remaining-Tokens", "99"),
-    ("anthropic-ratelimit-tokens-reset", "2030-01-01T00:00:00Z"),
-    ("x-many", "one"),
-    ("x-many", "two"),
-    ("Retry-After", "0"),
-    ("x-latin", "caf\xe9"),
-    ("x-empty", ""),
-    ("cache-control", "no-store"),
-]
-PRIVATE = [
-    ("Set-Cookie", "a=b"),
-    ("Server", "nginx"),
-    ("Keep-Alive", "timeout=5"),
-    ("x-metarouter-decision-id", "another gateway's"),
-]
 
 
 ANSWERS = [
@@ -245,15 +261,7 @@ def test_answers_come_back_unchanged(serve: Callable[..., Served], is_chunked: b
         served.upstream.script.append(reply)
         got = post(served, path, b'{"model": "m", ' + REQUESTS[path][0] + b"}")
         assert (got.status, got.body) == (status, body)
-        found = [
-            (name, value)
-            for name, value in got.headers
-            if name not in ("date", "content-length", "server")
-            and not name.startswith("x-metarouter-")
-        ]
-        assert "another gateway's" not in dict(got.headers).values()
-        expected = [("content-type", kind), *((name.lower(), value) for name, value in RETURNED)]
-        assert sorted(found) == sorted(expected)
+        assert_headers(got, kind)
 
 
 def test_an_answer_that_is_compressed_unasked_comes_back_as_it_is(served: Served) -> None:

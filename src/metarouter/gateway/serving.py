@@ -19,6 +19,7 @@ from metarouter.gateway.state import Gateway
 __all__ = ["serve"]
 
 _BACKLOG = 2048
+_IDLE_SECONDS = 75  # longer than clients keep idle connections, so that they are who closes them
 _SWITCH_SECONDS = 0.0005  # until a thread that writes lets requests go on; else 5 ms
 _YOUNG_OBJECTS = 50_000  # until these are looked through for cycles; else 700
 
@@ -79,5 +80,6 @@ def _config(gateway: Gateway) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=int(gateway.settings.limits.drain_seconds),
     )
