@@ -268,3 +268,15 @@ def test_the_command_tells_a_store_that_is_down_without_its_password(
     assert run(["serve", "--config", str(config), "--check"]) == 2
     assert "STORE_PASSWORD is not set" in capsys.readouterr().err
     assert "STORE_PASSWORD" not in os.environ
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_gateway_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    config = tmp_path / "gateway.yaml"
+    up = {"main": {"base_url": "http://127.0.0.1:9/v1"}}
+    config.write_text(json.dumps({"upstreams": up, "store": {"spill": "file/spill"}}))
+    assert run(["serve", "--config", str(config), "--check"]) == 2
+    assert "file/spill: cannot be written" in capsys.readouterr().err

@@ -46,6 +46,8 @@ def open_store(
         When the tables are newer than this version.
     """
     store = settings.store
+    spill = Spill(store.spill_folder, instance=make_instance_name(), limit=store.spill_bytes)
+    spill.make_folder()
     engine = make_engine(store.url, password=store.password())
     prepare: Callable[[], None] | None = None
     try:
@@ -57,7 +59,7 @@ def open_store(
         prepare = partial(migrate, engine)
     writer = DecisionWriter(
         engine,
-        Spill(store.spill_folder, instance=make_instance_name(), limit=store.spill_bytes),
+        spill,
         size=store.queue,
         flush_seconds=store.flush_seconds,
         prepare=prepare,

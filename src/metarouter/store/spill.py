@@ -100,6 +100,21 @@ class Spill:
         """Bytes that are not in the store yet."""
         return self._behind(lambda name: True)
 
+    def make_folder(self) -> None:
+        """Make the folder, and see that it can be written to.
+
+        Raises
+        ------
+        OptionError
+            When it cannot.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._refused(error.strerror or str(error)) from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise self._refused("not allowed")
+
     def open(self) -> None:
         """Make the folder and take this process's name.
 
@@ -108,14 +123,12 @@ class Spill:
         OptionError
             When nothing can be written there.
         """
+        self.make_folder()
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._own(self.instance, wait=True)
             self._take_earlier_file()
         except OSError as error:
-            raise OptionError(
-                f"store.spill = {self.folder}: cannot be written: {error.strerror or error}"
-            ) from error
+            raise self._refused(error.strerror or str(error)) from error
 
     def append(self, rows: Sequence[Row], *, is_safe: bool = True) -> int:
         """Put rows aside.
@@ -194,6 +207,9 @@ class Spill:
             for name in list(self._owned):
                 self._give_back(name)
             self._waiting.clear()
+
+    def _refused(self, why: str) -> OptionError:
+        return OptionError(f"store.spill = {self.folder}: cannot be written: {why}")
 
     def _append_some(self, rows: Sequence[Row]) -> int:
         """One by one, as long as there is room."""
