@@ -31,10 +31,13 @@ def make_row(number: int, **fields: Any) -> dict[str, Any]:
     }
 
 
-def make_writer(engine: sa.Engine, folder: Path, **options: Any) -> DecisionWriter:
-    """A quick writer that puts rows aside in `folder`."""
-    limit = options.pop("limit", 2**30)
+def make_writer(
+    engine: sa.Engine, folder: Path, *, limit: int = 2**30, is_open: bool = False, **options: Any
+) -> DecisionWriter:
+    """A quick writer that puts rows aside in `folder`; `is_open`: though its thread never runs."""
     spill = Spill(folder, instance=make_instance_name(), limit=limit)
+    if is_open:
+        spill.open()
     return DecisionWriter(engine, spill, **{"flush_seconds": 0.01, **options})
 
 

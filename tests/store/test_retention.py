@@ -91,8 +91,7 @@ def test_prompts_are_redacted_before_they_are_written_anywhere(
 ) -> None:
     """Neither the store nor a file has the address, though one row did not fit into the queue."""
     spill = tmp_path / "spill"
-    writer = make_writer(engine, spill, size=1, redact=Redactor(["email"]))
-    writer._spill.open()
+    writer = make_writer(engine, spill, is_open=True, size=1, redact=Redactor(["email"]))
     for number in range(2):
         writer.put(make_row(number, prompt="I am ann@example.org"))
     writer.put(make_row(2))

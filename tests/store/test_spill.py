@@ -78,11 +78,9 @@ def test_rows_above_the_limit_are_not_kept(tmp_path: Path) -> None:
     spill.close()
 
 
-def test_long_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_files_are_read_in_pieces(tmp_path: Path) -> None:
     """Neither a file nor a batch grows with what waits."""
-    monkeypatch.setattr("metarouter.store.spill._FILE_BYTES", 300)
-    monkeypatch.setattr("metarouter.store.spill._BATCH_BYTES", 100)
-    spill = _opened(tmp_path)
+    spill = _opened(tmp_path, file_bytes=300, batch_bytes=100)
     for number in range(20):
         spill.append(_rows(number, text="x" * 30))
     assert len(list(tmp_path.glob("*.jsonl"))) == 4  # of five rows, 62 bytes each

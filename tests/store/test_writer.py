@@ -67,8 +67,7 @@ def test_what_does_not_fit_is_put_aside_and_written_next_time(
     engine: sa.Engine, spill: Path
 ) -> None:
     """A queue that nobody empties loses nothing."""
-    writer = make_writer(engine, spill, size=3)
-    _open_only(writer)
+    writer = make_writer(engine, spill, size=3, is_open=True)
     for number in range(10):
         writer.put(make_row(number, options=[{"gain": 0.5}]))
     writer.close()  # its thread never ran
@@ -78,11 +77,6 @@ def test_what_does_not_fit_is_put_aside_and_written_next_time(
     wait_for(lambda: count(engine) == 10)
     heir.close()
     assert heir.replayed == 10
-
-
-def _open_only(writer: DecisionWriter) -> None:
-    """As far as a writer gets whose thread is held up."""
-    writer._spill.open()
 
 
 def test_rows_of_an_earlier_version_are_written_with_the_columns_they_have(
@@ -236,8 +230,7 @@ def test_feedback_that_was_kept_on_the_disk_is_written(engine: sa.Engine, spill:
         "kind": "thumbs",
         "content": {"value": "up"},
     }
-    writer = make_writer(engine, spill)
-    _open_only(writer)
+    writer = make_writer(engine, spill, is_open=True)
     assert writer.keep(row)
     assert writer.keep(row)
     writer.close()

@@ -35,8 +35,6 @@ __all__ = ["Batch", "Spill", "make_instance_name", "without_odd_text"]
 Row = Mapping[str, Any]
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-_FILE_BYTES = 16 * 2**20  # after which another file is begun
-_BATCH_BYTES = 4 * 2**20  # of one batch, unless a row alone is longer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +68,8 @@ class Spill:
     folder : path, made where it is missing, for its owner alone to read.
     instance : str, a name that no other process has.
     limit : int, bytes that this process may have put aside at a time.
+    file_bytes : int, after which another file is begun.
+    batch_bytes : int, of one batch, unless a row alone is longer.
 
     Examples
     --------
@@ -85,10 +85,20 @@ class Spill:
     (1, [{'decision_id': 'd1'}])
     """
 
-    def __init__(self, folder: Path, *, instance: str, limit: int = 2**30) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        instance: str,
+        limit: int = 2**30,
+        file_bytes: int = 2**24,
+        batch_bytes: int = 2**22,
+    ) -> None:
         self.folder = folder
         self.instance = instance
         self.limit = limit
+        self._file_bytes = file_bytes
+        self._batch_bytes = batch_bytes
         self._mutex = threading.RLock()
         self._owned: dict[str, _Owned] = {}
         self._waiting: deque[_File] = deque()
@@ -160,7 +170,7 @@ class Spill:
             if not self._waiting:
                 return None
             file = self._waiting[0]
-        lines = _read_lines(file, limit)
+        lines = _read_lines(file, limit, self._batch_bytes)
         rows = [row for line in lines if (row := _row(line)) is not None]
         # no line left: somebody cut the file or removed it
         end = file.read + sum(map(len, lines)) if lines else file.size
@@ -235,7 +245,7 @@ class Spill:
             os.ftruncate(file.fileno(), start)  # half a line would spoil the next one
             file.seek(start)
             return False
-        if file.tell() >= _FILE_BYTES:
+        if file.tell() >= self._file_bytes:
             self._turn()
         return True
 
@@ -344,8 +354,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
         return None  # the crash that cut it is what the file is for
 
 
-def _read_lines(file: _File, limit: int) -> list[bytes]:
-    """Lines that follow what was read, up to `limit`, or to a size that one statement takes."""
+def _read_lines(file: _File, limit: int, most: int) -> list[bytes]:
+    """Lines that follow what was read, up to `limit` of them or about `most` bytes."""
     lines: list[bytes] = []
     size = 0
     try:
@@ -354,7 +364,7 @@ def _read_lines(file: _File, limit: int) -> list[bytes]:
         return lines
     with content:
         content.seek(file.read)
-        while len(lines) < limit and size < _BATCH_BYTES and (line := content.readline()):
+        while len(lines) < limit and size < most and (line := content.readline()):
             lines.append(line)
             size += len(line)
     return lines
