@@ -82,7 +82,7 @@ export function tipOf(title, rows) {
 }
 
 /** `make()` gives the options; it runs again when `data` or the theme changes. */
-export function Chart({ make, data, label, height = 200, legend = [], table }) {
+export function Chart({ make, data, label, height = 220, legend = [], table }) {
   const place = useRef(null);
   const drawn = useRef(null);
   const [theme, setTheme] = useState(0);

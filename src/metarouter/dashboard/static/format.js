@@ -51,7 +51,7 @@ const precise = new Intl.DateTimeFormat(undefined, {
   hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
 });
 
-export const timeOf = (value) => clock.format(value * 1000);
+const timeOf = (value) => clock.format(value * 1000);
 export const dayOf = (value) => day.format(value * 1000);
 export const momentOf = (value) => (absent(value) ? DASH : `${day.format(value * 1000)}, ${precise.format(value * 1000)}`);
 export const axisTime = (width) => (value) => (width >= 7200 ? `${dayOf(value)} ${timeOf(value)}` : timeOf(value));

@@ -127,7 +127,7 @@ function Facts({ d }) {
     ${d.prompt === null ? html`<p class="note">Not kept: <code>store.prompts</code> is off, or the request named its model.</p>` : html`<pre class="prompt" tabindex="0">${d.prompt}</pre>`}`;
 }
 
-export function statement(content) {
+function statement(content) {
   const { type, decision_id, feedback_id, annotator, ...rest } = content;
   if (type === "preference") return `${rest.model_a} against ${rest.model_b}: ${rest[rest.winner] ?? rest.winner}`;
   if (type === "gold") return Object.entries(rest.scores).map(([model, score]) => `${model} ${score}`).join(", ");
