@@ -16,6 +16,7 @@ from gateway_makers import HELLO, Served, running
 from metarouter.cli import run
 from metarouter.gateway.limits import KeyLimits
 from metarouter.store.keys import create_key
+from metarouter.testing import UpstreamReply
 
 Serve = Callable[..., Served]
 
@@ -146,12 +147,24 @@ def test_reload_over_the_api(router_folder: Path, tmp_path: Path) -> None:
         assert "colour" in refused.json()["error"]["message"]
         status = client.get("/admin/status").json()
         assert (status["generation"], status["upstreams"]) == (
-            2, [{"name": "main", "state": "asked"}],
+            2, [{"name": "main", "state": "asked", "rest": 0.0}],
         )  # fmt: skip
         trail = client.get("/admin/audit").json()["audit"]
         assert [(entry["action"], entry["subject"]) for entry in trail] == [
             ("reloaded", "generation 2")
         ]
+
+
+def test_status_tells_which_upstream_is_left_alone(serve: Serve) -> None:
+    """After its breaker opened, with the seconds until the next trial."""
+    served = serve({"breaker_failures": 2, "breaker_seconds": 30.0, "attempts": 2})
+    served.upstream.respond = lambda request: UpstreamReply(status=500, pieces=[b"{}"])
+    served.post("/v1/chat/completions", HELLO)
+    status = served.client.get("/admin/status").json()
+    (upstream,) = status["upstreams"]
+    assert (upstream["name"], upstream["state"]) == ("main", "left alone")
+    assert 0 < upstream["rest"] <= 30
+    assert (status["writer"]["state"], status["auth"]) == ("ok", "none")
 
 
 def test_a_store_that_does_not_answer_is_told(serve: Serve) -> None:

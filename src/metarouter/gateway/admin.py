@@ -218,20 +218,27 @@ def _reload(call: _Call) -> Reloaded:
 
 def _status(call: _Call) -> Status:
     gateway = call.gateway
-    left, now = gateway.upstreams.open_breakers, time.time()
+    rests, now = gateway.upstreams.rests, time.time()
     return Status(
         version=metarouter.__version__,
         generation=gateway.current.number,
         auth=gateway.settings.auth,
         policies=_versions(gateway),
         upstreams=[
-            UpstreamStatus(name=name, state="left alone" if name in left else "asked")
-            for name in gateway.settings.upstreams
+            UpstreamStatus(
+                name=name,
+                state="left alone" if rest else "asked",
+                rest=rest,
+            )
+            for name, rest in rests.items()
         ],
         writer=WriterStatus(
+            state=gateway.writer.state,
             waiting=gateway.writer.waiting,
             written=gateway.writer.written,
             spilled=gateway.writer.spilled,
+            replayed=gateway.writer.replayed,
+            bytes_waiting=gateway.writer.bytes_waiting,
             failures=gateway.writer.failures,
         ),
         limits_failures=gateway.limits.failures,

@@ -146,18 +146,25 @@ class Reloaded(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class UpstreamStatus(msgspec.Struct, kw_only=True, frozen=True):
-    """Whether an upstream is asked just now."""
+    """Whether an upstream is asked just now; `rest` is seconds until it is tried again."""
 
     name: str
     state: Literal["asked", "left alone"]
+    rest: float
 
 
 class WriterStatus(msgspec.Struct, kw_only=True, frozen=True):
-    """How writing decisions goes: rows waiting, written, put aside; batches refused."""
+    """How writing decisions goes: rows waiting, written, put aside on the disk, written later.
 
+    `state` is ok, down or catching up; `failures` are batches that the store did not take at once.
+    """
+
+    state: str
     waiting: int
     written: int
     spilled: int
+    replayed: int
+    bytes_waiting: int
     failures: int
 
 

@@ -229,6 +229,11 @@ class Upstreams:
         """Names of upstreams that are left alone just now."""
         return [name for name, up in self._upstreams.items() if up.breaker.rest]
 
+    @property
+    def rests(self) -> dict[str, float]:
+        """Seconds until each upstream is asked again; 0 for those that are asked."""
+        return {name: up.breaker.rest for name, up in self._upstreams.items()}
+
     def serves(self, model: str, dialect: Dialect) -> bool:
         """Whether an upstream of the dialect has the model."""
         return any(up.target(model, dialect) for up in self._upstreams.values())
