@@ -44,8 +44,14 @@ _OPTIONS = {
 }
 
 
+# Ends the server and removes its folder when its standard input ends: when our process is gone.
+_WATCH = 'cat > /dev/null; kill -QUIT "$0"; sleep 1; rm -rf "$1"'
+
+
 class PostgresServer:
     """A PostgreSQL server that starts and ends with a ``with`` block.
+
+    It ends too when the process that started it is killed.
 
     Attributes
     ----------
@@ -69,6 +75,7 @@ class PostgresServer:
         self._folder = Path()
         self._binaries = Path()
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -133,6 +140,11 @@ class PostgresServer:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **_account()
             )
         self._process = process
+        self._watcher = subprocess.Popen(
+            ["sh", "-c", _WATCH, str(process.pid), str(self._folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # a key that interrupts us does not end it
+        )
         end = time.monotonic() + _START_SECONDS
         while not self._answers():
             if process.poll() is not None or time.monotonic() > end:
@@ -157,6 +169,9 @@ class PostgresServer:
             self._process.kill()
             self._process.wait()
         self._process = None
+        if self._watcher is not None:
+            self._watcher.kill()
+            self._watcher.communicate()
 
     def pause(self) -> None:
         """Freeze the server: connections stay open, nothing answers (Linux)."""
