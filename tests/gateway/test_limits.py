@@ -293,6 +293,24 @@ def test_what_was_used_survives_a_restart_and_an_outage() -> None:
     assert sorted(minutes) == [int(START // 60), int(START // 60) + 60]
 
 
+def test_a_fault_of_any_kind_costs_no_count() -> None:
+    """What was taken out to be told is told the next time, once."""
+    key = a_key(requests_per_minute=5)
+    with a_store() as store:
+        limits = KeyLimits(store.engine, lambda: [key], clock=Clock())
+        limits.admit(key)
+        sa.event.listen(store.engine, "commit", _stumble, once=True)
+        assert not limits.exchange()
+        assert limits.used(key).requests == 1
+        assert limits.exchange()
+        assert (limits.used(key).requests, limits.failures) == (1, 1)
+        assert list_days(store.engine)[0].requests == 1
+
+
+def _stumble(connection: sa.Connection) -> None:
+    raise RuntimeError("nobody foresaw this")
+
+
 def test_a_late_count_of_another_process_is_seen_within_half_a_minute() -> None:
     """What another spent during its outage, hours ago, counts once sums are read again."""
     key, clock = a_key(budget=1.0), Clock()

@@ -272,7 +272,7 @@ def test_without_a_price_or_a_switch_cost_every_turn_is_decided_anew(
     serve: Callable[..., Served],
 ) -> None:
     """The policy counts calls: what a prompt cache is worth in dollars does not enter."""
-    served = serve(prices={"premium": {"input": 10.0, "cached_input": 1.0}})
+    served = serve(prices={"premium": {"input": 10.0, "cached_input": 1.0, "output": 0.0}})
     models = _talk(served, LONG, "Go on.", t0={"pin": "premium"}, t1={"w": CHEAP})
     assert models == ["premium", "cheap"]
 

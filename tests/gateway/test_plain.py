@@ -150,15 +150,27 @@ def test_a_decision_is_shown_to_whom_it_belongs(serve: Callable[..., Served]) ->
     served.post("/v1/feedback", json.dumps(said).encode(), **mine)
     [row] = served.rows()
     shown = served.client.get(f"/v1/decisions/{name}", headers=mine).json()
-    assert {n: value for n, value in shown.items() if n != "feedback"} == row
-    assert [one["content"]["value"] for one in shown["feedback"]] == ["up"]
-    assert served.client.get(f"/v1/decisions/{name}", headers=admin).json() == shown
-    for path, headers in ((name, yours), ("nothing", mine)):
+    assert {n: value for n, value in shown.items() if n != "feedback"} == {**row, "instance": None}
+    assert [(one["content"]["value"], one["key_id"]) for one in shown["feedback"]] == [("up", None)]
+    whole = served.client.get(f"/v1/decisions/{name}", headers=admin).json()
+    assert {n: value for n, value in whole.items() if n != "feedback"} == row
+    assert whole["feedback"][0]["key_id"] == row["key_id"]
+    for path, headers in ((name, yours), ("nothing", mine), ("no%00thing", mine)):
         answer = served.client.get(f"/v1/decisions/{path}", headers=headers)
         assert answer.status_code == 404
         assert answer.json()["error"]["message"].endswith("none of yours, or is not written yet")
     labels = 'endpoint="decisions/{decision_id}"'
     assert labels in served.client.get("/metrics", headers=admin).text
+
+
+def test_many_queries_are_many_requests(serve: Callable[..., Served]) -> None:
+    """A batch does not pass a limit of requests a minute."""
+    served = serve(auth="keys")
+    key, _ = create_key(served.gateway.engine, "me", requests_per_minute=3)
+    served.gateway.keyring.refresh()
+    body = json.dumps({"queries": ["Hello"] * 5}).encode()
+    answer = served.post("/v1/route", body, authorization=f"Bearer {key}")
+    assert answer.status_code == 429
 
 
 def test_prompts_and_keys_are_nowhere_by_default(

@@ -131,3 +131,17 @@ def test_tokens_are_counted_from_both_protocols() -> None:
     usage = read_usage(head, tail)
     assert (usage.prompt_tokens, usage.completion_tokens) == (9, 40)
     assert read_usage(b'"usage": {"prompt_tokens": ', b"").prompt_tokens is None
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "mOdel", "Metarouter"])
+def test_our_fields_have_one_spelling(name: str) -> None:
+    """Some upstreams read names whatever their case, and would take the other one."""
+    with pytest.raises(InputError, match=f"field '{name}'; allowed: {name.lower()}"):
+        read_body(json.dumps({"model": "cheap", name: "premium"}).encode())
+
+
+def test_a_body_has_no_more_fields_than_a_protocol_could_want() -> None:
+    """Each costs time, before anything is known of the request."""
+    body = json.dumps({"model": "m", **{f"x{i}": 0 for i in range(1000)}}).encode()
+    with pytest.raises(InputError, match="1001 fields; allowed: at most 1000"):
+        read_body(body)

@@ -105,3 +105,25 @@ def test_no_text_takes_long(piece: str) -> None:
     start = time.process_time()
     _ALL(text)
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.speed
+@pytest.mark.parametrize("unit", ["eyJaaaaaaaa-", "eyJaaaaaaaa.", "eyJaaaaaaaa.eyJaaaaaaaa-"])
+def test_no_prompt_takes_time_that_grows_with_its_square(unit: str) -> None:
+    """Twice the text costs about twice, not four times; the first measure is the longer one."""
+
+    def seconds(n: int) -> float:
+        text, start = unit * n, time.process_time()
+        Redactor(PATTERNS)(text)
+        return time.process_time() - start
+
+    seconds(100)
+    assert seconds(16_000) < 20 * max(seconds(2_000), 0.002)
+
+
+def test_a_token_is_taken_out_whole() -> None:
+    """Also where it follows a sign that belongs to no word."""
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4"
+    redact = Redactor(["secret"])
+    assert redact(f"use {token}, please") == "use [secret], please"
+    assert redact(f"({token})") == "([secret])"

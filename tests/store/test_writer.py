@@ -16,7 +16,7 @@ from store_makers import count, make_row, make_writer, wait_for
 
 from metarouter.store.database import make_engine, migrate, open_database
 from metarouter.store.tables import decisions, feedback
-from metarouter.store.writer import DecisionWriter
+from metarouter.store.writer import LONGEST_PROMPT, DecisionWriter
 from metarouter.testing import PostgresServer
 
 
@@ -264,3 +264,14 @@ def test_long_prompts_are_written_a_few_at_a_time(engine: sa.Engine, spill: Path
     wait_for(lambda: count(engine) == 30)
     writer.close()
     assert (writer.spilled, writer.failures) == (0, 0)
+
+
+def test_a_prompt_without_end_is_cut(engine: sa.Engine, tmp_path: Path) -> None:
+    """What is left out is said; patterns over more would hold up requests."""
+    writer = make_writer(engine, tmp_path)
+    writer.start()
+    writer.put({**make_row(7), "prompt": "x" * (LONGEST_PROMPT + 5)})
+    writer.close()
+    with engine.connect() as connection:
+        kept = connection.execute(sa.select(decisions.c.prompt)).scalar_one()
+    assert kept == "x" * LONGEST_PROMPT + " [5 characters left out]"

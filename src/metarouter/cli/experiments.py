@@ -21,7 +21,7 @@ _COLUMNS = ["experiment", "policy", "measure", "n", "value", "low", "high"]
 
 
 def experiments(
-    store: Store = "sqlite:///metarouter.db",
+    store: Store = None,
     config: Config = None,
     since: Since = None,
     control: Annotated[

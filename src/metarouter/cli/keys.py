@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metarouter.cli.options import JsonOut, names
-from metarouter.cli.store import open_store
+from metarouter.cli.store import Config, Store, open_store
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from metarouter.store.keys import ApiKey
 
 __all__ = ["create", "list_all", "revoke", "update"]
-
-Store = Annotated[
-    str, typer.Option(metavar="URL", help="The gateway's database, as in its settings.")
-]
-Config = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The gateway's settings, instead of --store.")
-]
-_STORE = "sqlite:///metarouter.db"
 
 
 def create(
@@ -40,7 +31,7 @@ def create(
     budget_days: Annotated[
         float | None, typer.Option(help="Days that the budget is for; without: for good.")
     ] = None,
-    store: Store = _STORE,
+    store: Store = None,
     config: Config = None,
 ) -> None:
     """Make a key and print it, once; the store keeps its hash.
@@ -68,7 +59,7 @@ def create(
 
 
 def list_all(
-    store: Store = _STORE,
+    store: Store = None,
     config: Config = None,
     json_out: JsonOut = None,
 ) -> None:
@@ -103,7 +94,7 @@ def update(
     tpm: Annotated[str | None, typer.Option(help="Tokens per minute, or none.")] = None,
     budget: Annotated[str | None, typer.Option(help="Dollars, or none.")] = None,
     budget_days: Annotated[str | None, typer.Option(help="Days, or none for good.")] = None,
-    store: Store = _STORE,
+    store: Store = None,
     config: Config = None,
 ) -> None:
     """Change what a key may do; running gateways know within two seconds.
@@ -156,7 +147,7 @@ def _number(option: str, text: str | None) -> float | None:
 
 def revoke(
     key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
-    store: Store = _STORE,
+    store: Store = None,
     config: Config = None,
 ) -> None:
     """Make a key open nothing; running gateways know within two seconds.

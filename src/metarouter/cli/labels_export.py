@@ -25,7 +25,7 @@ _SECONDS = {"d": 86_400.0, "h": 3_600.0}
 
 def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the label files.")],
-    store: Store = "sqlite:///metarouter.db",
+    store: Store = None,
     config: Config = None,
     since: Since = None,
     policy: Annotated[str | None, typer.Option(help="Only about decisions of this policy.")] = None,
@@ -59,7 +59,7 @@ def export(
 
 
 @contextmanager
-def opened_store(store: str, config: Path | None) -> Iterator[Engine]:
+def opened_store(store: str | None, config: Path | None) -> Iterator[Engine]:
     """The gateway's database; a mistyped path of a file is an error, and makes no new one.
 
     Raises
@@ -67,12 +67,13 @@ def opened_store(store: str, config: Path | None) -> Iterator[Engine]:
     OptionError
         When there is no such file.
     """
-    from metarouter.cli.store import open_store
+    from metarouter.cli.store import open_store, store_settings
     from metarouter.errors import OptionError
 
-    path = store.removeprefix("sqlite:///")
-    if config is None and path != store and not Path(path).exists():
-        raise OptionError.of("store", store, "the address of a gateway's database; no such file")
+    url = store_settings(store, config).url
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        raise OptionError.of("store", url, "the address of a gateway's database; no such file")
     engine = open_store(store, config)
     try:
         yield engine

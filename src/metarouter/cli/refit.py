@@ -25,7 +25,7 @@ NOT_PROPOSED = 3
 def refit(
     router: Annotated[Path, typer.Option(metavar="DIR", help="Router that serves now.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the proposed router.")],
-    store: Store = "sqlite:///metarouter.db",
+    store: Store = None,
     config: Config = None,
     gold: Annotated[
         list[Path] | None, typer.Option(metavar="F", help="Gold labels it was fitted on.")

@@ -12,20 +12,20 @@ from metarouter.cli.options import JsonOut
 if TYPE_CHECKING:
     import sqlalchemy
 
-    from metarouter.gateway.settings import GatewaySettings
+    from metarouter.gateway.settings import StoreSettings
 
-__all__ = ["info", "migrate", "open_store", "prune", "replay"]
+__all__ = ["info", "migrate", "open_store", "prune", "replay", "store_settings"]
 
 Store = Annotated[
-    str, typer.Option(metavar="URL", help="The gateway's database, as in its settings.")
+    str | None,
+    typer.Option(metavar="URL", help="The gateway's database; sqlite:///metarouter.db."),
 ]
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The gateway's settings, instead of --store.")
 ]
-_STORE = "sqlite:///metarouter.db"
 
 
-def migrate(store: Store = _STORE, config: Config = None) -> None:
+def migrate(store: Store = None, config: Config = None) -> None:
     """Bring the tables up to date; a gateway does so itself when it starts.
 
     By hand it is for databases whose gateways may not change tables.
@@ -38,7 +38,7 @@ def migrate(store: Store = _STORE, config: Config = None) -> None:
     say(f"{_shown(engine)}: tables are at version {_version(engine)}")
 
 
-def info(store: Store = _STORE, config: Config = None, json_out: JsonOut = None) -> None:
+def info(store: Store = None, config: Config = None, json_out: JsonOut = None) -> None:
     """Show what the database holds, and how much waits on this machine to be written.
 
     Example: metarouter store info
@@ -64,7 +64,7 @@ def prune(
     row_days: Annotated[
         float | None, typer.Option(min=0, help="Delete decisions and feedback that are older.")
     ] = None,
-    store: Store = _STORE,
+    store: Store = None,
     config: Config = None,
 ) -> None:
     """Erase prompts and delete rows that are too old; a gateway does so itself each hour.
@@ -92,7 +92,7 @@ def prune(
     )
 
 
-def replay(store: Store = _STORE, config: Config = None) -> None:
+def replay(store: Store = None, config: Config = None) -> None:
     """Write what gateways that are gone put aside on this machine; running ones do so themselves.
 
     Example: metarouter store replay --config gateway.yaml
@@ -103,30 +103,34 @@ def replay(store: Store = _STORE, config: Config = None) -> None:
     from metarouter.store.spill import Spill, make_instance_name
     from metarouter.store.writer import DecisionWriter
 
-    spill = Spill(_settings(store, config).store.spill_folder, instance=make_instance_name())
+    spill = Spill(store_settings(store, config).spill_folder, instance=make_instance_name())
     writer = DecisionWriter(engine, spill)
     written = writer.replay_all()
     say(f"rows written: {written}; refused: {writer.refused}; bytes left: {writer.bytes_waiting}")
 
 
-def open_store(store: str, config: Path | None) -> sqlalchemy.Engine:
+def open_store(store: str | None, config: Path | None) -> sqlalchemy.Engine:
     """The database of an address, or of a file of settings."""
     from metarouter.cli.serve import require_serve
 
     require_serve()
     from metarouter.store.database import open_database
 
-    settings = _settings(store, config).store
+    settings = store_settings(store, config)
     return open_database(settings.url, password=settings.password(), pool_size=0)
 
 
-def _settings(store: str, config: Path | None) -> GatewaySettings:
+def store_settings(store: str | None, config: Path | None) -> StoreSettings:
+    """The gateway's settings of its store: of a file, the environment, or an address."""
     from metarouter.gateway.settings import read_settings
 
     if config is not None:
-        return read_settings(config)
-    anywhere = {"main": {"base_url": "http://127.0.0.1:9/v1"}}  # settings need one; nobody asks it
-    return read_settings(overrides={"upstreams": anywhere, "store": {"url": store}})
+        return read_settings(config).store
+    # settings need an upstream; nobody asks it
+    given: dict[str, Any] = {"upstreams": {"main": {"base_url": "http://127.0.0.1:9/v1"}}}
+    return read_settings(
+        overrides=given | ({} if store is None else {"store": {"url": store}})
+    ).store
 
 
 def _shown(engine: sqlalchemy.Engine) -> str:
@@ -153,6 +157,6 @@ def _counts(engine: sqlalchemy.Engine) -> dict[str, Any]:
         return {**counts, "prompts": connection.execute(prompts).scalar()}
 
 
-def _bytes_waiting(store: str, config: Path | None) -> int:
-    folder = _settings(store, config).store.spill_folder
+def _bytes_waiting(store: str | None, config: Path | None) -> int:
+    folder = store_settings(store, config).spill_folder
     return sum(path.stat().st_size for path in folder.glob("*.jsonl"))

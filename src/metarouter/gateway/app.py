@@ -55,7 +55,7 @@ def make_gateway(
     """
     log = make_logger(settings.log_level)
     engine, writer = open_store(settings, log.warning)
-    keyring = Keyring(engine)
+    keyring = Keyring(engine, log.warning)
     if not writer.is_down:
         keyring.refresh()
     if not is_loopback(settings.host) and not keyring.has_valid_key:

@@ -140,7 +140,7 @@ def stayed_choice(
         None where the model may not answer this request.
     """
     kept = deciders.policy
-    if policy is not None and (deciders.split is None or policy in deciders.split.arms):
+    if policy is not None and deciders.split is not None and policy in deciders.split.arms:
         kept = deciders.policies.get(policy, kept)
     try:
         kept.allowed(question, [m for m in deciders.allowed(kept) if m == model])

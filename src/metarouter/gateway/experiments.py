@@ -19,9 +19,9 @@ propensity is 1 and its decision is marked ``fixed``.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal
 
 __all__ = ["Split", "explored", "mixed", "uniform"]
@@ -73,11 +73,21 @@ class Split:
         return {arm: share / total for arm, share in kept.items()}
 
     def draw(self, unit: str, shares: Mapping[str, float]) -> str:
-        """The arm of a unit, each with the probability of its share."""
-        place = uniform("split", self.name, self.salt, unit)
-        ends = zip(shares, accumulate(shares.values()), strict=True)
-        # rounding may leave the last end a hair below 1
-        return next((arm for arm, end in ends if place < end), list(shares)[-1])
+        """The arm of a unit, each with the probability of its share.
+
+        Where an arm cannot answer, only its own units move: each arm runs a race
+        with an exponential time of its own, which does not know who else runs.
+
+        References
+        ----------
+        Thaler & Ravishankar (1998), "Using name-based mappings to increase hit
+        rates", IEEE/ACM Transactions on Networking 6(1).
+        """
+
+        def time(arm: str) -> float:
+            return -math.log(1.0 - uniform("split", self.name, self.salt, unit, arm)) / shares[arm]
+
+        return min((arm for arm, share in shares.items() if share > 0), key=time)
 
 
 def explored(

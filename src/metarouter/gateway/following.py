@@ -126,7 +126,9 @@ def follow(
     """
     given, space = options.conversation, f"{owner}|{policy}"
     identity = conversation_identity(owner, conversation, options)
-    named = () if given is None else (f"{space}|conversation|{given}",)
+    # a pin is about one request: what follows in the conversation stays where it was
+    is_named = given is not None and options.pin is None
+    named = (f"{space}|conversation|{given}",) if is_named else ()
     loops = () if settings.sticky == "off" else (f"{space}|loop|{conversation.digest}",)
     names = (*named, *loops)
     if named or conversation.is_tool_step:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import sqlalchemy as sa
 
 from metarouter.gateway.problems import RefusedError
+from metarouter.store.database import name_error
 from metarouter.store.keys import ApiKey, digest_key, list_keys
 
 __all__ = ["Keyring", "read_client_key"]
@@ -22,10 +24,15 @@ class Keyring:
     Parameters
     ----------
     engine : the store's database.
+    report : callable, optional
+        Gets the name of an event and its details, for the log.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(
+        self, engine: sa.Engine, report: Callable[..., object] = lambda event, **details: None
+    ) -> None:
         self._engine = engine
+        self._report = report
         self._keys: dict[str, ApiKey] = {}
 
     def refresh(self) -> None:
@@ -37,13 +44,20 @@ class Keyring:
         return list(self._keys.values())
 
     async def keep_fresh(self) -> None:
-        """Read the keys every two seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(_REFRESH_SECONDS)
-            try:
-                await asyncio.to_thread(self.refresh)
-            except sa.exc.SQLAlchemyError:
-                continue  # the keys known so far stay good while the store is down
+        """Read the keys every two seconds, until cancelled.
+
+        In a thread that nothing else waits for: a revoked key must not live on
+        because decisions take long.
+        """
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="keys") as thread:
+            while True:
+                await asyncio.sleep(_REFRESH_SECONDS)
+                try:
+                    await loop.run_in_executor(thread, self.refresh)
+                except Exception as error:  # noqa: BLE001 - whatever it was, the next round may do
+                    # the keys known so far stay good while the store is down
+                    self._report("keys", error=name_error(error))
 
     @property
     def has_valid_key(self) -> bool:

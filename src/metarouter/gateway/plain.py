@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ from metarouter.store.feedback import read_feedback
 from metarouter.store.keys import ApiKey
 
 __all__ = ["plain_routes"]
+
+_LONG_BATCH = 50_000  # characters that are decided on before others get a turn
 
 Handler = Callable[[Gateway, Request, ApiKey | None], Awaitable[Response]]
 
@@ -94,16 +96,19 @@ async def route(gateway: Gateway, request: Request, key: ApiKey | None) -> Respo
     if asked.policy is None:
         raise InputError(f"model = {name!r}; allowed: metarouter or metarouter:POLICY")
     generation.check(asked.policy, key)
-    if key is not None:
-        gateway.limits.close(gateway.limits.admit(key))  # a request, which spends nothing
-    decided = []
+    decided: list[dict[str, Any]] = []
+    characters = 0
     for conversation in _queries(body, generation.settings.limits.batch):
+        if key is not None:
+            gateway.limits.close(gateway.limits.admit(key))  # each a request, which spends nothing
         exchange, choice = await _decided(generation, asked, conversation, options, key, name)
         keep_row(gateway, exchange)
         decision = exchange.decision
         gateway.metrics.note_decision(choice.policy.name, decision.model, decision.bound)
         decided.append(_shown(exchange, choice))
-        if len(decided) % 20 == 0:
+        characters += len(conversation.text)
+        if len(decided) % 20 == 0 or characters > _LONG_BATCH:
+            characters = 0
             await asyncio.sleep(0)  # a long batch lets other requests through
     return _json({"decisions": decided})
 
@@ -178,6 +183,8 @@ def _shown(exchange: Exchange, choice: Choice) -> dict[str, Any]:
 async def decision(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:
     """A decision of the caller's own as it is kept, a moment after its request ended."""
     name = request.path_params["decision_id"]
+    if not _is_id(name):
+        raise _unknown_decision(name)
     try:
         row = await asyncio.get_running_loop().run_in_executor(
             gateway.writer.threads, fetch_decision, gateway.engine, name
@@ -188,9 +195,23 @@ async def decision(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
         raise RefusedError(503, "store_unavailable", message) from error
     if row is None or not (key is None or key.is_admin or row["key_id"] == key.key_id):
         # the same for one that is somebody else's: ids tell nothing
-        message = f"decision {shorten(name)} is none of yours, or is not written yet"
-        raise RefusedError(404, "not_found_error", message)
-    return _json(row)
+        raise _unknown_decision(name)
+    return _json(row if key is None or key.is_admin else _of_the_caller(row))
+
+
+def _is_id(name: str) -> bool:
+    return len(name) <= 36 and name.isascii() and name.replace("-", "").isalnum()
+
+
+def _unknown_decision(name: str) -> RefusedError:
+    message = f"decision {shorten(name)} is none of yours, or is not written yet"
+    return RefusedError(404, "not_found_error", message)
+
+
+def _of_the_caller(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is the operator's business: which process, and whose keys said what."""
+    said = [{**one, "key_id": None} for one in row["feedback"]]
+    return {**row, "instance": None, "feedback": said}
 
 
 async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:

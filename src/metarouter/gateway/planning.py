@@ -28,6 +28,7 @@ from metarouter.store.keys import ApiKey
 
 __all__ = ["Asking", "Plan", "Planner"]
 
+_LONGEST_NAME = 256  # characters of a model's name
 _CACHE_FIELD = b'"cache_control"'  # without it, an Anthropic upstream caches nothing
 
 
@@ -138,6 +139,8 @@ class Planner:
         name = asking.body.value("model", str)
         if name is None:
             raise InputError("field model is missing; allowed: metarouter, or a model's name")
+        if len(name) > _LONGEST_NAME:
+            raise InputError(f"model: {len(name)} characters; allowed: at most {_LONGEST_NAME}")
         asked = _asked(name, generation)
         if asked.policy is None:
             return self._direct(asking, name)

@@ -185,7 +185,7 @@ class PriceSettings(BaseModel):
         default=None, ge=0, lt=1e6, description="The same, read from a prompt cache."
     )
     output: float = Field(
-        default=0.0, ge=0, lt=1e6, description="Dollars per million tokens of answers."
+        ge=0, lt=1e6, description="Dollars per million tokens of answers; 0 for embeddings."
     )
 
 

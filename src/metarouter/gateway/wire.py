@@ -22,8 +22,10 @@ __all__ = ["OPTIONS_FIELD", "Body", "Usage", "answer_kind", "read_body", "read_u
 OPTIONS_FIELD = "metarouter"
 """Top-level field with the gateway's own options; it never reaches an upstream."""
 
+_MOST_FIELDS = 1000  # of the top level; protocols have a few dozen
 T = TypeVar("T")
 
+_OURS = frozenset({"model", OPTIONS_FIELD})
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPACE = rb"[ \t\n\r]*"
 _FIELD = re.compile(_SPACE + rb",?" + _SPACE + rb'("(?:[^"\\]|\\.)*")' + _SPACE + rb":" + _SPACE)
@@ -99,8 +101,10 @@ def read_body(content: bytes) -> Body:
     Raises
     ------
     InputError
-        When it is no JSON object, is nested too deeply, or has a top-level
-        field twice: which of the two an upstream would read is unknown.
+        When it is no JSON object, is nested too deeply, has too many fields, or
+        a top-level field twice: which of the two an upstream would read is
+        unknown. Some read names whatever the case of their letters, so `Model`
+        beside `model` is twice too.
 
     Examples
     --------
@@ -114,6 +118,8 @@ def read_body(content: bytes) -> Body:
         raise InputError(f"body: {error}; allowed: a JSON object") from None
     except RecursionError:
         raise InputError("body: nested too deeply; allowed: about 1,000 levels") from None
+    if len(fields) > _MOST_FIELDS:
+        raise InputError(f"body: {len(fields)} fields; allowed: at most {_MOST_FIELDS}")
     spans: dict[str, tuple[int, int, int]] = {}
     position = content.index(b"{") + 1
     while found := _FIELD.match(content, position):
@@ -126,6 +132,9 @@ def read_body(content: bytes) -> Body:
     if not _END.match(content, position):
         # the last of two values is a prefix of the first
         raise InputError("body: a field is given twice; allowed: once")
+    for name in spans:
+        if name not in _OURS and name.casefold() in _OURS:
+            raise InputError(f"body: field {shorten(name)}; allowed: {name.casefold()}")
     return Body(content=content, spans=spans)
 
 

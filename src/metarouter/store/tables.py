@@ -95,7 +95,7 @@ key_usage = sa.Table(
     sa.Column("key_id", sa.String(20), primary_key=True),
     sa.Column("minute", sa.Integer, primary_key=True, index=True),  # since 1970
     sa.Column("requests", sa.Integer, nullable=False),
-    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
     sa.Column("spent", sa.Float, nullable=False),  # dollars
 )
 

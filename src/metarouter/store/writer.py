@@ -26,11 +26,13 @@ from metarouter.store.retention import Retention, prune
 from metarouter.store.spill import Spill, without_odd_text
 from metarouter.store.tables import decisions, feedback
 
-__all__ = ["DecisionWriter", "StoreState"]
+__all__ = ["LONGEST_PROMPT", "DecisionWriter", "StoreState"]
 
 Row = Mapping[str, Any]
 StoreState = Literal["ok", "catching up", "down"]
 
+LONGEST_PROMPT = 200_000
+"""Characters of a prompt that are kept; patterns over more would hold up requests."""
 _BATCH = 1000  # rows of one transaction
 _BATCH_CHARS = 2_000_000  # of their prompts
 _SECONDS = 3.0  # that a batch may take; what comes meanwhile waits in memory
@@ -126,9 +128,13 @@ class DecisionWriter:
     @property
     def state(self) -> StoreState:
         """How the store is doing, as far as the writer knows: about two seconds ago."""
-        if self._is_down:
+        if self._is_down or not self._is_running():
             return "down"
         return "catching up" if self.bytes_waiting else "ok"
+
+    def _is_running(self) -> bool:
+        """Whether the thread is as it should be: not yet started, or alive."""
+        return self._thread.ident is None or self._thread.is_alive()
 
     def start(self) -> None:
         """Start the thread; it begins with what an earlier process could not write.
@@ -143,12 +149,19 @@ class DecisionWriter:
 
     def put(self, row: Row) -> None:
         """Take a row; one that does not fit into the queue is put aside."""
-        if self._redact is not None and row.get("prompt") is not None:
-            row = {**row, "prompt": self._redact(row["prompt"])}
+        if row.get("prompt") is not None:
+            row = {**row, "prompt": self._readied(row["prompt"])}
         try:
             self._queue.put_nowait(row)
         except queue.Full:
             self._put_aside([row], is_safe=False)
+
+    def _readied(self, prompt: str) -> str:
+        """A prompt as it is kept: not endless, and redacted."""
+        if len(prompt) > LONGEST_PROMPT:
+            left_out = len(prompt) - LONGEST_PROMPT
+            prompt = f"{prompt[:LONGEST_PROMPT]} [{left_out} characters left out]"
+        return prompt if self._redact is None else self._redact(prompt)
 
     def keep(self, row: Row) -> bool:
         """Put a row aside at once; whether the disk has it."""
@@ -248,8 +261,12 @@ class DecisionWriter:
             return self._try(partial(self._insert_all, [row]))
         except _REFUSALS as error:
             self.refused += 1
-            place = self._spill.set_down(row)
-            self.report("row refused", error=name_error(error), file=str(place))
+            try:
+                place = str(self._spill.set_down(row))
+            except OSError as full:  # a row that nothing takes must not stop all others
+                self.dropped += 1
+                place = f"none: {full}"
+            self.report("row refused", error=name_error(error), file=place)
             return True
 
     def _insert_all(self, rows: Sequence[Row]) -> None:

@@ -41,7 +41,7 @@ def upgrade() -> None:
         sa.Column("key_id", sa.String(20), primary_key=True),
         sa.Column("minute", sa.Integer, primary_key=True),
         sa.Column("requests", sa.Integer, nullable=False),
-        sa.Column("tokens", sa.Integer, nullable=False),
+        sa.Column("tokens", sa.BigInteger, nullable=False),
         sa.Column("spent", sa.Float, nullable=False),
     )
 

@@ -365,3 +365,17 @@ def test_a_wrong_experiment_is_named(more: dict[str, Any], message: str) -> None
     with pytest.raises(OptionError) as caught:
         read_settings(None, {"upstreams": UP, "policies": POLICIES} | more)
     assert message in str(caught.value)
+
+
+def test_units_stay_where_their_arm_is_able() -> None:
+    """Those of an arm that cannot answer are shared out anew, in the others' proportions."""
+    split = Split(name="s", arms={"a": 0.5, "b": 0.25, "c": 0.25}, by="key")
+    whole = split.shares(["a", "b", "c"])
+    units = [str(i) for i in range(4000)]
+    before = [split.draw(unit, whole) for unit in units]
+    after = [split.draw(unit, split.shares(["a", "b"])) for unit in units]
+    moved = [(was, now) for was, now in zip(before, after, strict=True) if was != now]
+    assert {was for was, _ in moved} == {"c"}
+    assert len(moved) == before.count("c")
+    share = sum(now == "a" for _, now in moved) / len(moved)
+    assert abs(share - 2 / 3) < 4 * (2 / 9 / len(moved)) ** 0.5
