@@ -31,6 +31,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -293,17 +294,30 @@ class KeyLimits:
         ]
 
     async def keep_shared(self) -> None:
-        """Exchange with the store every half second, until cancelled."""
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            await asyncio.to_thread(self.exchange)
+        """Exchange with the store every half second, until cancelled.
+
+        In a thread that nothing else waits for: limits must not age because
+        decisions or other answers of the store take long.
+        """
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="limits") as thread:
+            while True:
+                await asyncio.sleep(FLUSH_SECONDS)
+                await loop.run_in_executor(thread, self.exchange)
 
     def exchange(self) -> bool:
         """Tell the store what is new and read what all processes used; whether that went well."""
         with self._exchanging:
-            return self._exchange()
+            try:
+                self._exchange()
+            except Exception:  # noqa: BLE001 - whatever it was, the next round may do
+                self.failures += 1
+                with self._lock:
+                    self._ledger.give_back()
+                return False
+        return True
 
-    def _exchange(self) -> bool:
+    def _exchange(self) -> None:
         minute, now = self._minute(), self._clock()
         starts = {k.key_id: k.first_minute(minute) for k in self._keys() if k.budget is not None}
         with self._lock:
@@ -311,22 +325,15 @@ class KeyLimits:
             is_full = self._ledger.lacks(starts) or now - self._full_at >= _FULL_SECONDS
             since = minute - 1 if is_full else self._ledger.since
         older: dict[str, tuple[int, float]] | None = None
-        try:
-            with self._turn if taken else nullcontext(), self._engine.begin() as connection:
-                add_used(connection, taken)
-                told = read_minutes(connection, since)
-                if is_full:
-                    spent = read_spent(connection, starts, since)
-                    older = {key_id: (start, spent[key_id]) for key_id, start in starts.items()}
-        except sa.exc.SQLAlchemyError:
-            self.failures += 1
-            with self._lock:
-                self._ledger.give_back()
-            return False
+        with self._turn if taken else nullcontext(), self._engine.begin() as connection:
+            add_used(connection, taken)
+            told = read_minutes(connection, since)
+            if is_full:
+                spent = read_spent(connection, starts, since)
+                older = {key_id: (start, spent[key_id]) for key_id, start in starts.items()}
         with self._lock:
             self._ledger.settle(told, since, older)
         self._full_at = now if is_full else self._full_at
-        return True
 
     def _check(self, key: ApiKey) -> None:
         limits = (key.requests_per_minute, key.tokens_per_minute, key.budget)
