@@ -35,7 +35,7 @@ class Admin:
         return self.served.client.request(method, path, content=content, headers=headers)
 
 
-def test_a_key_from_its_making_to_its_end(serve: Serve, store_url: str) -> None:
+def test_a_key_from_its_making_to_its_end(store_url: str, serve: Serve) -> None:
     """Made, used, limited, revoked over the API; each takes effect with the answer."""
     served = serve(auth="keys", store={"url": store_url})
     admin = Admin(served)
@@ -68,7 +68,7 @@ def test_a_key_from_its_making_to_its_end(serve: Serve, store_url: str) -> None:
     assert older == [trail[1]]
 
 
-def test_usage_by_key_and_day(serve: Serve, store_url: str) -> None:
+def test_usage_by_key_and_day(store_url: str, serve: Serve) -> None:
     """What an answer used is in the report once the store was told."""
     prices = {"cheap": {"input": 100_000, "output": 100_000}}
     served = serve(auth="keys", store={"url": store_url}, prices=prices)

@@ -297,7 +297,12 @@ def test_a_fault_of_any_kind_costs_no_count() -> None:
     """What was taken out to be told is told the next time, once."""
     key = a_key(requests_per_minute=5)
     with a_store() as store:
-        limits = KeyLimits(store.engine, lambda: [key], clock=Clock())
+        told: list[tuple[str, str]] = []
+
+        def report(event: str, *, error: str) -> None:
+            told.append((event, error))
+
+        limits = KeyLimits(store.engine, lambda: [key], report=report, clock=Clock())
         limits.admit(key)
         sa.event.listen(store.engine, "commit", _stumble, once=True)
         assert not limits.exchange()
@@ -305,6 +310,7 @@ def test_a_fault_of_any_kind_costs_no_count() -> None:
         assert limits.exchange()
         assert (limits.used(key).requests, limits.failures) == (1, 1)
         assert list_days(store.engine)[0].requests == 1
+    assert told == [("limits are not shared", "RuntimeError")]
 
 
 def _stumble(connection: sa.Connection) -> None:

@@ -64,7 +64,7 @@ def make_gateway(
             f"host = {settings.host!r} is open to others and there is no valid key; make one: "
             f"metarouter keys create NAME"
         )
-    limits = KeyLimits(engine, keyring.known, turn=writer.turn)
+    limits = KeyLimits(engine, keyring.known, turn=writer.turn, report=log.warning)
     if not writer.is_down:
         limits.exchange()
     metrics = Metrics()

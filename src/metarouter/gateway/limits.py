@@ -7,10 +7,12 @@ What counts, exactly:
   `budget_days` days long, the first begins with the minute the key was made in;
   without `budget_days` the period is for good.
 * A request is let in while something of each limit is left. Then it counts as a
-  request, and an estimate of its prompt (four characters a token, at the price of
-  the chosen model) is held for it until it ends. So requests in flight are
-  counted, and a process goes over a limit only by what those that it let in use
-  beyond their estimates.
+  request, and an estimate of its prompt and its answer, at the price of the chosen
+  model, is held for it until it ends: four bytes of the body a token, 1,000 tokens a
+  picture or file, and for the answer what the request allows (`max_tokens` and the
+  like, 1,024 without), at most 4,096. So requests in flight are counted, and a
+  process goes over a limit only by what the last one that it let in uses, and by
+  what others use beyond their estimates.
 * When it ends, the tokens that the upstream counted and their price take the
   estimate's place, in the minute of the end. An answer without a count is charged
   by its size; a request that nobody answered is charged nothing.
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +42,8 @@ from types import MappingProxyType
 import sqlalchemy as sa
 
 from metarouter.gateway.problems import RefusedError
+from metarouter.gateway.wire import Body
+from metarouter.store.database import name_error
 from metarouter.store.keys import ApiKey
 from metarouter.store.usage import Used, add_used, read_minutes, read_spent
 
@@ -48,12 +53,16 @@ __all__ = [
     "Ledger",
     "LimitedError",
     "Ticket",
+    "estimate_answer",
     "estimate_prompt",
 ]
 
 FLUSH_SECONDS = 0.5
 _FULL_SECONDS = 30.0  # between two sums over whole periods; other reads take the last minutes
-_CHARACTERS_OF_A_TOKEN = 4
+_BYTES_OF_A_TOKEN = 4
+_FILE = re.compile(rb"[A-Za-z0-9+/=_-]{2000,}")
+_TOKENS_OF_A_FILE = 1000
+_USUAL_ANSWER, _MOST_HELD = 1024, 4096  # tokens; most answers are much shorter than they may be
 _NOTHING = Used()
 _NO_MINUTES: Mapping[int, Used] = MappingProxyType({})
 
@@ -70,18 +79,41 @@ class Ticket:
 
     key: ApiKey
     held: Used
+    prompt_tokens: int = 0
     is_open: bool = True
 
 
-def estimate_prompt(text: str, content: bytes) -> int:
-    """Tokens of a prompt, about: of its text, or of the whole body where no text is known.
+def estimate_prompt(content: bytes) -> int:
+    """Tokens of a request, about, by all that its body holds; a long run of base64 is one file.
 
     Examples
     --------
-    >>> estimate_prompt("Why is the sky blue?", b"{}")
-    6
+    >>> estimate_prompt(b'{"prompt": "Why is the sky blue?"}')
+    9
+    >>> estimate_prompt(b'{"image": "data:image/png;base64,' + b"iVBO" * 100_000 + b'"}')
+    1009
     """
-    return len(text or content) // _CHARACTERS_OF_A_TOKEN + 1
+    n_files = n_bytes = 0
+    for found in _FILE.finditer(content):
+        n_files += 1
+        n_bytes += found.end() - found.start()
+    return (len(content) - n_bytes) // _BYTES_OF_A_TOKEN + _TOKENS_OF_A_FILE * n_files + 1
+
+
+def estimate_answer(body: Body) -> int:
+    """Tokens that are held for an answer, in whichever protocol its most is given.
+
+    Examples
+    --------
+    >>> from metarouter.gateway.wire import read_body
+    >>> estimate_answer(read_body(b'{"max_tokens": 50}')), estimate_answer(read_body(b"{}"))
+    (50, 1024)
+    """
+    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        most = body.value(name, object)
+        if isinstance(most, int) and most > 0:
+            return min(most, _MOST_HELD)
+    return _USUAL_ANSWER
 
 
 class Ledger:
@@ -197,6 +229,8 @@ class KeyLimits:
     keys : gives the keys as they are now.
     turn : context manager, optional
         Entered to write; see :class:`~metarouter.store.writer.DecisionWriter`.
+    report : callable, optional
+        Gets the name of an event and its details, for the log.
     clock : callable, default ``time.time``
     """
 
@@ -206,16 +240,19 @@ class KeyLimits:
         keys: Callable[[], Iterable[ApiKey]],
         *,
         turn: AbstractContextManager[object] | None = None,
+        report: Callable[..., object] = lambda event, **details: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._keys = keys
         self._turn = turn or nullcontext()
+        self._report = report
         self._clock = clock
         self._ledger = Ledger()
         self._full_at = -math.inf
         self._lock = threading.RLock()  # of the ledger; held for no I/O
         self._exchanging = threading.Lock()
+        self._is_heard = True  # an outage is told once
         self.failures = 0
 
     def check(self, key: ApiKey) -> None:
@@ -228,7 +265,9 @@ class KeyLimits:
         with self._lock:
             self._check(key)
 
-    def admit(self, key: ApiKey, *, tokens: int = 0, dollars: float = 0.0) -> Ticket:
+    def admit(
+        self, key: ApiKey, *, tokens: int = 0, dollars: float = 0.0, prompt_tokens: int = 0
+    ) -> Ticket:
         """Let a request in, or refuse it.
 
         Parameters
@@ -236,6 +275,7 @@ class KeyLimits:
         key : ApiKey
         tokens : int, estimate that is held until the request ends.
         dollars : float, likewise.
+        prompt_tokens : int, the prompt's part of `tokens`.
 
         Returns
         -------
@@ -251,7 +291,7 @@ class KeyLimits:
             self._check(key)
             self._ledger.add(key.key_id, self._minute(), Used(requests=1))
             self._ledger.hold(key.key_id, held)
-        return Ticket(key=key, held=held)
+        return Ticket(key=key, held=held, prompt_tokens=prompt_tokens)
 
     def close(self, ticket: Ticket, *, tokens: int = 0, dollars: float = 0.0) -> None:
         """Charge a request that ended; a second time changes nothing."""
@@ -310,11 +350,15 @@ class KeyLimits:
         with self._exchanging:
             try:
                 self._exchange()
-            except Exception:  # noqa: BLE001 - whatever it was, the next round may do
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next round may do
                 self.failures += 1
+                if self._is_heard:
+                    self._report("limits are not shared", error=name_error(error))
+                self._is_heard = False
                 with self._lock:
                     self._ledger.give_back()
                 return False
+        self._is_heard = True
         return True
 
     def _exchange(self) -> None:

@@ -137,4 +137,14 @@ def list_days(
     if key_ids is not None:
         query = query.where(column.key_id.in_(list(key_ids)))
     with engine.connect() as connection:
-        return [DayUsage(**row) for row in connection.execute(query).mappings()]
+        # PostgreSQL sums whole numbers to a decimal
+        return [
+            DayUsage(
+                key_id=row.key_id,
+                day=int(row.day),
+                requests=int(row.requests),
+                tokens=int(row.tokens),
+                spent=float(row.spent),
+            )
+            for row in connection.execute(query)
+        ]
