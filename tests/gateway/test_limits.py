@@ -638,3 +638,33 @@ def test_two_processes_share_a_budget_and_one_that_stops_tells_its_part(
     (day,) = list_days(engine)
     assert (day.key_id, day.requests, day.tokens) == (record.key_id, 3, 3 * ANSWER_TOKENS)
     engine.dispose()
+
+
+def test_what_tools_gave_back_is_charged_too(serve: Serve) -> None:
+    """A long result of a tool is no part of the text that is routed on, and still costs."""
+    served, headers = _with_key(serve, tokens_per_minute=1000)
+    turns = [
+        {"role": "user", "content": "Hello you"},
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "function"}]},
+        {"role": "tool", "tool_call_id": "c", "content": "word " * 20_000},
+    ]
+    body = json.dumps({"model": "metarouter", "messages": turns}).encode()
+    served.upstream.respond = lambda request: UpstreamReply(pieces=[b'{"choices": []}'])
+    statuses = [served.post("/v1/chat/completions", body, **headers).status_code for _ in range(2)]
+    assert statuses == [200, 429]
+
+
+def test_answers_in_flight_count_against_a_budget(serve: Serve) -> None:
+    """What they may cost is held, so that many at once cannot all pass."""
+    served, headers = _with_key(
+        serve, respond=lambda _: UpstreamReply(pieces=[b"{}"], wait=1.0), budget=50.0
+    )
+    body = HELLO[:-1] + b', "max_tokens": 400}'  # 40 dollars
+
+    def ask(_: int) -> int:
+        return served.post("/v1/chat/completions", body, **headers).status_code
+
+    with ThreadPoolExecutor(10) as threads:
+        statuses = list(threads.map(ask, range(10)))
+    assert statuses.count(200) <= 2
+    assert set(statuses) == {200, 429}

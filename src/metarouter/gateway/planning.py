@@ -13,7 +13,7 @@ from metarouter.gateway.deciding import Question, ServedPolicy, fixed_decision
 from metarouter.gateway.following import Following, follow, response_name
 from metarouter.gateway.ids import make_decision_id
 from metarouter.gateway.keyring import read_client_key
-from metarouter.gateway.limits import Ticket, estimate_prompt
+from metarouter.gateway.limits import Ticket, estimate_answer, estimate_prompt
 from metarouter.gateway.names import Asked, read_model_name
 from metarouter.gateway.options import RequestOptions
 from metarouter.gateway.problems import RefusedError
@@ -164,7 +164,7 @@ class Planner:
             started=asking.started,
         )
         names = () if protocol.is_free else following.names
-        return self._planned(asking, exchange, conversation.text, held, names)
+        return self._planned(asking, exchange, held, names)
 
     def _direct(self, asking: Asking, name: str) -> Plan:
         """A request that names its model."""
@@ -188,14 +188,12 @@ class Planner:
             key_id=asking.key_id,
             started=asking.started,
         )
-        text = self._protocol.read(asking.body).text if asking.is_metered else ""
-        return self._planned(asking, exchange, text, self._held(asking))
+        return self._planned(asking, exchange, self._held(asking))
 
     def _planned(
         self,
         asking: Asking,
         exchange: Exchange,
-        text: str,
         held: Kept | None,
         names: tuple[str, ...] = (),
     ) -> Plan:
@@ -220,17 +218,23 @@ class Planner:
             is_stream=asking.body.value("stream", object) is True,
             client_key=read_client_key(asking.headers),
             prices=asking.generation.prices,
-            ticket=None if asking.key is None else self._admit(asking, asking.key, exchange, text),
+            ticket=None if asking.key is None else self._admit(asking, asking.key, exchange),
         )
 
-    def _admit(self, asking: Asking, key: ApiKey, exchange: Exchange, text: str) -> Ticket:
-        """Let the request in, if the key's limits do, with an estimate of its prompt."""
-        tokens = estimate_prompt(text, asking.body.content)
+    def _admit(self, asking: Asking, key: ApiKey, exchange: Exchange) -> Ticket:
+        """Let the request in, if the key's limits do, with an estimate of what it will use."""
+        prompt = estimate_prompt(asking.body.content)
+        if not asking.is_metered:
+            return self._gateway.limits.admit(key, prompt_tokens=prompt)
+        has_answer = self._protocol.is_routed and not self._protocol.is_free
+        answer = estimate_answer(asking.body) if has_answer else 0
         dollars = None
         if key.budget is not None:
-            prompt = Usage(prompt_tokens=tokens)
-            dollars = asking.generation.prices.dollars(exchange.chosen, prompt)
-        return self._gateway.limits.admit(key, tokens=tokens, dollars=dollars or 0.0)
+            usage = Usage(prompt_tokens=prompt, completion_tokens=answer)
+            dollars = asking.generation.prices.dollars(exchange.chosen, usage)
+        return self._gateway.limits.admit(
+            key, tokens=prompt + answer, dollars=dollars or 0.0, prompt_tokens=prompt
+        )
 
     def _held(self, asking: Asking) -> Kept | None:
         """Who holds the response that the request continues, as far as it is still there."""

@@ -172,7 +172,7 @@ class ProxyEndpoint:
             return
         used = charged_usage(
             exchange.usage,
-            prompt_tokens=ticket.held.tokens,
+            prompt_tokens=ticket.prompt_tokens,
             answer_bytes=exchange.answer_bytes if self._protocol.is_routed else 0,
             is_stream=plan.is_stream,
             is_whole=exchange.outcome == "ok",
