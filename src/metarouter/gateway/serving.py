@@ -21,7 +21,6 @@ __all__ = ["serve"]
 _BACKLOG = 2048
 _IDLE_SECONDS = 75  # longer than clients keep idle connections, so that they are who closes them
 _SWITCH_SECONDS = 0.0005  # until a thread that writes lets requests go on; else 5 ms
-_YOUNG_OBJECTS = 50_000  # until these are looked through for cycles; else 700
 
 
 def serve(gateway: Gateway, on_bound: Callable[[str], None] = lambda url: None) -> None:
@@ -55,8 +54,6 @@ def _hurry() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # settings and routers stay, so nobody need look through them again
-    _, middle, old = gc.get_threshold()
-    gc.set_threshold(_YOUNG_OBJECTS, middle, old)
 
 
 def _reload_on_hangup(gateway: Gateway) -> None:
