@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -31,6 +32,9 @@ from metarouter.gateway.storing import open_store
 from metarouter.gateway.tracing import open_tracing, traced
 
 __all__ = ["build_app", "load_policies", "make_gateway"]
+
+
+_WAITING = 64  # threads; they wait more than they work
 
 
 def make_gateway(
@@ -103,6 +107,9 @@ def build_app(gateway: Gateway) -> ASGIApp:
 def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        # decisions that wait for another machine, and whatever else may take long
+        loop.set_default_executor(ThreadPoolExecutor(_WAITING, thread_name_prefix="waiting"))
         await asyncio.to_thread(gateway.writer.start)
         tasks = [
             asyncio.create_task(gateway.keyring.keep_fresh()),
