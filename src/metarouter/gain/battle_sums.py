@@ -285,7 +285,7 @@ def cut_normal_weight(rate: float, gap: FloatArray, variance: float) -> FloatArr
 
 def _normal_cdf(x: FloatArray) -> FloatArray:
     """Φ, to 2·10⁻⁴ (Page 1977)."""
-    value: FloatArray = 0.5 + 0.5 * np.tanh(0.7988 * x + 0.03528 * x**3)
+    value: FloatArray = 0.5 + 0.5 * np.tanh(x * (0.7988 + 0.03528 * x * x))
     return value
 
 
