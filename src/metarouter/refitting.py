@@ -94,6 +94,7 @@ def refit(
     preference: Labels | None = None,
     *,
     fresh: Collection[str] | None = None,
+    conversations: Mapping[str, str] | None = None,
     held_out_share: float = 0.5,
     margin: float = 0.0,
     seed: int = 0,
@@ -112,8 +113,11 @@ def refit(
     fresh : collection of str, optional
         Queries that are newer than the serving router. Used only where that does
         not know what it was fitted on.
+    conversations : mapping of query to a name, optional
+        Equal for turns of one conversation, whose later turns hold the earlier
+        ones: they judge together or not at all. Others stand for themselves.
     held_out_share : float in (0, 1), default 0.5
-        Share of the new gold queries that judge; the rest trains.
+        Share of the new conversations that judge; the rest trains.
     margin : float, default 0
         Gain units a query that the candidate has to be better by.
     seed : int, default 0
@@ -134,9 +138,10 @@ def refit(
     -----
     No query that judges trained either router: new gold queries are those whose
     text the serving router was not fitted on, by its own list of hashes, and
-    all labels of a drawn query are kept from the candidate. So given the
-    training labels both routers are fixed, and the held-out queries are a
-    sample that knows nothing of them. The candidate is proposed when the lower end of the
+    all labels of a drawn conversation are kept from the candidate. A conversation
+    of which the serving router saw one turn is not new. So given the training
+    labels both routers are fixed, and the held-out conversations are a sample that
+    knows nothing of them. The candidate is proposed when the lower end of the
     95 % interval of its value minus the serving router's, at equal cost, is above
     `margin`: when it is no better, that happens at most about once in forty.
 
@@ -162,10 +167,12 @@ def refit(
     rng = np.random.default_rng(seed)
     table = _read(serving, gold, preference)
     whole = read_held_out(table, serving.models)
+    groups = _groups(whole.queries, conversations or {})
     is_new, rule = _is_new(serving, whole, fresh)
-    drawn = _drawn(is_new, held_out_share, rng)
+    is_new &= ~np.isin(groups, groups[~is_new])
+    drawn = _drawn(groups, is_new, held_out_share, rng)
     held_out = whole.keep(drawn)
-    train = _without(table, held_out.queries)
+    train = _without(table, _of_drawn(table.queries, held_out.queries, conversations or {}))
     counts: dict[str, Any] = {
         "rule": rule,
         "n_new": int(is_new.sum()),
@@ -176,13 +183,15 @@ def refit(
     if counts["n_held_out"] < MIN_HELD_OUT:
         return RefitResult(candidate=None, is_proposed=False, reason=_too_few(counts), **counts)
     candidate = fit_table(train, _options(serving))
-    return _judged(serving, candidate, held_out, margin, rng, counts)
+    groups = np.unique(groups[drawn], return_inverse=True)[1]
+    return _judged(serving, candidate, held_out, groups, margin, rng, counts)
 
 
 def _judged(
     serving: Router,
     candidate: Router,
     held_out: HeldOut,
+    groups: IntArray,
     margin: float,
     rng: np.random.Generator,
     counts: dict[str, Any],
@@ -191,12 +200,16 @@ def _judged(
     costs = serving.expected_costs(queries)
     choice = serving.policy.choose(serving.predict_gain(queries).mean, costs)
     mean, own = _in_order(candidate, serving.models, queries)
-    difference = difference_at_equal_cost(mean, own, choice, held_out.quality, costs, rng)
+    difference = difference_at_equal_cost(
+        mean, own, choice, held_out.quality, costs, rng, groups=groups
+    )
     w = equal_cost_w(mean, own, choice, costs)
     reason = f"w = {w:.6g}, at which it costs what the router before it did"
     matched = candidate.with_policy(w=w, calibration={"w": w, "reason": reason})
     new_choice = best_model(*gains_and_costs(mean, own), w)
     needed = queries_needed(difference, margin)
+    if needed is not None:
+        needed = -(-needed * len(queries) // difference.n)  # of groups, in queries
     is_proposed = difference.low > margin
     return RefitResult(
         candidate=matched,
@@ -248,11 +261,31 @@ def _is_new(
     return is_new, "queries first asked after the serving router was fitted, which has no hashes"
 
 
-def _drawn(is_new: BoolArray, share: float, rng: np.random.Generator) -> BoolArray:
-    at = np.flatnonzero(is_new)
-    drawn = np.zeros(len(is_new), dtype=np.bool_)
-    drawn[rng.permutation(at)[: round(share * len(at))]] = True
+def _groups(queries: Sequence[str], conversations: Mapping[str, str]) -> IntArray:
+    """Number of the conversation of each query."""
+    names = [conversations.get(text, f"alone|{text}") for text in queries]
+    return np.unique(np.array(names, dtype=object), return_inverse=True)[1].astype(np.int64)
+
+
+def _drawn(
+    groups: IntArray, is_new: BoolArray, share: float, rng: np.random.Generator
+) -> BoolArray:
+    """Queries of whole groups, drawn at random until they hold the share of the new ones."""
+    drawn = np.zeros(len(groups), dtype=np.bool_)
+    wanted = round(share * int(is_new.sum()))
+    for group in rng.permutation(np.unique(groups[is_new])):
+        if drawn.sum() >= wanted:
+            break
+        drawn |= groups == group
     return drawn
+
+
+def _of_drawn(
+    texts: Sequence[str], drawn: Sequence[str], conversations: Mapping[str, str]
+) -> list[str]:
+    """The drawn queries and every other turn of their conversations, labelled by whomever."""
+    names = {conversations[text] for text in drawn if text in conversations}
+    return [*drawn, *(text for text in texts if conversations.get(text) in names)]
 
 
 def _without(table: GainTable, texts: Collection[str]) -> GainTable:

@@ -46,7 +46,7 @@ def experiments(
 
     start = parsed_time(since)
     with opened_store(store, config) as engine:
-        log = read_log(engine, since=start)
+        log = read_log(engine, since=start, with_prompts=router is not None)
     arms = arm_results(log, control=control)
     others = shadow_results(log)
     if router is not None:

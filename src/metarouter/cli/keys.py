@@ -69,7 +69,7 @@ def list_all(
     """
     from metarouter.cli.output import emit, print_table
 
-    engine = open_store(store, config)
+    engine = open_store(store, config, must_exist=True)
     from metarouter.store.keys import list_keys
 
     keys = list_keys(engine)
@@ -104,6 +104,8 @@ def update(
     from metarouter.cli.output import say
 
     expires = _number("days", days)
+    if expires is not None and not 0 < expires < float("inf"):
+        raise typer.BadParameter(f"--days {days}; allowed: a number above 0, or none")
     changes = {
         "models": _scope(models),
         "policies": _scope(policies),
@@ -118,7 +120,7 @@ def update(
     given = [name for name, text in zip(changes, texts, strict=True) if text is not None]
     if not given:
         raise typer.BadParameter("nothing to change: see metarouter keys update --help")
-    engine = open_store(store, config)
+    engine = open_store(store, config, must_exist=True)
     from metarouter.store.keys import update_key
 
     update_key(engine, key_id, {name: changes[name] for name in given})
@@ -131,7 +133,7 @@ def _scope(text: str | None) -> tuple[str, ...] | None:
 
 def _whole(option: str, text: str | None) -> int | None:
     value = _number(option, text)
-    if value is not None and value != int(value):
+    if value is not None and not value.is_integer():
         raise typer.BadParameter(f"--{option} {text}; allowed: a whole number, or none")
     return None if value is None else int(value)
 
@@ -156,7 +158,7 @@ def revoke(
     """
     from metarouter.cli.output import say
 
-    engine = open_store(store, config)
+    engine = open_store(store, config, must_exist=True)
     from metarouter.store.keys import revoke_key
 
     revoke_key(engine, key_id)

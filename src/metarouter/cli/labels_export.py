@@ -67,14 +67,9 @@ def opened_store(store: str | None, config: Path | None) -> Iterator[Engine]:
     OptionError
         When there is no such file.
     """
-    from metarouter.cli.store import open_store, store_settings
-    from metarouter.errors import OptionError
+    from metarouter.cli.store import open_store
 
-    url = store_settings(store, config).url
-    path = url.removeprefix("sqlite:///")
-    if path != url and not Path(path).exists():
-        raise OptionError.of("store", url, "the address of a gateway's database; no such file")
-    engine = open_store(store, config)
+    engine = open_store(store, config, must_exist=True)
     try:
         yield engine
     finally:

@@ -95,6 +95,7 @@ def _refitted(
             [*gold, *new_gold] or None,
             [*preference, *new_preference] or None,
             fresh=_fresh(serving, labels, gold + preference),
+            conversations=labels.conversations,
             held_out_share=held_out,
             margin=margin,
             seed=seed,

@@ -45,7 +45,7 @@ def info(store: Store = None, config: Config = None, json_out: JsonOut = None) -
     """
     from metarouter.cli.output import emit, print_table
 
-    engine = open_store(store, config)
+    engine = open_store(store, config, must_exist=True)
     row = {
         "store": _shown(engine),
         "version": _version(engine),
@@ -74,9 +74,12 @@ def prune(
     from metarouter.cli.output import say
     from metarouter.errors import OptionError
 
+    if prompt_days is None and row_days is None and config is not None:
+        kept = store_settings(store, config)
+        prompt_days, row_days = kept.prompt_days, kept.row_days
     if prompt_days is None and row_days is None:
         raise OptionError("neither `prompt_days` nor `row_days` was given; allowed: one or both")
-    engine = open_store(store, config)
+    engine = open_store(store, config, must_exist=True)
     from time import time
 
     from metarouter.store.retention import Pruned, Retention
@@ -99,7 +102,7 @@ def replay(store: Store = None, config: Config = None) -> None:
     """
     from metarouter.cli.output import say
 
-    engine = open_store(store, config)
+    engine = open_store(store, config, must_exist=True)
     from metarouter.store.spill import Spill, make_instance_name
     from metarouter.store.writer import DecisionWriter
 
@@ -109,14 +112,28 @@ def replay(store: Store = None, config: Config = None) -> None:
     say(f"rows written: {written}; refused: {writer.refused}; bytes left: {writer.bytes_waiting}")
 
 
-def open_store(store: str | None, config: Path | None) -> sqlalchemy.Engine:
-    """The database of an address, or of a file of settings."""
+def open_store(
+    store: str | None, config: Path | None, *, must_exist: bool = False
+) -> sqlalchemy.Engine:
+    """The database of an address, or of a file of settings.
+
+    Raises
+    ------
+    OptionError
+        When it `must_exist` and is a file that does not: a mistyped path is no new database.
+    """
     from metarouter.cli.serve import require_serve
+    from metarouter.errors import OptionError
 
     require_serve()
     from metarouter.store.database import open_database
 
     settings = store_settings(store, config)
+    path = settings.url.removeprefix("sqlite:///")
+    if must_exist and path != settings.url and not Path(path).exists():
+        raise OptionError.of(
+            "store", settings.url, "the address of a gateway's database; no such file"
+        )
     return open_database(settings.url, password=settings.password(), pool_size=0)
 
 

@@ -31,6 +31,7 @@ class Comparison:
     said, gold : means over users and over audits.
     answered : the model whose answer the user got.
     prompt_tokens : None where they were not counted.
+    speaker : who spoke; the first, where several did.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Comparison:
     gold: float
     answered: str | None
     prompt_tokens: int | None
+    speaker: str = ""
 
 
 def last_words(claims: Sequence[Claim]) -> list[Claim]:
@@ -145,6 +147,7 @@ def compare_with_gold(claims: Sequence[Claim], premium: Sequence[str] = ()) -> l
                     gold=means[0] - means[1] if len(means) == 2 else means[0],
                     answered=one.answered,
                     prompt_tokens=one.prompt_tokens,
+                    speaker=repr(values[0][1].speaker),
                 )
             )
     return found
@@ -168,7 +171,9 @@ def _biases(found: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _bias(found: Sequence[Comparison], level: float) -> Estimate:
-    return clustered_mean([one.said - one.gold for one in found], level=level)
+    """Speakers, not statements, are independent: each has a bias of its own."""
+    values, speakers = [one.said - one.gold for one in found], [one.speaker for one in found]
+    return clustered_mean(values, speakers, level)
 
 
 def _slices(found: Sequence[Comparison]) -> dict[str, list[Comparison]]:

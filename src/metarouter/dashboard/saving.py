@@ -70,9 +70,14 @@ def _premium_cost(rows: Sequence[Row], model: str) -> PremiumCost:
 
 
 def _chance(row: Row, model: str) -> float:
-    """Probability with which a model was to answer; a row without any was left nothing."""
-    chances = row["propensities"]
-    return float(row["answered"] == model) if not chances else float(chances.get(model, 0.0))
+    """Probability with which a model was to answer; a row without any was left nothing.
+
+    Who stood in for the chosen model was not drawn: that answer stands for no other.
+    """
+    chances, is_stand_in = row["propensities"], row["answered"] != row["model"]
+    if not chances or is_stand_in:
+        return float(row["answered"] == model)
+    return float(chances.get(model, 0.0))
 
 
 def _expected(rows: Sequence[Row], model: str) -> float:

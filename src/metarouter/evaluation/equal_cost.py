@@ -32,13 +32,14 @@ def difference_at_equal_cost(
     costs: FloatArray,
     rng: np.random.Generator,
     *,
+    groups: IntArray | None = None,
     n_boot: int = 2000,
     level: float = 0.95,
 ) -> Estimate:
     """Value of a challenger minus value of an incumbent that costs the same.
 
-    Assumes that the queries are a random sample of those to come and that
-    neither router was fitted on them.
+    Assumes that the groups of queries are a random sample of those to come and
+    that neither router was fitted on them.
 
     Parameters
     ----------
@@ -52,13 +53,16 @@ def difference_at_equal_cost(
     costs : array, shape (n, n_models)
         The yardstick that both are charged by; the incumbent's own.
     rng : numpy.random.Generator
+    groups : int array, shape (n,), optional
+        From 0 on; equal for queries that are not independent, such as turns of one
+        conversation. Each its own by default.
     n_boot : int, default 2000
     level : float, default 0.95
 
     Returns
     -------
     Estimate
-        In gain units a query; above 0 the challenger is better.
+        In gain units a query; above 0 the challenger is better. `n` counts groups.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def difference_at_equal_cost(
 
     Notes
     -----
-    Paired bootstrap over queries of :func:`equal_cost_statistic`: each resample
+    Paired bootstrap over groups of :func:`equal_cost_statistic`: each resample
     sets the challenger's price anew, so the interval holds the uncertainty of
     the matching too.
 
@@ -81,7 +85,10 @@ def difference_at_equal_cost(
     True
     """
     statistic = equal_cost_statistic(mean, own_costs, choice, quality, costs)
-    return bootstrap_interval(statistic, len(quality), rng, n_boot, level)
+    if groups is None:
+        return bootstrap_interval(statistic, len(quality), rng, n_boot, level)
+    n_groups = int(groups.max()) + 1
+    return bootstrap_interval(lambda w: statistic(w[:, groups]), n_groups, rng, n_boot, level)
 
 
 def equal_cost_statistic(
@@ -148,9 +155,9 @@ def queries_needed(difference: Estimate, margin: float = 0.0) -> int | None:
     Returns
     -------
     int or None
-        For a one-sided level of 2.5 % and a power of 80 %, if the difference is
-        what it was estimated to be; None where it is not above `margin`, as then
-        no number would.
+        Groups, where queries come in groups. For a one-sided level of 2.5 % and a
+        power of 80 %, if the difference is what it was estimated to be; None where
+        it is not above `margin`, as then no number would.
 
     Notes
     -----

@@ -108,7 +108,8 @@ class _Call:
         text = self.query.get(name)
         if text is None:
             return default
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= most):
+        is_whole = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+        if not (is_whole and 1 <= int(text) <= most):
             raise InputError(f"{name} = {text[:20]!r}; allowed: 1 to {most}")
         return int(text)
 

@@ -58,7 +58,8 @@ class Choice:
     decision : Decision
     policy : whose it is.
     deciders, question : what it came from.
-    experiment : the split that drew the policy, or None.
+    experiment : the split that drew the policy; None where an arm of it could not
+        have answered, so that arms are compared on requests that each could take.
     features_hash : see :class:`Decided`.
     is_exploration : whether the model was drawn at random.
     within : propensity of each model, given the policy.
@@ -110,7 +111,7 @@ async def choose(deciders: Deciders, question: Question) -> Choice:
         policy=policy,
         deciders=deciders,
         question=question,
-        experiment=None if deciders.split is None else deciders.split.name,
+        experiment=_experiment(deciders.split, shares),
         features_hash=decided.features_hash,
         is_exploration=is_exploration,
         within=within,
@@ -196,6 +197,12 @@ def _shadow(policy: str, decision: Decision) -> dict[str, Any]:
     said = {name: getattr(decision, name) for name in names}
     numbers = {n: None if v != v else v for n, v in said.items()}  # NaN: nothing was predicted
     return {"policy": policy, "version": decision.policy_version, **numbers}
+
+
+def _experiment(split: Split | None, shares: Shares) -> str | None:
+    able = {policy.name for share, policy in shares if share > 0}
+    wanted = () if split is None else {arm for arm, share in split.arms.items() if share > 0}
+    return split.name if split is not None and able == wanted else None
 
 
 def _shares(deciders: Deciders, question: Question) -> Shares:

@@ -234,7 +234,7 @@ def _feedback(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     window = _window(query)
     start = start_of_newest(gateway.engine, feedback.c.created, window, _MOST_ROWS)
     window = Window(start=start, end=window.end)
-    said = read_statements(gateway.engine, since=start)
+    said = read_statements(gateway.engine, since=start, with_prompts=False)
     known = [one for one in said if one.decided is not None and window.start <= one.decided]
     answers = count_answers(gateway.engine, window)
     premium = list(_premium_models(gateway).values())

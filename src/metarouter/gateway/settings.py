@@ -7,6 +7,7 @@ environment variable that holds one.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import tomllib
@@ -229,7 +230,7 @@ class StoreSettings(BaseModel):
     spill: Path | None = Field(
         default=None,
         description="Folder for what cannot be written; beside the file of SQLite by default, "
-        "else metarouter.spill.",
+        "else metarouter-HASH.spill, of the address.",
     )
     spill_bytes: int = Field(
         default=2**30, ge=0, description="Most that one process puts there; more is dropped."
@@ -275,7 +276,10 @@ class StoreSettings(BaseModel):
         if self.spill is not None:
             return self.spill
         scheme, _, path = self.url.partition(":///")
-        return Path(f"{path}.spill") if scheme == "sqlite" else Path("metarouter.spill")
+        if scheme == "sqlite":
+            return Path(f"{path}.spill")
+        # rows of one database must not end up in another that is served from the same folder
+        return Path(f"metarouter-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}.spill")
 
     def password(self, environ: Mapping[str, str] = os.environ) -> str | None:
         """The password of the database, where a variable is named for it.

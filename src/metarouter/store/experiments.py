@@ -7,6 +7,7 @@ that one failed: failures are part of what a choice is worth.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,8 @@ from metarouter.store.offpolicy import (
 )
 from metarouter.store.tables import decisions
 from metarouter.types import BoolArray, FloatArray, IntArray
+
+_STAYING = 0.95  # share of a key's requests in its arm
 
 __all__ = [
     "REWARDS",
@@ -49,7 +52,9 @@ class DecisionLog:
     Attributes
     ----------
     models : names, in alphabetical order.
-    policy, experiment : object arrays, shape (n,); experiment "" outside splits.
+    policy, experiment : object arrays, shape (n,); experiment "" outside splits, and
+        for requests that an arm of the split could not have answered.
+    cost_unit : object array, shape (n,); that of `costs`, "" where unknown.
     chosen, reference : int arrays, shape (n,)
         `reference` is the model that gains are over, −1 where none were predicted.
     propensities : float array, shape (n, m); NaN rows where none were logged.
@@ -66,6 +71,7 @@ class DecisionLog:
     models: tuple[str, ...]
     policy: NDArray[np.object_]
     experiment: NDArray[np.object_]
+    cost_unit: NDArray[np.object_]
     chosen: IntArray
     reference: IntArray
     propensities: FloatArray
@@ -86,7 +92,16 @@ class DecisionLog:
     def take(self, rows: BoolArray) -> DecisionLog:
         """The requests where `rows`, shape (n,), is true."""
         at = np.flatnonzero(rows)
-        arrays = ("policy", "experiment", "chosen", "reference", "propensities", "gains", "costs")
+        arrays = (
+            "policy",
+            "experiment",
+            "cost_unit",
+            "chosen",
+            "reference",
+            "propensities",
+            "gains",
+            "costs",
+        )
         more = ("spent", "seconds", "is_ok", "unit", "audited")
         return replace(
             self,
@@ -169,8 +184,9 @@ def arm_results(
 
     Notes
     -----
-    Where every key with several requests stayed with one policy, the split drew
-    keys, and keys are the independent units; else conversations are.
+    Where keys stayed with one policy each, and not all with the same one, the split
+    drew keys, and keys are the independent units; else conversations are. Expected
+    costs are compared within one unit of cost only.
     """
     found: list[ArmResult] = []
     for experiment in sorted(set(log.experiment) - {""}):
@@ -182,6 +198,8 @@ def arm_results(
         for name in [first, *(str(name) for name in names if name != first)]:
             arm = part.take(part.policy == name)
             own = _measures(arm, level)
+            is_other_unit = set(arm.cost_unit) != set(part.cost_unit[part.policy == first])
+            left_out = {"cost"} if is_other_unit else set()
             found.append(
                 ArmResult(
                     experiment=experiment,
@@ -189,7 +207,7 @@ def arm_results(
                     requests=len(arm),
                     units=len(np.unique(arm.unit)),
                     measures=own,
-                    differences={} if name == first else _differences(own, base, level),
+                    differences={} if name == first else _differences(own, base, level, left_out),
                 )
             )
     return found
@@ -240,7 +258,7 @@ def candidate_result(
     measures = {
         "agreement": (choice == log.chosen).astype(np.float64),
         "premium_share": _is_premium(choice, log.reference),
-        "cost": log.costs[rows, choice],
+        "cost": _of_one_unit(log)[rows, choice],
     }
     values, refusals = _values(log, choice, level)
     return CandidateResult(
@@ -289,7 +307,7 @@ def _measures(log: DecisionLog, level: float) -> dict[str, Estimate]:
     users = [np.isfinite(log.rewards[name]) for name in ("score", "thumbs")]
     values = {
         "premium_share": _is_premium(log.chosen, log.reference),
-        "cost": log.costs[rows, log.chosen],
+        "cost": _of_one_unit(log)[rows, log.chosen],
         "spent": log.spent,
         "answered": log.is_ok.astype(np.float64),
         "seconds": log.seconds,
@@ -297,6 +315,11 @@ def _measures(log: DecisionLog, level: float) -> dict[str, Estimate]:
         **log.rewards,
     }
     return _averaged(values, log.unit, level)
+
+
+def _of_one_unit(log: DecisionLog) -> FloatArray:
+    """Costs; all NaN where they are in several units, of which there is no mean."""
+    return log.costs if len(set(log.cost_unit)) <= 1 else np.full_like(log.costs, np.nan)
 
 
 def _is_premium(model: IntArray, reference: IntArray) -> FloatArray:
@@ -317,20 +340,22 @@ def _averaged(
 
 
 def _differences(
-    own: Mapping[str, Estimate], base: Mapping[str, Estimate], level: float
+    own: Mapping[str, Estimate], base: Mapping[str, Estimate], level: float, left_out: set[str]
 ) -> dict[str, Estimate]:
-    return {
-        name: difference_of_means(own[name], base[name], level) for name in own.keys() & base.keys()
-    }
+    shared = (own.keys() & base.keys()) - left_out
+    return {name: difference_of_means(own[name], base[name], level) for name in shared}
 
 
-def read_log(engine: sa.Engine, *, since: float | None = None) -> DecisionLog:
+def read_log(
+    engine: sa.Engine, *, since: float | None = None, with_prompts: bool = False
+) -> DecisionLog:
     """Decisions of policies with their feedback, oldest first.
 
     Parameters
     ----------
     engine : the store's database.
     since : seconds since 1970, optional; decisions from then on.
+    with_prompts : whether texts are read too, which take memory.
 
     Returns
     -------
@@ -338,14 +363,16 @@ def read_log(engine: sa.Engine, *, since: float | None = None) -> DecisionLog:
         Without requests that named their model, and without bare decisions
         (``/v1/route``) that nobody said anything about.
     """
-    claims = {claim.about: claim for claim in list_claims(read_statements(engine, since=since))}
+    claims = {claim.about: claim for claim in _claims(engine, since)}
     said: dict[str, list[Claim]] = {}
     for claim in claims.values():  # of each speaker the last word
         said.setdefault(claim.said.decision_id, []).append(claim)
     of = decisions.c
     names = ("decision_id", "policy", "experiment", "model", "endpoint", "outcome", "options")
-    more = ("propensities", "shadow", "conversation", "key_id", "spent", "seconds", "prompt")
-    query = sa.select(*(of[name] for name in (*names, *more))).where(of.policy.is_not(None))
+    more = ("propensities", "shadow", "conversation", "key_id", "spent", "seconds", "cost_unit")
+    prompt = of.prompt if with_prompts else sa.null().label("prompt")
+    query = sa.select(*(of[name] for name in (*names, *more)), prompt)
+    query = query.where(of.policy.is_not(None))
     if since is not None:
         query = query.where(of.created >= since)
     with engine.connect() as connection:
@@ -355,6 +382,10 @@ def read_log(engine: sa.Engine, *, since: float | None = None) -> DecisionLog:
             if row["endpoint"] != "route" or row["decision_id"] in said
         ]
     return _log(rows, [said.get(row["decision_id"], []) for row in rows])
+
+
+def _claims(engine: sa.Engine, since: float | None) -> list[Claim]:
+    return list_claims(read_statements(engine, since=since, with_prompts=False))
 
 
 def _log(rows: Sequence[sa.RowMapping], said: Sequence[Sequence[Claim]]) -> DecisionLog:
@@ -368,6 +399,7 @@ def _log(rows: Sequence[sa.RowMapping], said: Sequence[Sequence[Claim]]) -> Deci
         models=tuple(models),
         policy=_objects(row["policy"] for row in rows),
         experiment=_objects(row["experiment"] or "" for row in rows),
+        cost_unit=_objects(row["cost_unit"] or "" for row in rows),
         chosen=chosen,
         reference=_references(rows, index),
         propensities=_propensities([row["propensities"] for row in rows], index),
@@ -446,8 +478,14 @@ def _units(rows: Sequence[sa.RowMapping]) -> IntArray:
 
 
 def _stay(arms: Sequence[Sequence[str]]) -> bool:
-    several = [policies for policies in arms if len(policies) > 1]
-    return bool(several) and all(len(set(policies)) == 1 for policies in several)
+    """Whether keys stay with their arm: nearly always, and not all with the same one.
+
+    A few requests may be elsewhere: their own arm was unable, or shares were changed.
+    """
+    several = [Counter(policies).most_common(1)[0] for policies in arms if len(policies) > 1]
+    sizes = [len(policies) for policies in arms if len(policies) > 1]
+    shares = [count / size for (_, count), size in zip(several, sizes, strict=True)]
+    return len({policy for policy, _ in several}) > 1 and float(np.median(shares)) >= _STAYING
 
 
 def _table(rows: Sequence[Mapping[str, float | None]], index: dict[str, int]) -> FloatArray:

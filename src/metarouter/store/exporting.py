@@ -45,6 +45,7 @@ class Statement:
     answered : the model that wrote the answer; None where nobody answered.
     decided : seconds since 1970, of the decision; None where unknown.
     prompt_tokens, completion_tokens : of that answer, where counted.
+    conversation : its identity; None where unknown.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Statement:
     decided: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +85,7 @@ class ExportedLabels:
     without_answer : thumbs and scores where nobody answered.
     without_pair : scores of the only model that was scored on the prompt.
     first_asked : seconds since 1970 of the first decision on each prompt.
+    conversations : of each prompt, the conversation that it was a turn of.
     """
 
     scores: list[Row] = field(default_factory=list)
@@ -97,6 +100,7 @@ class ExportedLabels:
     without_answer: int = 0
     without_pair: int = 0
     first_asked: dict[str, float] = field(default_factory=dict)
+    conversations: dict[str, str] = field(default_factory=dict)
 
     @property
     def preference(self) -> list[list[Row]]:
@@ -206,6 +210,7 @@ def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
         disagreements=_disagreements(rows),
         without_pair=len(usable) - len(rows),
         first_asked=_first_asked(usable),
+        conversations=_conversations(usable),
         **lost,
     )
 
@@ -216,14 +221,20 @@ def list_claims(statements: Iterable[Statement]) -> list[Claim]:
 
 
 def read_statements(
-    engine: sa.Engine, *, since: float | None = None, policy: str | None = None
+    engine: sa.Engine,
+    *,
+    since: float | None = None,
+    policy: str | None = None,
+    with_prompts: bool = True,
 ) -> Iterator[Statement]:
     """Statements of the store with their decisions, oldest first; see :func:`export_labels`."""
     of = decisions.c
     said = feedback.c
     query = sa.select(
         *(said.kind, said.content, said.created, said.decision_id, said.key_id),
-        *(of.prompt, of.answered, of.model, of.endpoint, of.prompt_tokens, of.completion_tokens),
+        of.prompt if with_prompts else sa.null().label("prompt"),
+        *(of.answered, of.model, of.endpoint, of.prompt_tokens, of.completion_tokens),
+        of.conversation,
         of.created.label("decided"),
     ).select_from(feedback.outerjoin(decisions, said.decision_id == of.decision_id))
     if since is not None:
@@ -241,6 +252,7 @@ def _statement(row: sa.RowMapping) -> Statement:
     answered = row["model"] if row["endpoint"] == "route" else row["answered"]
     return Statement(
         **{name: row[name] for name in names},
+        conversation=row["conversation"],
         is_known=row["decided"] is not None,
         answered=answered,
         prompt_tokens=row["prompt_tokens"],
@@ -290,6 +302,15 @@ def _first_asked(claims: Sequence[Claim]) -> dict[str, float]:
         text, decided = claim.said.prompt or "", claim.said.decided or 0.0
         first[text] = min(first.get(text, decided), decided)
     return first
+
+
+def _conversations(claims: Sequence[Claim]) -> dict[str, str]:
+    """The first conversation of each prompt: one that begins many is no tie between them."""
+    found: dict[str, str] = {}
+    for claim in claims:
+        if claim.said.conversation is not None:
+            found.setdefault(claim.said.prompt or "", claim.said.conversation)
+    return found
 
 
 def _disagreements(claims: Sequence[Claim]) -> int:
