@@ -190,3 +190,51 @@ def test_a_candidate_that_is_no_better_is_rarely_called_better() -> None:
         found = difference_at_equal_cost(challenger, costs, choice, quality, costs, rng, n_boot=200)
         alarms += found.low > 0
     assert alarms <= 11
+
+
+def _conversations(rng: np.random.Generator, n: int, turns: int) -> tuple[Rows, dict[str, str]]:
+    """Audits of turns whose gain is their conversation's own, and no other's."""
+    words = ["".join(rng.choice(list("bcdfgklmnprst"), 6)) for _ in range(4000)]
+    rows: Rows = []
+    names: dict[str, str] = {}
+    for number in range(n):
+        gain, text = rng.choice([-0.4, 0.4]), " ".join(rng.choice(words, 60))
+        for _ in range(turns):
+            text += " " + " ".join(rng.choice(words, 4))
+            names[text] = f"c{number}"
+            scores = {"cheap": 0.5, "premium": 0.5 + gain + rng.normal(0, 0.05)}
+            rows += [{"query": text, "model": m, "score": s} for m, s in scores.items()]
+    return rows, names
+
+
+def test_turns_of_a_conversation_judge_together_or_not_at_all() -> None:
+    """Else a candidate would be judged on texts whose beginnings it learned by heart."""
+    rng = np.random.default_rng(0)
+    old, _ = _conversations(rng, 40, 1)
+    new, names = _conversations(rng, 20, 8)
+    options = {**QUICK, "gain_model": "knn", "embedder": "hashed"}
+    serving = fit(old, premium_share=0.5, **options)
+    found = refit(serving, [*old, *new], conversations=names)
+    assert found.candidate is not None
+    assert found.difference is not None
+    trained = set(found.candidate.query_hashes.tolist())  # type: ignore[union-attr]
+    seen = {
+        name: {hash_ in trained for hash_ in hash_queries([t for t in names if names[t] == name])}
+        for name in set(names.values())
+    }
+    assert all(len(states) == 1 for states in seen.values())
+    assert found.difference.n == sum(states == {False} for states in seen.values()) == 10
+    assert not found.is_proposed
+    assert refit(serving, [*old, *new]).is_proposed  # which is wrong: no router can be better
+
+
+def test_a_conversation_that_the_serving_router_saw_in_part_is_not_new() -> None:
+    rng = np.random.default_rng(1)
+    rows, names = _conversations(rng, 60, 2)
+    first, second = rows[0:2] + rows[4:], rows  # the second turn of one conversation is missing
+    serving = fit(first[: len(first) // 2], premium_share=0.5, **QUICK)
+    found = refit(serving, second, conversations=names)
+    assert serving.query_hashes is not None
+    seen = set(serving.query_hashes.tolist())
+    touched = {names[t] for t in names if int(hash_queries([t])[0]) in seen}
+    assert found.n_new == 2 * (60 - len(touched))

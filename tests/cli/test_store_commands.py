@@ -92,3 +92,24 @@ def test_what_dead_gateways_put_aside_is_written(
     assert "rows written: 1;" in capsys.readouterr().out
     assert _info(store_url, capsys)["decisions"] == 1
     living.close()
+
+
+@pytest.mark.parametrize("command", ["info", "replay", "prune --row-days 9"])
+def test_a_mistyped_path_makes_no_database(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Zeros of an empty one would be believed."""
+    path = tmp_path / "typo.db"
+    assert run(["store", *command.split(), "--store", f"sqlite:///{path}"]) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "flags", ["--rpm inf", "--rpm nan", "--tpm 1e400", "--days -5", "--days 0"]
+)
+def test_limits_that_are_none_are_refused_in_one_line(
+    store_url: str, capsys: pytest.CaptureFixture[str], flags: str
+) -> None:
+    assert run(["keys", "update", "key-1", "--store", store_url, *flags.split()]) == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -109,6 +109,25 @@ def test_a_bias_is_recovered_with_its_interval() -> None:
     assert all(one["bias"].low < 0.1 < one["bias"].high for one in slices)
 
 
+def test_speakers_not_statements_are_the_units_of_a_bias() -> None:
+    """Ten annotators with a bias of their own each: thirty statements of one are no thirty."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(100):
+        statements = []
+        for number in range(200):
+            speaker = number % 10
+            if number < 10:
+                own = rng.normal(0, 0.15, 10)
+            said = float(np.clip(0.5 + own[speaker] + rng.normal(0, 0.02), 0, 1))
+            statements.append(_said(number, "score", value=said, annotator=f"a{speaker}"))
+            statements.append(_audit(number, 0.5, 0.5))
+        bias = opinions_view(_claims(*statements), {})["biases"][0]["bias"]
+        held += bias.low <= 0 <= bias.high
+        assert bias.n == 10
+    assert held >= 88
+
+
 def test_without_anything_said_there_is_nothing_to_show() -> None:
     view = opinions_view([], {"large": 3})
     (model,) = view["models"]

@@ -243,3 +243,17 @@ def test_prices_of_shares_are_those_of_one_calibration_each(weighed: Any) -> Non
     mean = np.array([0.5, 0.1, 0.2, 0.3])
     least, quarter = share_prices(mean, free, np.array([0.0, 0.25]))
     assert least == quarter
+
+
+def test_a_stand_in_stands_for_no_other_answer() -> None:
+    """The premium model answered for one that failed: it had no chance of being drawn."""
+    by_chance = {"small": 0.8, "large": 0.2}
+    rows = [{**_weighed("large", 1.0), "propensities": by_chance}] * 10
+    rows += [{**_weighed("small", 0.1), "propensities": by_chance}] * 30
+    whole = saving_view(rows, PREMIUM)
+    stand_in = {**_weighed("small", 1.0), "answered": "large", "propensities": {"small": 1.0}}
+    view = saving_view([*rows, stand_in], PREMIUM)
+    assert whole["always"] == pytest.approx(40.0)
+    assert view["always"] == pytest.approx(41.0)
+    other = {**_weighed("large", 0.1), "answered": "small", "propensities": {"large": 1.0}}
+    assert saving_view([*rows, other], PREMIUM)["always"] == pytest.approx(41.0)

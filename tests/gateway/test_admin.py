@@ -219,3 +219,11 @@ def test_usage_is_shown_with_the_keys(tmp_path: Path, capsys: pytest.CaptureFixt
     (row,) = _listed(capsys, ["--store", url])
     assert (row["requests_today"], row["tokens_today"], row["spent"]) == (1, 40, 1.25)
     engine.dispose()
+
+
+@pytest.mark.parametrize("place", ["usage?days=", "audit?before=", "audit?limit="])
+@pytest.mark.parametrize("number", ["0" * 12 + "1" + "9" * 20, "9" * 5000, "-1", "1.5", "x"])
+def test_a_number_out_of_range_is_the_callers_mistake(
+    serve: Callable[..., Served], place: str, number: str
+) -> None:
+    assert serve().client.get(f"/admin/{place}{number}").status_code == 400

@@ -379,3 +379,22 @@ def test_units_stay_where_their_arm_is_able() -> None:
     assert len(moved) == before.count("c")
     share = sum(now == "a" for _, now in moved) / len(moved)
     assert abs(share - 2 / 3) < 4 * (2 / 9 / len(moved)) ** 0.5
+
+
+def test_requests_that_an_arm_could_not_take_are_no_part_of_the_experiment(
+    serve: Callable[..., Served], router_folder: Path
+) -> None:
+    """They would all be in the other arm, and differ from the rest by more than chance."""
+    served = serve(
+        policies={
+            "default": {"router": router_folder},
+            "narrow": {"router": router_folder, "models": ["cheap"]},
+        },
+        splits={"trial": {"arms": {"default": 0.5, "narrow": 0.5}, "by": "request"}},
+    )
+    body = HELLO.replace(b'"metarouter"', b'"metarouter:trial"')
+    served.post("/v1/chat/completions", body)
+    served.post("/v1/chat/completions", body, **{"x-metarouter-models": "premium"})
+    free, restricted = served.rows()
+    assert (free["experiment"], restricted["experiment"]) == ("trial", None)
+    assert restricted["policy"] == "default"

@@ -256,3 +256,31 @@ def test_the_command_prints_arms_and_writes_them(
     rows = json.loads(target.read_text())["results"]
     shares = {row["policy"]: row["value"] for row in rows if row["measure"] == "premium_share"}
     assert shares == {"default": 1.0, "thrifty": 0.25}
+
+
+def test_a_few_requests_elsewhere_leave_keys_the_units(log: Log) -> None:
+    """Their arm was unable, or shares were changed; the split drew keys all the same."""
+    for number in range(400):
+        key, arm = number % 10, ("default", "other")[number % 2 if number else 1]
+        log.decide(number, "large", policy=arm, experiment="e", key_id=f"key-{key}")
+    assert [arm.units for arm in arm_results(log.read())] == [6, 5]
+
+
+def test_a_split_of_requests_is_none_of_keys(log: Log) -> None:
+    """Most requests of each key are in the larger arm, and so would be those of any key."""
+    for number in range(400):
+        arm = "other" if number % 40 == 7 else "default"
+        log.decide(number, "large", policy=arm, experiment="e", key_id=f"key-{number % 10}")
+    assert [arm.units for arm in arm_results(log.read())] == [390, 10]
+
+
+def test_costs_of_two_units_are_not_compared(log: Log) -> None:
+    """Calls less dollars is no number."""
+    for number in range(40):
+        arm, unit = (("default", "calls"), ("other", "USD"))[number % 2]
+        log.decide(number, "large", policy=arm, experiment="e", cost_unit=unit)
+    default, other = arm_results(log.read())
+    assert "cost" in default.measures
+    assert "cost" in other.measures
+    assert "cost" not in other.differences
+    assert "premium_share" in other.differences

@@ -147,10 +147,16 @@ def compare_with_gold(claims: Sequence[Claim], premium: Sequence[str] = ()) -> l
                     gold=means[0] - means[1] if len(means) == 2 else means[0],
                     answered=one.answered,
                     prompt_tokens=one.prompt_tokens,
-                    speaker=repr(values[0][1].speaker),
+                    speaker=_name(values[0][1]),
                 )
             )
     return found
+
+
+def _name(claim: Claim) -> str:
+    """Who spoke; where nobody knows, somebody new each time."""
+    is_known = any(part is not None for part in claim.speaker)
+    return repr(claim.speaker) if is_known else claim.said.decision_id
 
 
 def _biases(found: Sequence[Comparison]) -> list[dict[str, Any]]:
