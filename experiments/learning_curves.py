@@ -40,6 +40,8 @@ def measure(arguments: argparse.Namespace) -> list[Record]:
     path: Path = arguments.out
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     records: list[Record] = [json.loads(line) for line in lines]
+    same = {"seed": arguments.seed, "splits": arguments.splits}
+    records = [r for r in records if all(r.get(name) == value for name, value in same.items())]
     (benchmark,) = load_benchmark("mmlu", arguments.data)
     for size in map(int, arguments.sizes.split(",")):
         done = {r["router"] for r in records if r["n_gold"] == size}
@@ -57,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> list[Record]:
         )
         run = run_benchmark(benchmark, options, arguments.data)
         found = [
-            as_record(result, size, arguments.splits)
+            as_record(result, size, arguments.splits, arguments.seed)
             for result in run.results
             if result.router in missing or (result.router == "oracle" and "oracle" not in done)
         ]
@@ -68,11 +70,12 @@ def measure(arguments: argparse.Namespace) -> list[Record]:
     return records
 
 
-def as_record(result: RouterResult, size: int, splits: int) -> Record:
+def as_record(result: RouterResult, size: int, splits: int, seed: int) -> Record:
     return {
         "n_gold": size,
         "router": result.router,
         "splits": splits,
+        "seed": seed,
         "apgr": round(result.apgr.value, 4),
         "apgr_low": round(result.apgr.low, 4),
         "apgr_high": round(result.apgr.high, 4),
