@@ -338,7 +338,7 @@ def test_the_playground_shows_decision_answers_and_keeps_a_preference(
     with shown.gateway.engine.connect() as connection:
         newest = sa.select(feedback.c.content).order_by(feedback.c.created.desc()).limit(1)
         content = connection.execute(newest).scalar_one()
-    assert content["winner"] == "tie"
+    assert (content["winner"], content["annotator"]) == ("tie", "playground")
     assert {content["model_a"], content["model_b"]} == {"swift-8b", "atlas-400b"}
 
 

@@ -199,3 +199,9 @@ def test_a_file_of_an_earlier_export_does_not_pass_for_one_of_this(
 def test_a_time_that_is_none_is_refused(since: str, tmp_path: Path, capsys: Capture) -> None:
     assert run(["labels", "export", "--out", str(tmp_path), "--since", since]) == 2
     assert "2026-11-01" in capsys.readouterr().err
+
+
+def test_votes_of_the_playground_are_a_judge_of_their_own() -> None:
+    """Names were in sight, and the query was made up."""
+    rows = sort_statements([vote("tie"), vote("tie", decision="e", annotator="playground")]).votes
+    assert [row["judge"] for row in rows] == ["user votes", "playground votes"]

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from metarouter.store.tables import decisions, feedback
 
 __all__ = [
+    "PLAYGROUND",
     "Claim",
     "ExportedLabels",
     "Statement",
@@ -25,6 +26,8 @@ __all__ = [
 Row = dict[str, Any]
 Subject = tuple[str, ...]
 
+PLAYGROUND = "playground"
+"""Annotator of votes from the dashboard, given with the models' names in sight."""
 _THUMBS = {"up": 1.0, "down": 0.0}
 _SWAPPED = {"model_a": "model_b", "model_b": "model_a"}
 # Users are judges of their own: their bias is not that of other preference labels.
@@ -333,11 +336,16 @@ def _vote_row(claim: Claim) -> Row:
     return _common(claim) | {"model_a": a, "model_b": b, "winner": claim.value}
 
 
+def _judge(claim: Claim) -> str | None:
+    is_play = claim.said.content.get("annotator") == PLAYGROUND
+    return f"{PLAYGROUND} votes" if is_play else _JUDGES.get(claim.kind)
+
+
 def _common(claim: Claim) -> Row:
     said = claim.said
     row = {
         "query": said.prompt,
-        "judge": _JUDGES.get(claim.kind),
+        "judge": _judge(claim),
         "annotator": said.content.get("annotator") or said.key_id,
         "timestamp": datetime.fromtimestamp(said.created, UTC).isoformat(timespec="seconds"),
     }
