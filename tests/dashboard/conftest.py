@@ -57,9 +57,9 @@ def locked(_importable: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Shown(gateway=gateway, url=url, sent=[], admin=admin, other=other)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real Chromium."""
+    """A real Chromium, for one module: while it runs no other test can have an event loop."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium")
     if chromium is None:

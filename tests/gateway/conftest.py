@@ -44,6 +44,8 @@ def serve(tmp_path: Path, router_folder: Path) -> Iterator[Callable[..., Served]
                 "log_level": "warning",
                 **settings,
             }
+            # a database elsewhere has its spilled rows here
+            given["store"] = {"spill": tmp_path / "spill", **given["store"]}
             gateway, url = stack.enter_context(running(given))
             client = stack.enter_context(httpx2.Client(base_url=url, timeout=20.0))
             return Served(gateway=gateway, client=client, upstream=upstream, url=url)

@@ -1,5 +1,5 @@
 // A policy at other prices of cost: the slider picks one of the points that the gateway computed.
-import { html, useEffect, useState } from "../html.js";
+import { html, useState } from "../html.js";
 import { useData } from "../api.js";
 import { Chart, faded, frame, ink, tipOf } from "../chart.js";
 import { between, cost, count, dollarTick, share, signed } from "../format.js";
@@ -23,13 +23,11 @@ export function WhatIf({ about, span }) {
 
 function Slider({ data }) {
   const points = [...data.points].sort((a, b) => a.premium_share - b.premium_share);
-  const nearest = () => {
-    const gap = points.map((p) => Math.abs(p.premium_share - data.now.premium_share));
-    return gap.indexOf(Math.min(...gap));
-  };
-  const [at, setAt] = useState(nearest);
-  useEffect(() => setAt(nearest()), [data.n]);
-  const point = points[Math.min(at, points.length - 1)];
+  // a price, not a place: new decisions make new points, and what was chosen stays
+  const [chosen, setChosen] = useState(null);
+  const gaps = points.map((p) => Math.abs(p.w - (chosen ?? data.now.w)));
+  const at = gaps.indexOf(Math.min(...gaps));
+  const point = points[at];
   const money = cost(data.cost_unit);
   const money1k = (v) => (data.cost_unit === "USD" ? money(v) : `${money(v)} calls`);
   const always = points.at(-1);
@@ -37,10 +35,10 @@ function Slider({ data }) {
     <${Panel} id="price" title="Price of cost" wide note=${`The newest ${count(data.n)} decisions of the policy in this window, decided again by its own code at other prices w. Gains are the router's predictions, not measured: the intervals are for the requests being a sample, not for predictions being wrong.`}>
       <div class="slider">
         <label for="w">Premium share</label>
-        <input id="w" type="range" min="0" max=${points.length - 1} step="1" value=${at} onInput=${(e) => setAt(+e.target.value)}
+        <input id="w" type="range" min="0" max=${points.length - 1} step="1" value=${at} onInput=${(e) => setChosen(points[+e.target.value].w)}
           aria-valuetext=${`premium share ${share(point.premium_share, 0)}, w ${price(point.w)}`} list="now" />
         <output for="w">${share(point.premium_share, 0)}</output>
-        <button onClick=${() => setAt(nearest())}>As it is now</button>
+        <button onClick=${() => setChosen(null)}>As it is now</button>
       </div>
       <${Stats} items=${[
         { label: "w", value: price(point.w), under: `now ${price(data.now.w)}` },
