@@ -132,7 +132,8 @@ def test_a_pool_is_learned_from_battles_between_candidates() -> None:
 
 def test_few_labels_in_many_dimensions_are_stated_as_uncertain() -> None:
     """Early stopping leaves most directions at 0 in all members: their spread is not enough."""
-    held, alone = [], []
+    held: list[float] = []
+    alone: list[float] = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         X = rng.normal(size=(1_500, 64)).astype(np.float32)
