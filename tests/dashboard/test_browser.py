@@ -380,10 +380,12 @@ def test_filters_and_pages_are_in_the_address(browser: Browser, shown: Shown) ->
 def test_the_slider_shows_what_the_gateway_computed(browser: Browser, shown: Shown) -> None:
     """Each step of the slider is one point of the answer; the numbers are that point's."""
     question = f"{shown.url}/dashboard/api/what-if?policy=default&seconds=86400"
-    points = httpx2.get(question).json()["points"]
-    shares = sorted(point["premium_share"] for point in points)
+    found = httpx2.get(question).json()
+    shares = sorted(point["premium_share"] for point in found["points"])
     with _looking(browser, shown.url) as page:
         _open(page, shown.url, "what-if")
+        # the answer for the day, not the one for the hour that the page opened with
+        page.get_by_text(f"The newest {found['n']} decisions").wait_for()
         slider = page.get_by_role("slider", name="Premium share")
         slider.focus()
         for key, share in (("End", shares[-1]), ("Home", shares[0]), ("ArrowRight", shares[1])):
