@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from metarouter.labels import (
     summarise_labels,
 )
 from metarouter.labels.check import mean_estimate, welch_estimate
+from metarouter.labels.findings import make_findings
 
 
 def both_sources(n: int = 200, *, n_gold: int = 200, bias: float = 0.3, seed: int = 0) -> GainTable:
@@ -225,6 +227,20 @@ def test_a_clear_bias_names_the_favoured_model_and_no_bias_does_not() -> None:
     assert says(summarise_labels(both_sources(bias=0.3)), "favour cheap")
     assert says(summarise_labels(both_sources(bias=-0.3)), "favour premium")
     assert not says(summarise_labels(both_sources(bias=0.0)), "favour")
+
+
+def test_a_judge_that_follows_gold_by_a_little_is_not_praised() -> None:
+    """A correlation may be clearly above 0 and still tell next to nothing."""
+    found = summarise_labels(both_sources())
+    measured = found.agreement.correlation
+    assert measured is not None
+    low, high = (
+        replace(measured, value=value, low=value - 0.05, high=value + 0.05) for value in (0.1, 0.6)
+    )
+    for correlation, text in ((low, "hardly follow gold"), (high, "gains follow gold gains")):
+        agreement = replace(found.agreement, correlation=correlation)
+        said = make_findings(replace(found, agreement=agreement))
+        assert any(text in finding for finding in said)
 
 
 def test_a_perverse_judge_is_called_misleading() -> None:

@@ -13,6 +13,9 @@ __all__ = ["make_findings"]
 FEW_GOLD = 30
 
 
+_WEAK = 0.3  # correlation; a tenth of the variance is shared
+
+
 def make_findings(summary: LabelSummary) -> tuple[str, ...]:
     """Say what the labels support, and what they do not.
 
@@ -96,6 +99,12 @@ def _about_meeting(summary: LabelSummary) -> Iterator[str]:
         yield (
             f"gold and preference meet on {agreement.n_queries:,} queries: too few, or too "
             "uniform, to say how far they agree."
+        )
+    elif agreement.correlation.low > 0 and agreement.correlation.high < _WEAK:
+        yield (
+            f"where they meet, preference gains hardly follow gold gains (correlation "
+            f"{agreement.correlation.value:+.2f}): they tell little of which queries need the "
+            "better model."
         )
     elif agreement.correlation.low > 0:
         yield (
