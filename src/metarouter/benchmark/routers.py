@@ -18,10 +18,13 @@ from metarouter.gain.text import stage_of
 from metarouter.labels import GainTable
 from metarouter.types import FloatArray
 
-__all__ = ["ENSEMBLE", "FoldFeatures", "RouterSpec", "parse_router"]
+__all__ = ["ENSEMBLES", "FoldFeatures", "RouterSpec", "parse_router"]
 
-ENSEMBLE = "hashed|static|minilm|surface"
-"""Views of the router `ensemble`: words, a static embedding, a sentence encoder, surface."""
+ENSEMBLES = {
+    "ensemble": "hashed|static|minilm|surface",
+    "ensemble+use": "hashed|static|minilm|use|surface",
+}
+"""Views of the ensembles: words, a static embedding, one or two sentence encoders, surface."""
 
 _VIEW_COMPONENTS = 128
 
@@ -62,7 +65,7 @@ def parse_router(text: str, embedder: str = "default") -> RouterSpec:
     Parameters
     ----------
     text : str
-        A gain model, or ``ensemble``: logistic regressions on four views.
+        A gain model, or one of `ENSEMBLES`: logistic regressions on several views.
     embedder : str, for names without one.
 
     Raises
@@ -76,11 +79,11 @@ def parse_router(text: str, embedder: str = "default") -> RouterSpec:
     ('static', 'logistic')
     """
     name, at, own = text.partition("@")
-    if name == "ensemble":
-        own = _known(own or ENSEMBLE)
+    if name in ENSEMBLES:
+        own = _known(own or ENSEMBLES[name])
         return RouterSpec(name=text, gain_model="logistic", embedder=own)
     if name.partition(":")[0] not in gain_model_names():
-        allowed = ", ".join(["ensemble", *gain_model_names()])
+        allowed = ", ".join([*ENSEMBLES, *gain_model_names()])
         raise OptionError.of("router", text, f"{allowed}; each alone or as name@embedder")
     return RouterSpec(name=text, gain_model=name, embedder=_known(own if at else embedder))
 

@@ -14,6 +14,7 @@ from metarouter.features.pipeline import FeaturePipeline, load_pipeline, make_pi
 from metarouter.features.registry import embedder_names, make_embedder
 from metarouter.features.static import StaticEmbedding
 from metarouter.features.surface import SURFACE_NAMES, SurfaceFeatures
+from metarouter.features.universal import UniversalSentenceEncoder
 
 __all__ = [
     "SURFACE_NAMES",
@@ -26,6 +27,7 @@ __all__ = [
     "SparseRows",
     "StaticEmbedding",
     "SurfaceFeatures",
+    "UniversalSentenceEncoder",
     "embedder_names",
     "load_pipeline",
     "make_embedder",

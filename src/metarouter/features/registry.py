@@ -26,6 +26,7 @@ from metarouter.features.hashed import HashedNgrams
 from metarouter.features.onnx import OnnxSentenceEncoder
 from metarouter.features.static import StaticEmbedding
 from metarouter.features.surface import SurfaceFeatures
+from metarouter.features.universal import UniversalSentenceEncoder
 from metarouter.types import Embedder
 
 if TYPE_CHECKING:
@@ -111,4 +112,5 @@ _BUILT_IN: dict[str, Callable[[str], Embedder]] = {
     "minilm": _plain(OnnxSentenceEncoder),
     "static": _plain(StaticEmbedding),
     "surface": _plain(SurfaceFeatures),
+    "use": _plain(UniversalSentenceEncoder),
 }
