@@ -24,6 +24,7 @@ from metarouter.gateway.plain import plain_routes
 from metarouter.gateway.problems import Problem, error_bytes
 from metarouter.gateway.protocols import PROTOCOLS
 from metarouter.gateway.proxy import ProxyEndpoint
+from metarouter.gateway.recalling import Recall
 from metarouter.gateway.reloading import watch_files
 from metarouter.gateway.settings import GatewaySettings, SettingsSource, is_loopback
 from metarouter.gateway.state import Gateway, make_generation, make_logger
@@ -73,6 +74,8 @@ def make_gateway(
         limits.exchange()
     metrics = Metrics()
     metrics.watch(writer)
+    sticky = StickyModels(settings.sticky_seconds)
+    late = min(2 * settings.store.flush_seconds, 0.5)
     tracing = open_tracing(settings.tracing, settings.upstreams)
     return Gateway(
         current=make_generation(settings, policies, metrics),
@@ -83,7 +86,8 @@ def make_gateway(
         limits=limits,
         metrics=metrics,
         tracing=tracing,
-        sticky=StickyModels(settings.sticky_seconds),
+        sticky=sticky,
+        recall=Recall(sticky, engine, writer, late_seconds=late, report=log.warning),
         log=log,
     )
 
@@ -129,6 +133,7 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
             if not await asyncio.to_thread(gateway.limits.exchange):
                 gateway.log.warning("the store was not told what keys used last")
             await asyncio.to_thread(gateway.aside.close)
+            await asyncio.to_thread(gateway.recall.close)
             await asyncio.to_thread(gateway.writer.close)
             gateway.engine.dispose()
             if gateway.tracing is not None:

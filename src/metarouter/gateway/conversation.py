@@ -9,8 +9,9 @@ first one, on every process, without memory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Any
 
 from metarouter.gateway.wire import Body
@@ -27,6 +28,9 @@ __all__ = [
 
 Turn = Mapping[str, Any]
 
+_CALL_FIELDS = "tool_call_id", "call_id", "tool_use_id"  # one in each protocol
+_MOST_CALLS = 16  # of one step
+_LONGEST_CALL = 200  # characters of an id
 _TOOL_ITEMS = frozenset({"function_call_output", "custom_tool_call_output", "mcp_call"})
 
 
@@ -38,12 +42,14 @@ class Conversation:
     ----------
     text : "" where nothing can be read, such as for an image alone.
     is_tool_step : whether the request continues a tool loop.
+    calls : ids of the calls whose results it brings, as far as it has any.
     turns : what the text was made from.
     questions : places of the users' turns among them.
     """
 
     text: str
     is_tool_step: bool = False
+    calls: tuple[str, ...] = ()
     turns: Sequence[Turn] = ()
     questions: Sequence[int] = ()
 
@@ -121,12 +127,32 @@ def _conversation(
     head: Sequence[Turn], turns: Sequence[Turn], is_tool: Callable[[Turn], bool]
 ) -> Conversation:
     is_step = bool(turns) and is_tool(turns[-1])
+    calls: tuple[str, ...] = ()
     if is_step:
+        calls = _calls(turns, is_tool)
         turns = turns[: _last_question(turns, is_tool) + 1]
     readable = [turn for turn in (*head, *turns) if message_problem([turn]) is None]
     asked = [i for i, turn in enumerate(readable) if turn["role"] == "user" and not is_tool(turn)]
     text = render_messages(readable)
-    return Conversation(text=text, is_tool_step=is_step, turns=readable, questions=asked)
+    return Conversation(
+        text=text, is_tool_step=is_step, calls=calls, turns=readable, questions=asked
+    )
+
+
+def _calls(turns: Sequence[Turn], is_tool: Callable[[Turn], bool]) -> tuple[str, ...]:
+    """Ids of the calls whose results come last, last one first."""
+    results = (part for turn in takewhile(is_tool, reversed(turns)) for part in _parts(turn))
+    given = (part.get(name) for part in results for name in _CALL_FIELDS)
+    named = (one for one in given if isinstance(one, str) and 0 < len(one) <= _LONGEST_CALL)
+    return tuple(islice(named, _MOST_CALLS))
+
+
+def _parts(turn: Turn) -> Iterator[Turn]:
+    """A turn, and what its content is made of."""
+    yield turn
+    content = turn.get("content")
+    if isinstance(content, list):
+        yield from (part for part in reversed(content) if isinstance(part, Mapping))
 
 
 def _last_question(turns: Sequence[Turn], is_tool: Callable[[Turn], bool]) -> int:

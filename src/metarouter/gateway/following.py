@@ -3,22 +3,23 @@
 * ``previous_response_id`` of ``/v1/responses``: the earlier turns are at one
   upstream, so the request goes there, to the model that holds them.
 * A conversation's id, given by the caller: its requests stay with one model.
-* The step of a tool loop stays with the model that began it.
+* The step of a tool loop stays with the model whose calls it brings the results of,
+  found by their ids; where those are unknown, with the model that answered the same
+  text last.
 * Any other later turn is decided anew, but the upstream's prompt cache may hold
   its earlier turns. That is worth the tokens' discount to the model that filled it,
   or what the policy's `switch_cost` says, and weighs against changing the model.
   The conversation is recognised by its earlier turns.
 
-Who answered what is in the memory of this process alone. A request that another
-process began is decided anew; the steps of a tool loop get the same decision
-there too, exploration and splits by request apart, as they are routed on the same
-text.
+Other processes know of responses, of conversations with an id and of tool calls
+through the store (:mod:`metarouter.gateway.recalling`). What is remembered by text
+alone is this process's own: it costs a row a request to share, and says little.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -31,9 +32,12 @@ from metarouter.gateway.sticky import Kept, StickyModels
 from metarouter.policy.costs import estimate_tokens
 
 __all__ = [
+    "Follower",
     "Following",
+    "call_name",
     "conversation_identity",
     "follow",
+    "read_call_ids",
     "read_response_id",
     "response_name",
 ]
@@ -48,14 +52,16 @@ class Following:
     Attributes
     ----------
     conversation : its identity, as rows of decisions have it.
-    names : what the answer is remembered under.
+    text_name : what the answer is remembered under here; "" for nothing.
+    shared : what it is remembered under by other processes too.
     kept : who it stays with, or None.
     why : what keeps it there.
     cached : what changing the model would lose, or None.
     """
 
     conversation: str
-    names: tuple[str, ...] = ()
+    text_name: str = ""
+    shared: tuple[str, ...] = ()
     kept: Kept | None = None
     why: str = ""
     cached: CachedPrompt | None = None
@@ -94,21 +100,98 @@ def read_response_id(content: bytes, *, is_stream: bool) -> str | None:
         return None
 
 
+_CALLS = re.compile(rb'"(?:tool_calls|tool_use|(?:custom_tool|function)_call)"')
+_IDS = re.compile(rb'"(?:call_)?id"\s*:\s*"([^"\\]{1,200})"')
+_MOST_CALLS = 32  # of one answer
+
+
+def read_call_ids(content: bytes) -> list[str]:
+    r"""Ids in an answer that calls tools, those of its calls among them; none in others.
+
+    What is inside a string is not found, because its quotation marks are escaped.
+
+    Examples
+    --------
+    >>> read_call_ids(b'{"tool_calls": [{"id": "call_1", "function": {"arguments": "{}"}}]}')
+    ['call_1']
+    >>> read_call_ids(b'{"id": "chatcmpl-1", "content": "\\"tool_calls\\""}')
+    []
+    """
+    if _CALLS.search(content) is None:
+        return []
+    found = dict.fromkeys(match[1] for match in _IDS.finditer(content))
+    return [name.decode("utf-8", "replace") for name in list(found)[-_MOST_CALLS:]]
+
+
 def conversation_identity(owner: str, conversation: Conversation, options: RequestOptions) -> str:
     """What a conversation's requests share: the caller's id for it, else how it begins."""
     given = options.conversation
     return digest_text(f"{owner}|{conversation.first if given is None else given!r}")
 
 
+def call_name(text_name: str, call: str) -> str:
+    """What the answer with a tool call is remembered under.
+
+    The text is part of it: some upstreams count their calls from 0 in each answer.
+    """
+    return f"{text_name}|{call}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Follower:
+    """A request that may follow others.
+
+    Attributes
+    ----------
+    owner : id of the caller's key, or "".
+    policy : as it was asked for; each has conversations of its own.
+    conversation : Conversation
+    options : RequestOptions
+    is_loose : whether nothing is remembered by text.
+    """
+
+    owner: str
+    policy: str
+    conversation: Conversation
+    options: RequestOptions
+    is_loose: bool = False
+
+    @property
+    def given_name(self) -> str:
+        """What is remembered under the caller's id of the conversation; "" without one."""
+        given, options = self.options.conversation, self.options
+        # a pin is about one request: what follows in the conversation stays where it was
+        is_named = given is not None and options.pin is None
+        return f"{self.owner}|{self.policy}|conversation|{given}" if is_named else ""
+
+    @property
+    def text_name(self) -> str:
+        """What is remembered under the text; "" for nothing."""
+        return "" if self.is_loose else self._text_name(self.conversation.digest)
+
+    @property
+    def earlier_name(self) -> str:
+        """What is remembered under the text before the last question; "" for nothing."""
+        earlier = self.conversation.earlier
+        return "" if self.is_loose or earlier is None else self._text_name(digest_text(earlier))
+
+    @property
+    def sought(self) -> tuple[str, ...]:
+        """Names that somebody answered under, if anybody did; the best one first."""
+        given, text = self.given_name, self.text_name
+        calls = self.conversation.calls if text else ()
+        return (*((given,) if given else ()), *(call_name(text, call) for call in calls))
+
+    def _text_name(self, digest: str) -> str:
+        return f"{self.owner}|{self.policy}|loop|{digest}"
+
+
 def follow(
     memory: StickyModels,
     settings: GatewaySettings,
     prices: Prices,
+    follower: Follower,
     *,
-    owner: str,
-    policy: str,
-    conversation: Conversation,
-    options: RequestOptions,
     is_cached: bool,
 ) -> Following:
     """A request's place among others, by what is remembered of them.
@@ -118,32 +201,25 @@ def follow(
     memory : StickyModels
     settings : GatewaySettings
     prices : of prompts that a cache holds.
-    owner : id of the caller's key, or "".
-    policy : as it was asked for; each has conversations of its own.
-    conversation : Conversation
-    options : RequestOptions
+    follower : the request.
     is_cached : whether upstreams cache a prompt that is sent like this.
     """
-    given, space = options.conversation, f"{owner}|{policy}"
-    identity = conversation_identity(owner, conversation, options)
-    # a pin is about one request: what follows in the conversation stays where it was
-    is_named = given is not None and options.pin is None
-    named = (f"{space}|conversation|{given}",) if is_named else ()
-    loops = () if settings.sticky == "off" else (f"{space}|loop|{conversation.digest}",)
-    names = (*named, *loops)
-    if named or conversation.is_tool_step:
+    conversation, given, text = follower.conversation, follower.given_name, follower.text_name
+    place = Following(
+        conversation=conversation_identity(follower.owner, conversation, follower.options),
+        text_name=text,
+        shared=(given,) if given else (),
+    )
+    if given or conversation.is_tool_step:
         # the same text begins other conversations too: it tells nothing but of a step
-        sought = names if conversation.is_tool_step else named
+        sought = (*follower.sought, *([text] if conversation.is_tool_step else []))
         kept = next(filter(None, map(memory.get, sought)), None)
-        why = "the conversation" if named else "the tool loop"
-        return Following(conversation=identity, names=names, kept=kept, why=why)
-    cached = None
-    if settings.sticky != "off" and conversation.earlier is not None:
-        name = f"{space}|loop|{digest_text(conversation.earlier)}"
-        last = memory.get(name, settings.cache_seconds)
-        if last is not None:
-            cached = _cached(last.model, conversation.earlier, prices, is_cached)
-    return Following(conversation=identity, names=names, cached=cached)
+        return replace(place, kept=kept, why="the conversation" if given else "the tool loop")
+    name, earlier = follower.earlier_name, conversation.earlier
+    last = memory.get(name, settings.cache_seconds) if name else None
+    if last is None or earlier is None:
+        return place
+    return replace(place, cached=_cached(last.model, earlier, prices, is_cached))
 
 
 def _cached(model: str, text: str, prices: Prices, is_cached: bool) -> CachedPrompt:

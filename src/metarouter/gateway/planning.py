@@ -10,7 +10,7 @@ from metarouter.errors import InputError
 from metarouter.gateway.choosing import Choice, choose, stayed_choice
 from metarouter.gateway.conversation import Conversation
 from metarouter.gateway.deciding import Question, ServedPolicy, fixed_decision
-from metarouter.gateway.following import Following, follow, response_name
+from metarouter.gateway.following import Follower, Following, follow, response_name
 from metarouter.gateway.ids import make_decision_id
 from metarouter.gateway.keyring import read_client_key
 from metarouter.gateway.limits import Ticket, estimate_answer, estimate_prompt
@@ -88,7 +88,8 @@ class Plan:
     body : as it came in.
     targets : where it may go, best first.
     explain : whether the decision comes back in a header.
-    names : what the answer is remembered under.
+    text_name : what the answer is remembered under here; "" for nothing.
+    shared : what it is remembered under by other processes too.
     is_stream : whether the caller asked for a stream of events.
     client_key : the caller's key, for upstreams that are to get it.
     ticket : of the key's limits.
@@ -99,7 +100,8 @@ class Plan:
     body: Body
     targets: list[Target]
     explain: bool
-    names: tuple[str, ...]
+    text_name: str
+    shared: tuple[str, ...]
     is_stream: bool
     client_key: str | None
     prices: Prices
@@ -142,14 +144,17 @@ class Planner:
         if len(name) > _LONGEST_NAME:
             raise InputError(f"model: {len(name)} characters; allowed: at most {_LONGEST_NAME}")
         asked = _asked(name, generation)
+        held = await self._held(asking) if protocol.path == "responses" else None
         if asked.policy is None:
-            return self._direct(asking, name)
+            return self._direct(asking, name, held)
         if not protocol.is_routed:
             raise InputError(f"model = {name!r}: /v1/{protocol.path} takes a model's name only")
         generation.check(asked.policy, asking.key)
         conversation = protocol.read(asking.body)
-        held = self._held(asking)
-        following = self._following(asking, asked.policy, conversation, held)
+        follower = _follower(asking, asked.policy, conversation)
+        if held is None and (conversation.is_tool_step or follower.given_name):
+            await self._gateway.recall.fetch(follower.sought)
+        following = self._following(asking, follower, held)
         decision_id = make_decision_id()
         choice = await self._choose(asking, asked, conversation.text, following, decision_id, held)
         exchange = routed_exchange(
@@ -163,10 +168,9 @@ class Planner:
             decision_seconds=time.perf_counter() - asking.started,
             started=asking.started,
         )
-        names = () if protocol.is_free else following.names
-        return self._planned(asking, exchange, held, names)
+        return self._planned(asking, exchange, held, None if protocol.is_free else following)
 
-    def _direct(self, asking: Asking, name: str) -> Plan:
+    def _direct(self, asking: Asking, name: str, held: Kept | None) -> Plan:
         """A request that names its model."""
         options = asking.options
         if options != RequestOptions(explain=options.explain):
@@ -188,14 +192,14 @@ class Planner:
             key_id=asking.key_id,
             started=asking.started,
         )
-        return self._planned(asking, exchange, self._held(asking))
+        return self._planned(asking, exchange, held)
 
     def _planned(
         self,
         asking: Asking,
         exchange: Exchange,
         held: Kept | None,
-        names: tuple[str, ...] = (),
+        following: Following | None = None,
     ) -> Plan:
         upstreams, model = asking.generation.upstreams, exchange.decision.model
         stand_ins = _stand_ins(asking, exchange)
@@ -214,7 +218,8 @@ class Planner:
             body=asking.body,
             targets=targets,
             explain=asking.options.explain,
-            names=names,
+            text_name="" if following is None else following.text_name,
+            shared=() if following is None else following.shared,
             is_stream=asking.body.value("stream", object) is True,
             client_key=read_client_key(asking.headers),
             prices=asking.generation.prices,
@@ -236,14 +241,14 @@ class Planner:
             key, tokens=prompt + answer, dollars=dollars or 0.0, prompt_tokens=prompt
         )
 
-    def _held(self, asking: Asking) -> Kept | None:
+    async def _held(self, asking: Asking) -> Kept | None:
         """Who holds the response that the request continues, as far as it is still there."""
-        if self._protocol.path != "responses":
-            return None
         previous = asking.body.value("previous_response_id", object)
         if not isinstance(previous, str):
             return None  # whatever else it is, is the upstream's to refuse
-        kept = self._gateway.sticky.get(response_name(asking.key_id or "", previous))
+        name = response_name(asking.key_id or "", previous)
+        await self._gateway.recall.fetch([name], is_certain=True)
+        kept = self._gateway.sticky.get(name)
         is_there = kept is not None and kept.upstream in asking.generation.settings.upstreams
         return kept if is_there else None
 
@@ -254,19 +259,14 @@ class Planner:
         targets = generation.upstreams.targets(model, self._protocol.dialect, lambda _: False)
         return any(target.upstream == held.upstream for target in targets)
 
-    def _following(
-        self, asking: Asking, policy: str, conversation: Conversation, held: Kept | None
-    ) -> Following:
+    def _following(self, asking: Asking, follower: Follower, held: Kept | None) -> Following:
         """What the request stays with."""
-        generation, owner = asking.generation, asking.key_id or ""
+        generation = asking.generation
         following = follow(
             self._gateway.sticky,
             generation.settings,
             generation.prices,
-            owner=owner,
-            policy=policy,
-            conversation=conversation,
-            options=asking.options,
+            follower,
             is_cached=self._protocol.dialect == "openai" or _CACHE_FIELD in asking.body.content,
         )
         if held is None:
@@ -309,6 +309,16 @@ class Planner:
             if choice is not None:
                 return choice
         return await choose(deciders, question)
+
+
+def _follower(asking: Asking, policy: str, conversation: Conversation) -> Follower:
+    return Follower(
+        owner=asking.key_id or "",
+        policy=policy,
+        conversation=conversation,
+        options=asking.options,
+        is_loose=asking.generation.settings.sticky == "off",
+    )
 
 
 def _asked(name: str, generation: Generation) -> Asked:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from metarouter.errors import MetarouterError
-from metarouter.gateway.following import read_response_id, response_name
+from metarouter.gateway.following import call_name, read_call_ids, read_response_id, response_name
 from metarouter.gateway.keeping import keep_row
 from metarouter.gateway.options import read_options
 from metarouter.gateway.planning import Asking, Plan, Planner
@@ -121,9 +121,7 @@ class ProxyEndpoint:
             if answer.status < 400:
                 exchange.decision = with_fallback(exchange.decision, answer, exchange.attempts)
                 exchange.answered = answer.target.model
-                kept = plan.kept(answer.target)
-                for name in plan.names:
-                    self._gateway.sticky.put(name, kept)
+                self._remember(plan, answer)
             exchange.status = answer.status
             exchange.first_byte_seconds = exchange.seconds
             headers = decision_headers(exchange, explain=plan.explain)
@@ -137,9 +135,27 @@ class ProxyEndpoint:
             finally:
                 exchange.usage = read_usage(tap.head, tap.tail if tap.size > _HEAD else b"")
                 exchange.answer_bytes = tap.size
+                self._note_calls(plan, answer, tap)
             exchange.outcome = "ok" if answer.status < 400 else "refused"
         finally:
             answer.close()
+
+    def _remember(self, plan: Plan, answer: Answer) -> None:
+        """Who answers, for requests that follow."""
+        kept = plan.kept(answer.target)
+        if plan.text_name:
+            self._gateway.sticky.put(plan.text_name, kept)
+        for name in plan.shared:
+            self._gateway.recall.put(name, kept)
+
+    def _note_calls(self, plan: Plan, answer: Answer, tap: _Tap) -> None:
+        """Remember who called tools, as far as the ids of the calls were seen."""
+        if not plan.text_name or "tools" not in plan.body.spans or answer.status >= 400:
+            return
+        content = answer.first if answer.rest is None else tap.head + tap.tail
+        kept = plan.kept(answer.target)
+        for call in read_call_ids(content):
+            self._gateway.recall.put(call_name(plan.text_name, call), kept)
 
     def _note_response(self, plan: Plan, answer: Answer, tap: _Tap) -> bool:
         """Remember who holds a response; whether there is nothing to wait for."""
@@ -150,7 +166,7 @@ class ProxyEndpoint:
         response = read_response_id(content, is_stream=is_stream)
         if response is not None:
             name = response_name(plan.exchange.key_id or "", response)
-            self._gateway.sticky.put(name, plan.kept(answer.target))
+            self._gateway.recall.put(name, plan.kept(answer.target))
         return response is not None or not is_stream or len(tap.head) >= _HEAD
 
     async def _fail(self, error: MetarouterError, reply: _Reply, started: float) -> None:

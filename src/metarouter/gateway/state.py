@@ -27,6 +27,7 @@ from metarouter.gateway.limits import KeyLimits
 from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.names import Asked
 from metarouter.gateway.problems import RefusedError
+from metarouter.gateway.recalling import Recall
 from metarouter.gateway.settings import GatewaySettings, SettingsSource, SplitSettings
 from metarouter.gateway.spending import Prices
 from metarouter.gateway.sticky import StickyModels
@@ -173,6 +174,7 @@ class Gateway:
     limits: KeyLimits
     metrics: Metrics
     sticky: StickyModels
+    recall: Recall
     log: structlog.typing.FilteringBoundLogger
     reloading: threading.Lock = field(default_factory=threading.Lock)
     tracing: Tracing | None = None

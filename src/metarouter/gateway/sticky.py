@@ -59,9 +59,9 @@ class StickyModels:
             return None
         return found[0]
 
-    def put(self, name: str, kept: Kept) -> None:
-        """Remember who answered."""
-        self._kept[name] = (kept, self._clock())
+    def put(self, name: str, kept: Kept, age: float = 0.0) -> None:
+        """Remember who answered, `age` seconds ago."""
+        self._kept[name] = (kept, self._clock() - age)
         self._kept.move_to_end(name)
         if len(self._kept) > _LARGEST:
             self._kept.popitem(last=False)

@@ -64,7 +64,11 @@ def open_store(
         flush_seconds=store.flush_seconds,
         prepare=prepare,
         redact=Redactor(store.redact, store.redact_patterns),
-        retention=Retention(prompt_days=store.prompt_days, row_days=store.row_days),
+        retention=Retention(
+            prompt_days=store.prompt_days,
+            row_days=store.row_days,
+            memory_seconds=settings.sticky_seconds,
+        ),
         report=report,
     )
     return engine, writer

@@ -16,6 +16,7 @@ from metarouter.errors import DataError, MissingDependencyError, OptionError, Pr
 
 __all__ = [
     "StoreDownError",
+    "insert_latest",
     "insert_new",
     "is_down",
     "make_engine",
@@ -212,11 +213,43 @@ def insert_new(
     """
     if not rows:
         return 0
-    if connection.dialect.name == "postgresql":
-        # One value holds all rows: the driver sends a row of its own in 0.3 ms, this in 6 µs.
-        content = msgspec.json.encode(rows).decode()
-        return connection.execute(_insert_from_json(table, rows[0]), {"content": content}).rowcount
-    return connection.execute(sqlite.insert(table).on_conflict_do_nothing(), list(rows)).rowcount
+    insert, given = _insert(connection, table, rows)
+    return connection.execute(insert.on_conflict_do_nothing(), given).rowcount
+
+
+def insert_latest(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, by: str
+) -> None:
+    """Insert rows in one statement; of two with one key the later one stays.
+
+    Parameters
+    ----------
+    connection : of a transaction.
+    table : sqlalchemy.Table
+    rows : of the same columns each, and a key of its own each.
+    by : str, the column that says which is later.
+    """
+    if not rows:
+        return
+    insert, given = _insert(connection, table, rows)
+    new = insert.excluded
+    statement = insert.on_conflict_do_update(
+        index_elements=list(table.primary_key),
+        set_={column.name: new[column.name] for column in table.c if not column.primary_key},
+        where=new[by] > table.c[by],
+    )
+    connection.execute(statement, given)
+
+
+def _insert(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+) -> tuple[postgresql.Insert | sqlite.Insert, Any]:
+    """A statement that inserts all rows, and what it is executed with."""
+    if connection.dialect.name != "postgresql":
+        return sqlite.insert(table), list(rows)
+    # One value holds all rows: the driver sends a row of its own in 0.3 ms, this in 6 µs.
+    content = msgspec.json.encode(rows).decode()
+    return _insert_from_json(table, rows[0]), {"content": content}
 
 
 def _insert_from_json(table: sa.Table, given: Mapping[str, Any]) -> postgresql.Insert:
@@ -225,7 +258,8 @@ def _insert_from_json(table: sa.Table, given: Mapping[str, Any]) -> postgresql.I
     content = sa.cast(sa.bindparam("content", type_=sa.Text), postgresql.JSON)
     rows = sa.func.json_populate_recordset(kind, content).table_valued(*names)
     chosen = sa.select(*(rows.c[name] for name in names))
-    return postgresql.insert(table).from_select(names, chosen).on_conflict_do_nothing()
+    insert: postgresql.Insert = postgresql.insert(table).from_select(names, chosen)
+    return insert
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:

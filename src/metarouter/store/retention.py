@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from metarouter.store.tables import decisions, feedback
+from metarouter.store.tables import decisions, feedback, remembered
 
 __all__ = ["Pruned", "Retention", "prune"]
 
@@ -23,10 +23,12 @@ class Retention:
     prompt_days : of the text of prompts; the rest of the decision stays.
     row_days : of decisions and feedback. Keys, what they used and the audit
         trail stay.
+    memory_seconds : since their last use, of who answered what.
     """
 
     prompt_days: float | None = None
     row_days: float | None = None
+    memory_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,24 +38,26 @@ class Pruned:
     Examples
     --------
     >>> Pruned(prompts=2) + Pruned(decisions=1)
-    Pruned(prompts=2, decisions=1, feedback=0)
+    Pruned(prompts=2, decisions=1, feedback=0, remembered=0)
     """
 
     prompts: int = 0
     decisions: int = 0
     feedback: int = 0
+    remembered: int = 0
 
     def __add__(self, other: Pruned) -> Pruned:
         return Pruned(
             prompts=self.prompts + other.prompts,
             decisions=self.decisions + other.decisions,
             feedback=self.feedback + other.feedback,
+            remembered=self.remembered + other.remembered,
         )
 
     @property
     def is_all(self) -> bool:
         """Whether nothing was found: what is left is young enough."""
-        return not (self.prompts or self.decisions or self.feedback)
+        return not (self.prompts or self.decisions or self.feedback or self.remembered)
 
 
 def prune(engine: sa.Engine, retention: Retention, now: float, *, step: int = _STEP) -> Pruned:
@@ -83,18 +87,22 @@ def prune(engine: sa.Engine, retention: Retention, now: float, *, step: int = _S
         if retention.row_days is not None:
             before = now - _DAY * retention.row_days
             done += Pruned(
-                decisions=_delete(connection, decisions, before, step),
-                feedback=_delete(connection, feedback, before, step),
+                decisions=_delete(connection, decisions.c.created, before, step),
+                feedback=_delete(connection, feedback.c.created, before, step),
             )
         if retention.prompt_days is not None:
             before = now - _DAY * retention.prompt_days
             done += Pruned(prompts=_erase_prompts(connection, before, step))
+        if retention.memory_seconds is not None:
+            before = now - retention.memory_seconds
+            done += Pruned(remembered=_delete(connection, remembered.c.used, before, step))
     return done
 
 
-def _delete(connection: sa.Connection, table: sa.Table, before: float, step: int) -> int:
+def _delete(connection: sa.Connection, time: sa.Column[float], before: float, step: int) -> int:
+    table: sa.Table = time.table
     (key,) = table.primary_key
-    old = sa.select(key).where(table.c.created < before).order_by(table.c.created).limit(step)
+    old = sa.select(key).where(time < before).order_by(time).limit(step)
     return connection.execute(sa.delete(table).where(key.in_(old))).rowcount
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["api_keys", "audit", "decisions", "feedback", "key_usage", "metadata"]
+__all__ = ["api_keys", "audit", "decisions", "feedback", "key_usage", "metadata", "remembered"]
 
 metadata = sa.MetaData()
 
@@ -97,6 +97,18 @@ key_usage = sa.Table(
     sa.Column("requests", sa.Integer, nullable=False),
     sa.Column("tokens", sa.BigInteger, nullable=False),
     sa.Column("spent", sa.Float, nullable=False),  # dollars
+)
+
+# Who answered what, by names that other processes may be asked for.
+remembered = sa.Table(
+    "remembered",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),  # a hash
+    sa.Column("used", sa.Float, nullable=False, index=True),  # last, seconds since 1970
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("upstream", sa.Text, nullable=False),
+    sa.Column("policy", sa.Text),
+    sa.Column("conversation", sa.String(64)),  # a hash
 )
 
 audit = sa.Table(

@@ -22,9 +22,10 @@ import msgspec
 import sqlalchemy as sa
 
 from metarouter.store.database import insert_new, make_sibling, name_error
+from metarouter.store.remembered import save_remembered
 from metarouter.store.retention import Retention, prune
 from metarouter.store.spill import Spill, without_odd_text
-from metarouter.store.tables import decisions, feedback
+from metarouter.store.tables import decisions, feedback, remembered
 
 __all__ = ["LONGEST_PROMPT", "DecisionWriter", "StoreState"]
 
@@ -270,13 +271,13 @@ class DecisionWriter:
             return True
 
     def _insert_all(self, rows: Sequence[Row]) -> None:
-        said = [_whole(row, feedback) for row in rows if "feedback_id" in row]
-        made = [_whole(row, decisions) for row in rows if "feedback_id" not in row]
+        made, said, names = (_of_table(rows, table) for table in (decisions, feedback, remembered))
         for row in made:
             row["instance"] = row["instance"] or self._spill.instance
         with self.turn, self._engine.begin() as connection:
             insert_new(connection, decisions, made)
             insert_new(connection, feedback, said)
+            save_remembered(connection, names)
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Whether it was done; a store that does not do what it is asked is down from then on."""
@@ -324,6 +325,16 @@ class DecisionWriter:
             return False
         self._due[what] = now + seconds
         return True
+
+
+def _of_table(rows: Sequence[Row], table: sa.Table) -> list[dict[str, Any]]:
+    return [_whole(row, table) for row in rows if _table_of(row) is table]
+
+
+def _table_of(row: Row) -> sa.Table:
+    if "feedback_id" in row:
+        return feedback
+    return remembered if "upstream" in row else decisions
 
 
 def _whole(row: Row, table: sa.Table) -> dict[str, Any]:
