@@ -15,6 +15,7 @@ every draw, 95 %. The priors of ``auto`` were set on seeds 0 to 7: report others
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def run_seed(log: Log, prompts: pd.DataFrame, seed: int) -> None:
     cells = [(judge, n) for judge in SIMULATED_JUDGES for n in N_GOLD]
     if not any(log.missing(j, f"n_gold={n}", seed, METHODS) for j, n in cells):
         return
+    for task in tasks(prompts, seed):
+        log.run(task, METHODS)
+
+
+def tasks(prompts: pd.DataFrame, seed: int) -> Iterator[Task]:
+    """One split under every judge, with every number of gold labels."""
     rng = np.random.default_rng(seed)
     n_train = max(N_GOLD) + N_PREFERENCE
     split = prompts.iloc[rng.permutation(len(prompts))[: n_train + N_TEST]]
@@ -85,7 +92,7 @@ def run_seed(log: Log, prompts: pd.DataFrame, seed: int) -> None:
             train["gain"].to_numpy(), list(train["prompt"]), list(train["subject"]), judge, rng
         )
         for n in N_GOLD:
-            task = Task(
+            yield Task(
                 world=judge,
                 cell=f"n_gold={n}",
                 seed=seed,
@@ -93,7 +100,6 @@ def run_seed(log: Log, prompts: pd.DataFrame, seed: int) -> None:
                 test_features=test_features,
                 test_gain=test["gain"].to_numpy(),
             )
-            log.run(task, METHODS)
 
 
 def make_table(

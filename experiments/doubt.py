@@ -1,0 +1,172 @@
+"""How far one prior of `auto` can serve two wishes: doubt a useless judge, use a good one.
+
+    ./run python experiments/doubt.py --results results/v3 --out results/doubt.jsonl
+
+The prior weight of gold alone (`ignore`; 16 by default, beside 4 + 2 + 1 for the ways
+to use the judge) is swept, over the splits that docs/results.md reports: the pairs with 50
+gold labels, seeds 0 to 19, and the simulated judges on MMLU, seeds 100 to 105. Nothing may be
+chosen here, as these are the test splits; it shows what a choice in hindsight could have reached.
+The yardsticks are read from the logs that pairs.py and semi_synthetic.py left in --results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from metarouter.correction import learn_gain
+from metarouter.correction.fidelity import EvidenceCorrector
+from metarouter.evaluation.experiment import compare
+from metarouter.evaluation.metrics import efficiency_gain_area
+from metarouter.evidence import Priors
+from metarouter.types import FloatArray
+from semi_synthetic import read_mmlu, tasks
+from study import (
+    YARDSTICKS,
+    Log,
+    Record,
+    areas,
+    hindsight,
+    markdown,
+    ratio_to_hindsight,
+    read_records,
+    with_interval,
+)
+
+DOUBTS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+N_GOLD, PAIR_SEEDS, MMLU_SEEDS = 50, range(20), range(100, 106)
+PAIRS = "pairs"
+Cells = dict[tuple[str, str], dict[str, FloatArray]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("results/doubt.jsonl"))
+    parser.add_argument("--jobs", type=int, default=1)
+    arguments = parser.parse_args()
+    log = Log(arguments.out)
+    run_mmlu(log, arguments.data)
+    run_pairs(log, arguments.data, arguments.jobs)
+    report(log, arguments.results)
+
+
+@dataclass(frozen=True)
+class Doubtful:
+    """`auto` with another prior weight of gold alone."""
+
+    ignore: float
+
+    def __call__(self, seed: int) -> EvidenceCorrector:
+        return EvidenceCorrector(priors=Priors(ignore=self.ignore), seed=seed)
+
+
+def run_mmlu(log: Log, data: Path) -> None:
+    prompts = read_mmlu(data)
+    for seed in MMLU_SEEDS:
+        for task in tasks(prompts, seed):
+            for name in log.missing(task.world, task.cell, seed, map(name_of, DOUBTS)):
+                with threadpool_limits(limits=1):
+                    make = Doubtful(float(name.partition("=")[2]))
+                    gain = learn_gain(task.table, make(seed), gain_model="ridge", seed=seed)
+                    score = gain.predict(task.test_features).mean.ravel()
+                area = efficiency_gain_area(score, task.test_gain)
+                log.add(record(task.world, task.cell, seed, name, area))
+        print(f"seed {seed} done", flush=True)
+
+
+def run_pairs(log: Log, data: Path, jobs: int) -> None:
+    for folder in sorted(p for p in (data / PAIRS).iterdir() if p.is_dir()):
+        cell, names = folder.name, [name_of(doubt) for doubt in DOUBTS]
+        if not any(log.missing(PAIRS, cell, seed, names) for seed in PAIR_SEEDS):
+            continue
+        premium, cheap = cell.split("_vs_")
+        result = compare(
+            folder / "gold.parquet",
+            folder / "preference.parquet",
+            n_gold=[N_GOLD],
+            correctors={name_of(doubt): Doubtful(doubt) for doubt in DOUBTS},
+            seeds=PAIR_SEEDS,
+            premium=premium,
+            cheap=cheap,
+            jobs=jobs,
+        )
+        for found in result.as_records():
+            area = float(str(found["efficiency_gain_area"]))
+            seed, name = int(str(found["seed"])), str(found["corrector"])
+            if log.missing(PAIRS, cell, seed, [name]):
+                log.add(record(PAIRS, cell, seed, name, area))
+        print(cell, flush=True)
+
+
+def name_of(doubt: float) -> str:
+    return f"ignore={doubt:g}"
+
+
+def record(world: str, cell: str, seed: int, method: str, area: float) -> Record:
+    return Record(world=world, cell=cell, seed=seed, method=method, area=area, seconds=0.0)
+
+
+def report(log: Log, results: Path) -> None:
+    """Ratios of every prior weight on either side."""
+    mmlu = [r for r in read_records(results / "semi_synthetic.jsonl") if r.seed in MMLU_SEEDS]
+    known = [r for r in mmlu if r.method in YARDSTICKS] + read_pairs(results / PAIRS)
+    cells = areas([*known, *log.records])
+    pairs = {key: by for key, by in cells.items() if key[0] == PAIRS}
+    judged = {key: by for key, by in cells.items() if key[0] != PAIRS}
+    rows = []
+    for name in map(name_of, DOUBTS):
+        few = {key: by for key, by in judged.items() if key[1] == f"n_gold={N_GOLD}"}
+        figures: list[Callable[[np.random.Generator | None], float]] = [
+            partial(pair_ratio, pairs, name, ("gold_only",)),
+            partial(pair_ratio, pairs, name, YARDSTICKS),
+            partial(cell_ratio, few, name),
+            partial(cell_ratio, judged, name),
+        ]
+        worst = min(ratio_to_hindsight(by, name) for by in judged.values())
+        rows.append([name, *(with_interval(each, 500) for each in figures), f"{worst:.2f}"])
+    head = ["prior", "pairs / gold_only", "pairs / hindsight", "MMLU at 50", "MMLU", "worst cell"]
+    print(markdown(head, rows))
+
+
+def read_pairs(folder: Path) -> list[Record]:
+    """The yardsticks of pairs.py with 50 gold labels."""
+    found = json.loads((folder / "records.json").read_text(encoding="utf-8"))
+    chosen = [r for r in found if r["n_gold"] == N_GOLD and r["gain_model"] == "ridge"]
+    return [
+        record(PAIRS, r["pair"], r["seed"], r["corrector"], r["efficiency_gain_area"])
+        for r in chosen
+        if r["corrector"] in YARDSTICKS
+    ]
+
+
+def pair_ratio(
+    cells: Cells, name: str, rivals: tuple[str, ...], rng: np.random.Generator | None = None
+) -> float:
+    """Areas averaged over pairs before the division, as pairs.py does; pairs and seeds redrawn."""
+    by_pair = list(cells.values())
+    n_seeds = len(by_pair[0][name])
+    seeds = np.arange(n_seeds) if rng is None else rng.integers(n_seeds, size=n_seeds)
+    drawn = range(len(by_pair)) if rng is None else rng.integers(len(by_pair), size=len(by_pair))
+    chosen = [
+        {method: float(values[seeds].mean()) for method, values in by_pair[at].items()}
+        for at in drawn
+    ]
+    ours = float(np.mean([means[name] for means in chosen]))
+    return ours / float(np.mean([hindsight(means, rivals) for means in chosen]))
+
+
+def cell_ratio(cells: Cells, name: str, rng: np.random.Generator | None = None) -> float:
+    return float(np.mean([ratio_to_hindsight(by, name, rng) for by in cells.values()]))
+
+
+if __name__ == "__main__":
+    main()
