@@ -23,13 +23,14 @@ from metarouter.errors import DataError, OptionError
 from metarouter.store import database
 from metarouter.store.database import (
     StoreDownError,
+    insert_latest,
     insert_new,
     make_engine,
     make_sibling,
     migrate,
     open_database,
 )
-from metarouter.store.tables import decisions, metadata
+from metarouter.store.tables import decisions, metadata, remembered
 from metarouter.testing import PostgresServer
 
 
@@ -129,6 +130,20 @@ def test_only_new_rows_are_inserted_and_come_back_as_they_were(engine: sa.Engine
         assert insert_new(connection, decisions, []) == 0
         found = connection.execute(sa.select(decisions).order_by("decision_id")).mappings().all()
     assert [dict(one) for one in found] == [row, other]
+
+
+def test_of_two_rows_with_one_key_the_later_one_stays(engine: sa.Engine) -> None:
+    """Also where the earlier one is written last, and for many rows at once."""
+    row = {"model": "m", "upstream": "u", "policy": None, "conversation": None}
+    old, new = (
+        [row | {"name": f"n{n}", "used": used, "model": model} for n in range(50)]
+        for used, model in ((1.0, "old"), (2.0, "new"))
+    )
+    for rows in (old[:25], new, old, []):
+        with engine.begin() as connection:
+            insert_latest(connection, remembered, rows, by="used")
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(remembered.c.model)).scalars().all() == ["new"] * 50
 
 
 def test_a_missing_value_of_json_is_null_in_sql(engine: sa.Engine) -> None:

@@ -12,6 +12,7 @@ from store_makers import count, make_row, make_writer, wait_for
 
 from metarouter.store.database import insert_new, open_database
 from metarouter.store.redaction import Redactor
+from metarouter.store.remembered import find_remembered, save_remembered
 from metarouter.store.retention import Pruned, Retention, prune
 from metarouter.store.tables import decisions, feedback
 
@@ -56,6 +57,22 @@ def test_each_kind_is_kept_for_its_own_time(engine: sa.Engine) -> None:
     assert max(step.decisions for step in steps) == 1
     assert _prompts(engine) == [*(f"the marked text {n}" for n in range(3)), None, None]
     assert count(engine, feedback) == 5
+
+
+def test_who_answered_what_is_forgotten_after_its_last_use(engine: sa.Engine) -> None:
+    """A name that was used again counts from then on, whichever was written last."""
+    row = {"model": "m", "upstream": "u", "policy": None, "conversation": None}
+    uses = [("a", 10.0), ("b", 10.0), ("c", 30.0), ("a", 25.0), ("c", 5.0)]
+    for name, used in uses:
+        with engine.begin() as connection:
+            save_remembered(connection, [row | {"name": name, "used": used}])
+    assert [found["used"] for found in find_remembered(engine, ["a"], 25.0)] == [25.0]
+    assert find_remembered(engine, ["a", "b"], 25.5) == []
+    assert prune(engine, Retention(memory_seconds=20.0), 40.0).remembered == 1
+    assert sorted(found["name"] for found in find_remembered(engine, list("abc"), 0.0)) == [
+        "a",
+        "c",
+    ]
 
 
 def test_without_a_time_everything_is_kept(engine: sa.Engine) -> None:

@@ -212,7 +212,8 @@ def follow(
     )
     if given or conversation.is_tool_step:
         # the same text begins other conversations too: it tells nothing but of a step
-        sought = (*follower.sought, *([text] if conversation.is_tool_step else []))
+        is_told = conversation.is_tool_step and conversation.text
+        sought = (*follower.sought, *([text] if is_told else []))
         kept = next(filter(None, map(memory.get, sought)), None)
         return replace(place, kept=kept, why="the conversation" if given else "the tool loop")
     name, earlier = follower.earlier_name, conversation.earlier

@@ -26,7 +26,6 @@ from metarouter.store.writer import DecisionWriter
 
 __all__ = ["Recall"]
 
-_SECONDS = 0.25  # that a request waits for the store
 _STATEMENT_SECONDS = 1.0  # that the thread waits
 _REST_SECONDS = 2.0  # after the store did not answer in time
 
@@ -40,6 +39,8 @@ class Recall:
         This process's own, which is asked first.
     engine : the store's database.
     writer : writes what is to be remembered.
+    seconds : float
+        That a request waits for the store, at most.
     late_seconds : float
         What another process answered is in the store by then.
     report : callable, optional
@@ -52,13 +53,15 @@ class Recall:
         engine: sa.Engine,
         writer: DecisionWriter,
         *,
-        late_seconds: float = 0.15,
+        seconds: float = 0.5,
+        late_seconds: float = 0.2,
         report: Callable[..., object] = lambda event, **details: None,
     ) -> None:
         self._memory = memory
         self._shared = engine
         self._engine = make_sibling(engine, seconds=_STATEMENT_SECONDS)
         self._writer = writer
+        self._seconds = seconds
         self._late_seconds = late_seconds
         self._report = report
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall")
@@ -119,4 +122,4 @@ class Recall:
         asked = asyncio.get_running_loop().run_in_executor(
             self._thread, find_remembered, self._engine, digests, since
         )
-        return await asyncio.wait_for(asked, _SECONDS)
+        return await asyncio.wait_for(asked, self._seconds)
