@@ -18,6 +18,8 @@ from store_makers import wait_for
 from metarouter.errors import OptionError
 from metarouter.store.spill import Spill
 
+VOLUME = Path("/dev/shm")  # noqa: S108 - folders of random names are made in it
+
 
 def _opened(folder: Path, instance: str = "a", **options: Any) -> Spill:
     spill = Spill(folder, instance=instance, **options)
@@ -156,12 +158,15 @@ def test_the_files_of_a_killed_process_are_taken_over(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_an_earlier_version_put_beside_the_folder_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / "a.spill.jsonl").write_bytes(b'{"decision_id":"d1"}\n')
-    spill = _opened(tmp_path / "a.spill")
-    assert spill.adopt() == 1
-    assert _drained(spill) == ["d1"]
-    spill.close()
+@pytest.mark.skipif(not VOLUME.is_dir(), reason="no second filesystem")
+def test_a_folder_on_a_volume_of_its_own_is_opened(tmp_path: Path) -> None:
+    """As in a container, where the folder above it is on another filesystem, and read-only."""
+    with tempfile.TemporaryDirectory(dir=VOLUME) as volume:
+        (tmp_path / "spill").symlink_to(volume)
+        spill = _opened(tmp_path / "spill")
+        assert spill.append(_rows(1)) == 1
+        assert _drained(spill) == ["d1"]
+        spill.close()
 
 
 def test_text_that_is_no_text_is_kept_all_the_same(tmp_path: Path) -> None:

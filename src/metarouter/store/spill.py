@@ -136,7 +136,6 @@ class Spill:
         self.make_folder()
         try:
             self._own(self.instance, wait=True)
-            self._take_earlier_file()
         except OSError as error:
             raise self._refused(error.strerror or str(error)) from error
 
@@ -279,12 +278,6 @@ class Spill:
                     self._owned[name] = _Owned(lock=lock)
                     return True
             lock.close()
-
-    def _take_earlier_file(self) -> None:
-        """The one file beside the folder in which earlier versions put everything."""
-        earlier = self.folder.with_name(f"{self.folder.name}.jsonl")
-        with suppress(FileNotFoundError):
-            earlier.rename(self.folder / f"earlier-{secrets.token_hex(4)}@000001.jsonl")
 
     def _behind(self, counts: Callable[[str], bool]) -> int:
         with self._mutex:
