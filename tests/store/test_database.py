@@ -192,6 +192,18 @@ def test_a_database_that_is_not_there_is_told(postgres: PostgresServer) -> None:
         open_database(postgres.url("nowhere"))
 
 
+def test_any_text_is_kept_where_the_server_knows_no_encoding(postgres: PostgresServer) -> None:
+    """As ``initdb`` makes it where no locale is set; rows' reasons hold Greek letters."""
+    postgres.run("CREATE DATABASE plain TEMPLATE template0 ENCODING 'SQL_ASCII'")
+    url = postgres.url("plain")
+    engine = open_database(url)
+    with engine.begin() as connection:
+        insert_new(connection, decisions, [make_row(1, prompt="Ελλάδα")])
+        assert connection.execute(sa.select(decisions.c.prompt)).scalar() == "Ελλάδα"
+    engine.dispose()
+    postgres.drop_database(url)
+
+
 def test_a_server_that_is_not_there_is_down() -> None:
     with pytest.raises(StoreDownError, match="does not answer"):
         open_database("postgresql://u@127.0.0.1:1/d")

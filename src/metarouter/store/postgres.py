@@ -131,7 +131,8 @@ def sql_state(error: BaseException | None) -> str:
 def _connect(given: Mapping[str, Any], seconds: float, tls: _Tls) -> _Connection:
     limit = str(int(1000 * seconds * _MARGIN))  # milliseconds
     options = {"password": "", "application_name": "metarouter", **given, "ssl_context": False}
-    options["startup_params"] = {"statement_timeout": limit}
+    # the server's own choice may be SQL_ASCII, and the driver would encode by that
+    options["startup_params"] = {"statement_timeout": limit, "client_encoding": "UTF8"}
     with ExitStack() as stack:
         try:
             if "unix_sock" not in options:
