@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from safetensors.numpy import save_file
 
 from metarouter.errors import DataError, MissingDependencyError, OptionError
 from metarouter.gain import load_gain_model, make_table_gain_model
+from metarouter.gain.linear_error import linear_error_arrays
 from metarouter.gain.mf import MFGain
 from metarouter.gain.mf_import import read_routellm_mf
 from metarouter.gain.mf_scorer import MFScorer
 from metarouter.gain.mf_training import MFMember
+from metarouter.gain.pool import PoolGainModel
+from metarouter.gain.ridge import RidgeGain
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.types import ModelState
 
@@ -33,12 +37,7 @@ def _member(rng: np.random.Generator, n_models: int, width: int, dim: int) -> MF
 
 def _state(members: list[MFMember], **config: float) -> ModelState:
     columns, levels = zip(*(member.over_reference() for member in members), strict=True)
-    settings = {
-        "scale": 1.0,
-        "tie_rate": 0.0,
-        "std_floor": 0.0,
-        "shared_variance": 0.0,
-    }
+    settings = {"scale": 1.0, "tie_rate": 0.0, "shared_variance": 0.0, "has_labels": False}
     return ModelState(
         kind="mf",
         config=settings | config,
@@ -48,7 +47,6 @@ def _state(members: list[MFMember], **config: float) -> ModelState:
             "centre": np.zeros(levels[0].shape),
             "mean_gain": np.zeros(levels[0].shape),
             "slope": np.ones(levels[0].shape),
-            "slope_std": np.zeros(levels[0].shape),
         },
     )
 
@@ -65,7 +63,7 @@ def _bilinear(member: MFMember, x: np.ndarray, model: int) -> float:
 
 
 def test_gains_are_those_of_the_printed_formula() -> None:
-    """Mean and spread over members of s (2 σ(δ_m − δ_0) − 1), computed term by term."""
+    """Mean over members of s (2 σ(δ_m − δ_0) − 1), computed term by term."""
     rng = np.random.default_rng(0)
     members = [_member(rng, 3, 5, 4) for _ in range(3)]
     X = rng.normal(size=(6, 5))
@@ -83,7 +81,7 @@ def test_gains_are_those_of_the_printed_formula() -> None:
     )
     estimate = load_gain_model(_state(members, scale=2.0)).predict(X)
     np.testing.assert_allclose(estimate.mean, expected.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(estimate.std, expected.std(axis=0, ddof=1), atol=1e-5)
+    assert (estimate.std == 0.0).all()  # of parameters that came without labels
 
 
 def test_win_probability_and_gain_are_tied_by_one_line() -> None:
@@ -105,19 +103,8 @@ def test_ties_that_were_dropped_shrink_the_gain_by_their_rate() -> None:
     )
 
 
-def test_shared_error_of_corrected_rows_is_added() -> None:
-    """Std² = max(members², floor²) + shared variance."""
-    rng = np.random.default_rng(3)
-    members = [_member(rng, 2, 5, 4) for _ in range(4)]
-    X = rng.normal(size=(20, 5))
-    plain = MFScorer(_state(members)).predict(X).std
-    floor = float(np.median(plain))
-    std = MFScorer(_state(members, std_floor=floor, shared_variance=0.25)).predict(X).std
-    np.testing.assert_allclose(std, np.sqrt(np.maximum(plain, floor) ** 2 + 0.25))
-
-
 def test_the_slope_stretches_departures_from_the_centre() -> None:
-    """Mean ḡ + b (p − c), variance b² v + (s.d. of b · (p − c))²."""
+    """Mean ḡ + b (p − c)."""
     rng = np.random.default_rng(3)
     members = [_member(rng, 2, 5, 4) for _ in range(4)]
     X = rng.normal(size=(20, 5))
@@ -126,11 +113,29 @@ def test_the_slope_stretches_departures_from_the_centre() -> None:
     state.arrays["centre"] += 0.1
     state.arrays["mean_gain"] += 0.3
     state.arrays["slope"] *= 0.5
-    state.arrays["slope_std"] += 0.2
-    set_right = MFScorer(state).predict(X)
-    np.testing.assert_allclose(set_right.mean, 0.3 + 0.5 * (plain.mean - 0.1))
-    variance = 0.25 * plain.std**2 + (0.2 * (plain.mean - 0.1)) ** 2
-    np.testing.assert_allclose(set_right.std**2, variance)
+    np.testing.assert_allclose(MFScorer(state).predict(X).mean, 0.3 + 0.5 * (plain.mean - 0.1))
+
+
+def _labelled(n: int, rng: np.random.Generator) -> GainTable:
+    X = rng.normal(size=(n, 5)).astype(np.float32)
+    return make_gain_table(
+        queries=[f"q{i}" for i in range(n)],
+        gain=X[:, 0] + rng.normal(size=n),
+        is_gold=[True] * n,
+        features=X,
+    )
+
+
+def test_the_error_stated_is_that_of_the_estimate_under_a_linear_model() -> None:
+    """Std² = posterior variance + (mean − posterior mean)² + shared variance."""
+    rng = np.random.default_rng(3)
+    table = _labelled(200, rng)
+    state = _state([_member(rng, 2, 5, 4) for _ in range(4)], has_labels=True, shared_variance=0.25)
+    X = rng.normal(size=(20, 5)).astype(np.float32)
+    linear = PoolGainModel(RidgeGain).fit(table).predict(X)
+    found = MFScorer(replace(state, arrays=state.arrays | linear_error_arrays(table))).predict(X)
+    expected = linear.std**2 + (found.mean - linear.mean) ** 2 + 0.25
+    np.testing.assert_allclose(found.std**2, expected, rtol=1e-4)
 
 
 def test_a_large_batch_is_scored_as_its_rows() -> None:

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file, save_file
 from metarouter.errors import OptionError
 from metarouter.gain import load_gain_model, make_table_gain_model
 from metarouter.gain.mf import MFGain
-from metarouter.gain.mf_scorer import MFScorer
 from metarouter.labels.table import GainTable, make_gain_table
 
 pytestmark = pytest.mark.torch
@@ -131,9 +130,8 @@ def test_a_pool_is_learned_from_battles_between_candidates() -> None:
 
 
 def test_few_labels_in_many_dimensions_are_stated_as_uncertain() -> None:
-    """Early stopping leaves most directions at 0 in all members: their spread is not enough."""
+    """Early stopping leaves most directions at 0 in all members; the stated error knows of it."""
     held: list[float] = []
-    alone: list[float] = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         X = rng.normal(size=(1_500, 64)).astype(np.float32)
@@ -143,14 +141,10 @@ def test_few_labels_in_many_dimensions_are_stated_as_uncertain() -> None:
             queries=[f"q{i}" for i in range(500)], gain=gain[:500], is_gold=[True] * 500,
             features=X[:500],
         )  # fmt: skip
-        model = make_table_gain_model("mf", seed=seed).fit(table)
-        narrow = replace(model.state(), arrays=model.state().arrays | {"width": np.ones(1)})
-        for found, shares in ((model, held), (MFScorer(narrow), alone)):
-            estimate = found.predict(X[500:])
-            error = np.abs(estimate.mean[:, 0] - truth[500:])
-            shares.append(float((error < 1.96 * estimate.std[:, 0]).mean()))
-    assert np.mean(held) > 0.8
-    assert np.mean(alone) < np.mean(held) - 0.05
+        estimate = make_table_gain_model("mf", seed=seed).fit(table).predict(X[500:])
+        error = np.abs(estimate.mean[:, 0] - truth[500:])
+        held.append(float((error < 1.96 * estimate.std[:, 0]).mean()))
+    assert np.mean(held) > 0.9
 
 
 def test_rows_without_weight_teach_nothing() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -11,10 +10,9 @@ import numpy as np
 
 from metarouter.errors import OptionError
 from metarouter.gain.candidate_slopes import candidate_slopes
+from metarouter.gain.linear_error import linear_error_arrays
 from metarouter.gain.mf_scorer import MFScorer
 from metarouter.gain.mf_training import MFBattles, MFMember, MFSettings, train_members
-from metarouter.gain.pool import PoolGainModel
-from metarouter.gain.ridge import RidgeGain
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray, ModelState
@@ -96,21 +94,21 @@ class MFGain(ScoredTableModel):
     x]. Where ties were dropped, P is of rows that are no tie, and their rate
     is taken as the same for all queries.
 
-    The variance is that between members, plus that of the slope
-    (:func:`~metarouter.gain.candidate_slopes.candidate_slopes`) that sets
-    departures from a candidate's mean prediction right by the labels that
-    members did not see, at least that of the mean gain. Early stopping leaves
-    the directions that few labels speak of at 0 in all members alike, which
-    spread does not show. So the variance is widened, by one factor for each
-    candidate, to the mean posterior variance of a ridge regression on the same
-    rows (:class:`~metarouter.gain.ridge.RidgeGain`) where that is larger.
+    Departures from a candidate's mean prediction are set right by the labels
+    that members did not see (:func:`~metarouter.gain.candidate_slopes.candidate_slopes`).
+
+    For given models δ is linear in x, so what the labels leave open is what they
+    leave open of a linear map: the variance is the expected squared error of
+    the prediction under a ridge regression of the same rows
+    (:class:`~metarouter.gain.linear_error.LinearError`). The spread of the members
+    is not used. Their halves come in complementary pairs, which deviate as one,
+    so eight members have four degrees of freedom; and early stopping leaves the
+    directions that few labels speak of at 0 in all of them alike.
 
     References
     ----------
     Ong et al. (2024), RouteLLM: learning to route LLMs with preference data,
     section 4.2. https://arxiv.org/abs/2406.18665
-    Wager & Athey (2018), Estimation and inference of heterogeneous treatment
-    effects using random forests (half-samples). https://arxiv.org/abs/1510.04342
 
     Examples
     --------
@@ -142,9 +140,9 @@ class MFGain(ScoredTableModel):
         self.members_ = trained.members
         self.n_epochs_ = trained.n_epochs
         self.validation_loss_ = trained.validation_loss
-        scorer = MFScorer(_state(rows, trained.members, tie_rate))
-        state = _with_slope(scorer, rows, trained.seen)
-        state = _with_width(MFScorer(state), table, rows)
+        start = _state(rows, trained.members, tie_rate)
+        start = replace(start, arrays=start.arrays | linear_error_arrays(table))
+        state = _with_slope(MFScorer(start), rows, trained.seen)
         return self._keep(state, MFScorer(state))
 
     def settings(self) -> MFSettings:
@@ -202,8 +200,8 @@ def _state(rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelSt
         config={
             "scale": rows.scale,
             "tie_rate": tie_rate,
-            "std_floor": _std_floor(rows),
             "shared_variance": rows.shared_variance,
+            "has_labels": True,
         },
         arrays={
             "columns": np.hstack(columns).astype(np.float32),
@@ -211,7 +209,6 @@ def _state(rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelSt
             "centre": np.zeros(rows.n_models - 1),
             "mean_gain": np.zeros(rows.n_models - 1),
             "slope": np.ones(rows.n_models - 1),
-            "slope_std": np.zeros(rows.n_models - 1),
         },
     )
 
@@ -224,19 +221,10 @@ def _with_slope(scorer: MFScorer, rows: TableRows, seen: BoolArray) -> ModelStat
     share = unseen / np.maximum(unseen.sum(axis=1), 1)[:, None]
     departure = np.einsum("qm,qmc->qc", share, gains) - centre
     held_out = np.asarray(unseen.any(axis=1))[rows.query]
-    slope, slope_std = candidate_slopes(departure[rows.query], centre, rows, held_out)
+    slope, _ = candidate_slopes(departure[rows.query], centre, rows, held_out)
     level = centre + _offset(departure[rows.query] + centre, rows, held_out)
-    arrays = {"centre": centre, "mean_gain": level, "slope": slope, "slope_std": slope_std}
+    arrays = {"centre": centre, "mean_gain": level, "slope": slope}
     return replace(scorer.state, arrays=scorer.state.arrays | arrays)
-
-
-def _with_width(scorer: MFScorer, table: GainTable, rows: TableRows) -> ModelState:
-    """The state with variances as wide, on average, as those of a linear fit to the same rows."""
-    linear = PoolGainModel(RidgeGain).fit(table).predict(rows.features)
-    own = scorer.predict(rows.features)
-    mean = [(each.std.reshape(len(rows.features), -1) ** 2).mean(axis=0) for each in (linear, own)]
-    width = np.sqrt(np.maximum(mean[0] / mean[1], 1.0))
-    return replace(scorer.state, arrays=scorer.state.arrays | {"width": width})
 
 
 def _offset(predicted: FloatArray, rows: TableRows, held_out: BoolArray) -> FloatArray:
@@ -253,13 +241,3 @@ def _offset(predicted: FloatArray, rows: TableRows, held_out: BoolArray) -> Floa
             excess = rows.gain[chosen] - predicted[chosen, m]
             offset[m] = np.average(excess, weights=rows.weight[chosen])
     return offset
-
-
-def _std_floor(rows: TableRows) -> float:
-    """Standard error of the mean gain, from the effective number of queries.
-
-    Labels that are all alike are taken to vary by the scale, as if seen by chance.
-    """
-    weight = np.bincount(rows.query, weights=rows.weight).astype(np.float64)
-    spread = float(np.sqrt(np.cov(rows.gain, aweights=rows.weight, ddof=0))) or rows.scale
-    return spread * math.sqrt(float((weight**2).sum())) / float(weight.sum())

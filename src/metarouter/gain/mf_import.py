@@ -69,7 +69,7 @@ def read_routellm_mf(
         output=output[0],
     )
     slope, level = member.over_reference()
-    config = {"scale": 1.0, "tie_rate": 0.0, "std_floor": 0.0, "shared_variance": 0.0}
+    config = {"scale": 1.0, "tie_rate": 0.0, "shared_variance": 0.0, "has_labels": False}
     arrays = {"columns": slope, "level": level[None], "centre": np.zeros(1)}
-    arrays |= {"mean_gain": np.zeros(1), "slope": np.ones(1), "slope_std": np.zeros(1)}
+    arrays |= {"mean_gain": np.zeros(1), "slope": np.ones(1)}
     return ModelState(kind="mf", config=config, arrays=arrays)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import DataError
+from metarouter.gain.linear_error import LinearError
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
 
@@ -26,7 +27,9 @@ class MFScorer:
         δ_m(x) = w₂ᵀ(v_m ⊙ (W₁ᵀx + b)) = xᵀ W₁(v_m ⊙ w₂) + bᵀ(v_m ⊙ w₂),
 
     so the state holds one column W₁((v_m − v_0) ⊙ w₂) for each ensemble member
-    and candidate, and a query costs one matrix product.
+    and candidate, and a query costs one matrix product. Its standard deviation is
+    that of :class:`~metarouter.gain.linear_error.LinearError`; 0 where the state
+    knows no labels, as that of an imported checkpoint.
     """
 
     def __init__(self, state: ModelState) -> None:
@@ -36,17 +39,14 @@ class MFScorer:
         self._centre = np.asarray(state.arrays["centre"], dtype=np.float64)
         self._mean_gain = np.asarray(state.arrays["mean_gain"], dtype=np.float64)
         self._slope = np.asarray(state.arrays["slope"], dtype=np.float64)
-        self._slope_std = np.asarray(state.arrays["slope_std"], dtype=np.float64)
-        width = state.arrays.get("width", np.ones(1))  # an imported checkpoint has none
-        self._width = np.asarray(width, dtype=np.float64)
         config = state.config
         self._scale = float(config["scale"])
         self._tie_rate = float(config["tie_rate"])
-        self._floor = float(config["std_floor"])
         self._shared_variance = float(config["shared_variance"])
+        self._error = LinearError(state.arrays) if config["has_labels"] else None
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
-        """Gains s (2P − 1), averaged over members; s.d. of members and of the slope."""
+        """Gains s (2P − 1), averaged over members, and the s.d. of their error."""
         if len(features) <= _CHUNK:
             return self._predict(features)
         starts = range(0, len(features), _CHUNK)
@@ -75,18 +75,9 @@ class MFScorer:
         return gains
 
     def _predict(self, features: NDArray[Any]) -> GainEstimate:
-        gains = self.member_gains(features)
-        members = gains.shape[1]
-        mean = gains.sum(axis=1) / members
-        variance = np.zeros_like(mean)
-        if members > 1:
-            gains -= mean[:, None]
-            variance += np.einsum("nmc,nmc->nc", gains, gains) / (members - 1)
-        departure = mean - self._centre
-        variance = self._slope**2 * variance + (self._slope_std * departure) ** 2
-        return GainEstimate(
-            mean=self._mean_gain + self._slope * departure,
-            std=np.sqrt(
-                self._width**2 * np.maximum(variance, self._floor**2) + self._shared_variance
-            ),
-        )
+        departure = self.member_gains(features).mean(axis=1) - self._centre
+        mean = self._mean_gain + self._slope * departure
+        if self._error is None:
+            return GainEstimate(mean=mean, std=np.zeros_like(mean))
+        std = self._error.std(features.astype(np.float32, copy=False), mean)
+        return GainEstimate(mean=mean, std=np.hypot(std, np.sqrt(self._shared_variance)))

@@ -27,7 +27,8 @@ pair_view  the arrays of the pool's model, prefixed ``pool.``
 random ``direction`` (d, candidates), ``phase`` (candidates,)
 always ``win`` (candidates,)
 mf     ``columns`` (d, members · candidates), ``level`` (members, candidates),
-       ``centre``, ``mean_gain``, ``slope``, ``slope_std`` (candidates,)
+       ``centre``, ``mean_gain``, ``slope`` (candidates,), and what
+       :func:`metarouter.gain.linear_error.linear_error_arrays` gives
 logistic ``weight`` (regressions,), ``coef`` (regressions, 1 + d, columns),
        ``factor`` (1 + d, r) as in ``linear``
 ========== ===============================================================
