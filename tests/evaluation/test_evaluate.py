@@ -115,6 +115,28 @@ def test_verdict_follows_the_advantage_over_random(router: NumberRouter, status:
     assert run(router).verdict.status == status
 
 
+class BackwardRouter(NumberRouter):
+    """Predicts what :class:`NumberRouter` does, and chooses the other model."""
+
+    def route_batch(self, queries: Sequence[str]) -> list[Decision]:
+        other = {"cheap": "premium", "premium": "cheap"}
+        decisions = super().route_batch(queries)
+        return [replace(decision, model=other[decision.model]) for decision in decisions]
+
+
+def test_a_rule_of_its_own_is_valued_by_what_it_chose() -> None:
+    """The router's row, and the random one beside it, follow the decisions and not the gains."""
+    table = make_test()
+    x = np.asarray([float(text.split()[1]) for text in table.queries])
+    evaluation = run(BackwardRouter(w=0.7))
+    chosen = np.where(x > 0.7, table.baseline_score, table.candidate_score)
+    found = record(evaluation, "router")
+    assert found["quality"] == pytest.approx(chosen.mean(), abs=1e-12)
+    assert found["premium_share"] == pytest.approx((x <= 0.7).mean())
+    assert record(evaluation, "random")["premium_share"] == pytest.approx((x <= 0.7).mean())
+    assert evaluation.verdict.status == "worse"
+
+
 class PricedRouter(NumberRouter):
     """The same, at 1 and 3 cents a call."""
 
@@ -166,6 +188,9 @@ def test_test_labels_do_not_choose_the_premium_model() -> None:
     )
     evaluation = run(PoolRouter(models=table.models), table)
     assert evaluation.premium == "large"
+    share = record(evaluation, "router")["premium_share"]
+    start = f"With {100 * share:.0f} % of the queries going to other models than small this router"
+    assert evaluation.verdict.sentence.startswith(start)
     assert record(evaluation, "always_premium")["quality"] == pytest.approx(0.2)
 
 

@@ -232,7 +232,9 @@ def evaluate_router(
     routed = _route(router, held_out)
     no_gap, no_share = _no_gap(routed, level), _no_share(routed, level)
     bootstrap = _Bootstrap(n=len(held_out.queries), seed=seed, n_boot=n_boot, level=level)
-    policies = policy_values(routed.mean, held_out.quality, routed.cost, routed.w, level)
+    policies = policy_values(
+        routed.mean, held_out.quality, routed.cost, routed.w, level, choice=routed.choice
+    )
     return Evaluation(
         models=held_out.models,
         premium=routed.premium_name,
@@ -365,11 +367,13 @@ def _setting(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) 
         "saving": _saving(routed, bootstrap),
         "advantage": bootstrap.interval(_advantage_statistic(routed)),
     }
+    models = routed.held_out.models
     verdict = judge_router(
         premium=routed.premium_name,
         premium_share=routed.premium_share,
         is_absolute=routed.held_out.is_absolute,
         saved_usd_per_1k=routed.saved_per_1k if routed.cost_unit == "USD" else None,
+        reference=models[0] if len(models) > 2 else None,
         **found,
     )
     return {**found, "verdict": verdict}

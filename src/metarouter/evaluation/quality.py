@@ -31,7 +31,7 @@ from metarouter.policy.baselines import (
 from metarouter.policy.calibrate import mix_at_share
 from metarouter.policy.rule import best_model, gains_and_costs
 from metarouter.records import Estimate, PolicyValue
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
 
 __all__ = [
     "CalibrationBin",
@@ -75,7 +75,13 @@ class GainCalibration:
 
 
 def policy_values(
-    mean: ArrayLike, scores: ArrayLike, costs: ArrayLike, w: float, level: float = 0.95
+    mean: ArrayLike,
+    scores: ArrayLike,
+    costs: ArrayLike,
+    w: float,
+    level: float = 0.95,
+    *,
+    choice: IntArray | None = None,
 ) -> list[PolicyValue]:
     """Value of the router and of everything it should be compared with.
 
@@ -90,13 +96,16 @@ def policy_values(
     w : float
         The router's price of cost.
     level : float, default 0.95
+    choice : int array, shape (n,), optional
+        The model that the router chose for each query, where that is not the
+        one with the largest gain − w · cost.
 
     Returns
     -------
     list of PolicyValue
         ``always_premium`` (the dearest model, of equally dear ones the last),
         ``always_cheap`` (the cheapest),
-        ``router`` (at w), ``random`` (at the router's share), ``hull`` (the
+        ``router`` (as it chose), ``random`` (at the router's share), ``hull`` (the
         best mixture of single models at the router's cost), ``oracle`` (by gold
         score, cost deciding ties), and ``router_10`` … ``router_90`` (the
         router's ranking at a premium share of 10 … 90 %). The premium share is
@@ -124,19 +133,20 @@ def policy_values(
     if gains.shape != scores.shape:
         raise DataError(f"gains of {gains.shape[1]} models for scores of shape {scores.shape}")
     ceiling = float(costs.mean(axis=0).max())
+    choice = best_model(gains, costs, w) if choice is None else choice
     return [
         _policy_value(name, policy, scores, costs, ceiling, level)
-        for name, policy in _policies(gains, scores, costs, w)
+        for name, policy in _policies(gains, scores, costs, choice)
     ]
 
 
 def _policies(
-    gains: FloatArray, scores: FloatArray, costs: FloatArray, w: float
+    gains: FloatArray, scores: FloatArray, costs: FloatArray, choice: IntArray
 ) -> Iterator[tuple[str, FloatArray]]:
     n, n_models = scores.shape
     mean_cost = costs.mean(axis=0)
     dearest, cheapest = premium_index(mean_cost), int(np.argmin(mean_cost))
-    router = deterministic(best_model(gains, costs, w), n_models)
+    router = deterministic(choice, n_models)
     share = float(1 - router[:, 0].mean())
     yield "always_premium", always(dearest, n, n_models)
     yield "always_cheap", always(cheapest, n, n_models)

@@ -52,6 +52,7 @@ def judge_router(
     advantage: Estimate,
     is_absolute: bool,
     saved_usd_per_1k: float | None = None,
+    reference: str | None = None,
 ) -> Verdict:
     """Put an evaluation into words.
 
@@ -63,6 +64,8 @@ def judge_router(
     kept, difference, saving, advantage : see :class:`~metarouter.evaluation.evaluate.Evaluation`.
     is_absolute : whether `kept` is a share of quality or of a gain.
     saved_usd_per_1k : USD saved on 1,000 queries, where prices are known.
+    reference : name of the reference model of a pool, where `premium_share` is
+        the share of all other models together; None for a pair.
 
     Examples
     --------
@@ -77,9 +80,9 @@ def judge_router(
     return Verdict(
         status=status,
         headline=_HEADLINES[status],
-        sentence=f"At {premium_share:.0%}".replace("%", " %")
-        + f" premium calls this router {_quality(premium, kept, difference, is_absolute)} and "
-        + f"saves {percent(saving)} of its cost{_money(saved_usd_per_1k)}",
+        sentence=f"{_setting(premium_share, reference)} this router "
+        f"{_quality(premium, kept, difference, is_absolute)} and "
+        f"saves {percent(saving)} of its cost{_money(saved_usd_per_1k)}",
         basis=_basis(status, advantage) + _width(kept),
     )
 
@@ -92,6 +95,14 @@ def _status(
     if advantage.low > 0:
         return "better"
     return "worse" if advantage.high < 0 else "unclear"
+
+
+def _setting(premium_share: float, reference: str | None) -> str:
+    """How often the router leaves the reference model."""
+    share = f"{100 * premium_share:.0f} %"
+    if reference is None:
+        return f"At {share} premium calls"
+    return f"With {share} of the queries going to other models than {reference}"
 
 
 def _quality(premium: str, kept: Estimate, difference: Estimate, is_absolute: bool) -> str:
