@@ -75,7 +75,6 @@ def make_gateway(
     metrics = Metrics()
     metrics.watch(writer)
     sticky = StickyModels(settings.sticky_seconds)
-    late = min(2 * settings.store.flush_seconds, 0.5)
     tracing = open_tracing(settings.tracing, settings.upstreams)
     return Gateway(
         current=make_generation(settings, policies, metrics),
@@ -87,7 +86,7 @@ def make_gateway(
         metrics=metrics,
         tracing=tracing,
         sticky=sticky,
-        recall=Recall(sticky, engine, writer, late_seconds=late, report=log.warning),
+        recall=Recall(sticky, engine, writer, report=log.warning),
         log=log,
     )
 

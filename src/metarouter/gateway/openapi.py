@@ -186,7 +186,7 @@ _PLAIN = (
         },
         gives={_JSON: _ref("Kept")},
         status=(200, 201, 202),
-        errors=(400, 401, 408, 409, 413, 415, 421, 503),
+        errors=(400, 401, 404, 408, 409, 413, 415, 421, 503),
     ),
     Operation(
         method="GET",

@@ -27,7 +27,7 @@ from metarouter.gateway.problems import RefusedError, error_bytes, problem_heade
 from metarouter.gateway.proxy import ClientGoneError, read_content
 from metarouter.gateway.records import Exchange, routed_exchange
 from metarouter.gateway.state import Gateway, Generation, header_map
-from metarouter.gateway.storing import keep_feedback
+from metarouter.gateway.storing import ForeignDecisionError, keep_feedback
 from metarouter.gateway.wire import Body, read_body
 from metarouter.records import json_value
 from metarouter.store.analytics import fetch_decision
@@ -102,6 +102,8 @@ async def route(gateway: Gateway, request: Request, key: ApiKey | None) -> Respo
         if key is not None:
             gateway.limits.close(gateway.limits.admit(key))  # each a request, which spends nothing
         exchange, choice = await _decided(generation, asked, conversation, options, key, name)
+        if key is not None:
+            gateway.owners.note(exchange.decision_id, key.key_id)
         keep_row(gateway, exchange)
         decision = exchange.decision
         gateway.metrics.note_decision(choice.policy.name, decision.model, decision.bound)
@@ -218,8 +220,13 @@ async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
     """Keep a statement about an answer; it is on the disk when this answers."""
     given = read_feedback(await _content(gateway, request))
     key_id = None if key is None else key.key_id
+    is_free = key is None or key.is_admin or gateway.owners.is_of(given.decision_id, key.key_id)
     try:
-        name, is_new = await keep_feedback(gateway.engine, gateway.writer, given, key_id)
+        name, is_new = await keep_feedback(
+            gateway.engine, gateway.writer, given, key_id, must_own=not is_free
+        )
+    except ForeignDecisionError as error:
+        raise _unknown_decision(given.decision_id) from error
     except StoreDownError as error:
         raise RefusedError(503, "store_unavailable", str(error)) from error
     status = 202 if is_new is None else 201 if is_new else 200

@@ -212,6 +212,8 @@ class Planner:
                 f"previous_response_id: upstream {held.upstream} holds that response, and does "
                 f"not serve {model}"
             )
+        if asking.key is not None:
+            self._gateway.owners.note(exchange.decision_id, asking.key.key_id)
         return Plan(
             upstreams=upstreams,
             exchange=exchange,

@@ -41,8 +41,6 @@ class Recall:
     writer : writes what is to be remembered.
     seconds : float
         That a request waits for the store, at most.
-    late_seconds : float
-        What another process answered is in the store by then.
     report : callable, optional
         Gets the name of an event and its details, for the log.
     """
@@ -54,7 +52,6 @@ class Recall:
         writer: DecisionWriter,
         *,
         seconds: float = 0.5,
-        late_seconds: float = 0.2,
         report: Callable[..., object] = lambda event, **details: None,
     ) -> None:
         self._memory = memory
@@ -62,7 +59,6 @@ class Recall:
         self._engine = make_sibling(engine, seconds=_STATEMENT_SECONDS)
         self._writer = writer
         self._seconds = seconds
-        self._late_seconds = late_seconds
         self._report = report
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall")
         self._rests_until = 0.0
@@ -96,7 +92,7 @@ class Recall:
         try:
             found = await self._find(names)
             if is_certain and not found:
-                await asyncio.sleep(self._late_seconds)
+                await asyncio.sleep(self._writer.late_seconds)
                 found = await self._find(names)
         except Exception as error:  # noqa: BLE001 - the boundary: the request is served without
             self._rests_until = time.monotonic() + _REST_SECONDS

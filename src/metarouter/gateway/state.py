@@ -26,6 +26,7 @@ from metarouter.gateway.keyring import Keyring
 from metarouter.gateway.limits import KeyLimits
 from metarouter.gateway.metrics import Metrics
 from metarouter.gateway.names import Asked
+from metarouter.gateway.owners import Owners
 from metarouter.gateway.problems import RefusedError
 from metarouter.gateway.recalling import Recall
 from metarouter.gateway.settings import GatewaySettings, SettingsSource, SplitSettings
@@ -176,6 +177,7 @@ class Gateway:
     sticky: StickyModels
     recall: Recall
     log: structlog.typing.FilteringBoundLogger
+    owners: Owners = field(default_factory=Owners)
     reloading: threading.Lock = field(default_factory=threading.Lock)
     tracing: Tracing | None = None
     files_read: Mapping[Path, FileStamp | None] = field(default_factory=dict)

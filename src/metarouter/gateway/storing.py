@@ -8,15 +8,16 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from metarouter.errors import MetarouterError
 from metarouter.gateway.settings import GatewaySettings
 from metarouter.store.database import StoreDownError, make_engine, migrate, name_error
-from metarouter.store.feedback import Feedback, feedback_row, save_feedback
+from metarouter.store.feedback import Feedback, feedback_row, is_of, save_feedback
 from metarouter.store.redaction import Redactor
 from metarouter.store.retention import Retention
 from metarouter.store.spill import Spill, make_instance_name
 from metarouter.store.writer import DecisionWriter
 
-__all__ = ["keep_feedback", "open_store"]
+__all__ = ["ForeignDecisionError", "keep_feedback", "open_store"]
 
 _LOOK_SECONDS = 0.2  # between two looks whether the store that should answer is down
 
@@ -74,20 +75,32 @@ def open_store(
     return engine, writer
 
 
+class ForeignDecisionError(MetarouterError):
+    """A decision is not in the store, or another key's."""
+
+
 async def keep_feedback(
-    engine: sa.Engine, writer: DecisionWriter, given: Feedback, key_id: str | None
+    engine: sa.Engine,
+    writer: DecisionWriter,
+    given: Feedback,
+    key_id: str | None,
+    *,
+    must_own: bool = False,
 ) -> tuple[str, bool | None]:
     """Write a statement to the store or, where that does not answer, to the disk.
 
     What is on the disk goes into the store when that is back. A statement with
     an id that was used for another one is refused here if the store answers;
-    else it is dropped then.
+    else it is dropped then. One about another key's decision is refused here
+    too, and else kept, but never used (:func:`~metarouter.store.feedback.may_speak`).
 
     Parameters
     ----------
     engine, writer : as :func:`open_store` gives them.
     given : Feedback
     key_id : whose key it came with, or None.
+    must_own : whether the decision has to be that key's. What is not there is looked
+        for once more, as it may have been made at another process just now.
 
     Returns
     -------
@@ -98,30 +111,52 @@ async def keep_feedback(
     ------
     FeedbackConflictError
         When the id was used for another statement.
+    ForeignDecisionError
+        When the decision has to be the key's, and is not, or is not known.
     StoreDownError
         When neither took it.
     """
-    loop = asyncio.get_running_loop()
-    saving = loop.run_in_executor(writer.threads, partial(_save, engine, writer, given, key_id))
-    while not saving.done() and not writer.is_down:
-        await asyncio.wait([saving], timeout=_LOOK_SECONDS)
-    saved = saving.result() if saving.done() else None
+    save = partial(_save, engine, writer, given, key_id, must_own)
+    try:
+        saved = await _saved(writer, save)
+    except ForeignDecisionError:
+        await asyncio.sleep(writer.late_seconds)
+        saved = await _saved(writer, save)
     if saved is not None:
         return saved
-    saving.cancel()  # one that has begun may still be written: it is the same row
     row = feedback_row(given, key_id)
     if not await asyncio.to_thread(writer.keep, row):
         raise StoreDownError("neither the store nor the disk took the feedback: send it again")
     return row["feedback_id"], None
 
 
+_Saved = tuple[str, bool] | None
+
+
+async def _saved(writer: DecisionWriter, save: Callable[[], _Saved]) -> _Saved:
+    """What the store did, unless it is down before that is known."""
+    saving = asyncio.get_running_loop().run_in_executor(writer.threads, save)
+    while not saving.done() and not writer.is_down:
+        await asyncio.wait([saving], timeout=_LOOK_SECONDS)
+    if saving.done():
+        return saving.result()
+    saving.cancel()  # one that has begun may still be written: it is the same row
+    return None
+
+
 def _save(
-    engine: sa.Engine, writer: DecisionWriter, given: Feedback, key_id: str | None
-) -> tuple[str, bool] | None:
+    engine: sa.Engine,
+    writer: DecisionWriter,
+    given: Feedback,
+    key_id: str | None,
+    must_own: bool,
+) -> _Saved:
     """None where the store does not answer."""
     if writer.is_down:
         return None
     try:
+        if must_own and not is_of(engine, given.decision_id, key_id or ""):
+            raise ForeignDecisionError(f"decision {given.decision_id} is not of {key_id}")
         with writer.turn:
             return save_feedback(engine, given, key_id)
     except sa.exc.SQLAlchemyError as error:

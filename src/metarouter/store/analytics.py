@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
 from metarouter.errors import InputError, OptionError
+from metarouter.store.feedback import may_speak
 from metarouter.store.tables import decisions, feedback
 
 __all__ = [
@@ -290,5 +291,6 @@ def fetch_decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None
         row = connection.execute(query).mappings().first()
         if row is None:
             return None
+        said = said.where(may_speak(sa.literal(row["key_id"], sa.String)))
         statements = connection.execute(said.order_by(feedback.c.created)).mappings()
         return {**row, "feedback": [dict(statement) for statement in statements]}

@@ -385,7 +385,8 @@ def read_log(
 
 
 def _claims(engine: sa.Engine, since: float | None) -> list[Claim]:
-    return list_claims(read_statements(engine, since=since, with_prompts=False))
+    said = read_statements(engine, since=since, with_prompts=False)
+    return list_claims(one for one in said if one.is_known)
 
 
 def _log(rows: Sequence[sa.RowMapping], said: Sequence[Sequence[Claim]]) -> DecisionLog:

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from metarouter.store.feedback import may_speak
 from metarouter.store.tables import decisions, feedback
 
 __all__ = [
@@ -43,7 +44,7 @@ class Statement:
     kind, content : as the caller sent them; see ``/v1/feedback``.
     created : seconds since 1970.
     decision_id, key_id : what it is about, and whose key it came with.
-    is_known : whether the decision is in the store.
+    is_known : whether the decision is in the store, and the speaker may speak about it.
     prompt : None where prompts are not kept.
     answered : the model that wrote the answer; None where nobody answered.
     decided : seconds since 1970, of the decision; None where unknown.
@@ -84,7 +85,8 @@ class ExportedLabels:
     disagreements : answers or pairs of one prompt on which speakers differ; their
         rows are kept, because that is the noise of the labels.
     without_prompt : claims about decisions whose prompt was not kept.
-    without_decision : claims about decisions that are not in the store.
+    without_decision : claims about decisions that are not in the store, or that
+        another key made.
     without_answer : thumbs and scores where nobody answered.
     without_pair : scores of the only model that was scored on the prompt.
     first_asked : seconds since 1970 of the first decision on each prompt.
@@ -116,7 +118,7 @@ class ExportedLabels:
             "said before by the same speaker": self.repeats,
             "taken back by the same speaker": self.revised,
             "without a prompt (store.prompts was off)": self.without_prompt,
-            "about decisions that are not in the store": self.without_decision,
+            "about decisions that are not in the store, or another key's": self.without_decision,
             "about requests that nobody answered": self.without_answer,
             "scores of one model, which compare no two": self.without_pair,
         }
@@ -233,13 +235,14 @@ def read_statements(
     """Statements of the store with their decisions, oldest first; see :func:`export_labels`."""
     of = decisions.c
     said = feedback.c
+    is_about = sa.and_(said.decision_id == of.decision_id, may_speak(of.key_id))
     query = sa.select(
         *(said.kind, said.content, said.created, said.decision_id, said.key_id),
         of.prompt if with_prompts else sa.null().label("prompt"),
         *(of.answered, of.model, of.endpoint, of.prompt_tokens, of.completion_tokens),
         of.conversation,
         of.created.label("decided"),
-    ).select_from(feedback.outerjoin(decisions, said.decision_id == of.decision_id))
+    ).select_from(feedback.outerjoin(decisions, is_about))
     if since is not None:
         query = query.where(said.created >= since)
     if policy is not None:

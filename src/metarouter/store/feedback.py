@@ -12,12 +12,14 @@ import sqlalchemy as sa
 
 from metarouter.errors import InputError
 from metarouter.store.database import insert_new
-from metarouter.store.tables import feedback
+from metarouter.store.tables import api_keys, decisions, feedback
 
 __all__ = [
     "Feedback",
     "FeedbackConflictError",
     "feedback_row",
+    "is_of",
+    "may_speak",
     "read_feedback",
     "save_feedback",
 ]
@@ -148,6 +150,29 @@ def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tup
     if known.content != row["content"] or known.key_id != key_id:
         raise FeedbackConflictError(f"feedback_id = {name!r} was used for another statement")
     return name, False
+
+
+def is_of(engine: sa.Engine, decision_id: str, key_id: str) -> bool:
+    """Whether a decision is in the store and was made with the key."""
+    query = sa.select(decisions.c.key_id).filter_by(decision_id=decision_id)
+    with engine.connect() as connection:
+        return connection.execute(query).scalar() == key_id
+
+
+def may_speak(owner: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
+    """That a row of feedback came from who may speak about a decision.
+
+    The key that the decision was made with, one that is an admin's now, or none, where
+    the gateway asked for none. What was put aside while the store was down was not
+    looked at when it came, so whoever uses feedback asks for this.
+
+    Parameters
+    ----------
+    owner : the key of the decision.
+    """
+    admins = sa.select(api_keys.c.key_id).where(api_keys.c.is_admin)
+    key = feedback.c.key_id
+    return sa.or_(key.is_(None), key == owner, key.in_(admins))
 
 
 def _identity(given: Feedback, key_id: str | None) -> str:

@@ -122,6 +122,11 @@ class DecisionWriter:
         return self._spill.bytes_waiting
 
     @property
+    def late_seconds(self) -> float:
+        """After which what another process put is in the store, as a rule."""
+        return min(2.0 * self._flush_seconds, 0.5)
+
+    @property
     def is_down(self) -> int:
         """1 while the store does not answer, else 0."""
         return int(self._is_down)
