@@ -30,7 +30,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from metarouter.correction import make_corrector
-from metarouter.evaluation import efficiency_gain_area, mean_interval
+from metarouter.evaluation import efficiency_gain_area
 from metarouter.evaluation.experiment import Split, split_queries
 from metarouter.features import make_pipeline
 from metarouter.gain import PoolGainModel, make_pool_model
@@ -39,7 +39,7 @@ from metarouter.labels import GainTable, read_gain_table
 from metarouter.labels.repeats import first_of_text, merge_repeats
 from metarouter.labels.split import take_queries
 from metarouter.types import FloatArray, TableGainModel
-from study import Log, Record, areas, markdown
+from study import Log, Record, areas, markdown, over_units
 
 UNCORRECTED = ("preference_only", "none")
 CORRECTED = ("dr", "auto")
@@ -137,18 +137,13 @@ def summarise(records: Iterable[Record]) -> str:
             f"`{router}`", f"{len(pairs)} × {n_seeds}",
             *(f"{mean[name].mean():.2f}" if name in mean else "" for name in METHODS),
             *(
-                shown(mean[new] - mean[old]) if {new, old} <= set(mean) else ""
+                over_units(mean[new] - mean[old]) if {new, old} <= set(mean) else ""
                 for new, old in (("dr", "none"), ("auto", "none"), ("auto", "gold_only"))
             ),
             f"{int((mean['auto'] > mean['none']).sum())} of {len(pairs)}",
         ])  # fmt: skip
     head = ["router", "pairs × seeds", *METHODS, "dr − none", "auto − none", "auto − gold_only"]
     return markdown([*head, "pairs with auto above none"], lines)
-
-
-def shown(values: FloatArray) -> str:
-    found = mean_interval(values)
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def main() -> None:

@@ -24,41 +24,32 @@ narrow.
 from __future__ import annotations
 
 import argparse
-import json
-import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from metarouter.benchmark.data import Benchmark, load_benchmark
-from metarouter.evaluation import efficiency_gain_area, mean_interval
 from metarouter.features import make_pipeline
 from metarouter.gain.onboarded import onboarding_rows
 from metarouter.gain.population import NewGain, estimate_gain, make_population
 from metarouter.linear import Ridge
 from metarouter.types import FloatArray, IntArray
-from study import markdown
+from onboarding_report import (
+    FEWEST_OF_SUBJECT,
+    REFERENCES,
+    SIZES,
+    Row,
+    append_rows,
+    area,
+    probe_order,
+    read_rows,
+    report,
+)
 
-SIZES = (0, 20, 50, 200)
-REFERENCES = ("Meta-Llama-3_1-8B-Instruct", "Llama-2-7b-hf")
 N_TRAIN, N_TEST = 3_000, 5_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One fit; `covered` is the share of subjects whose mean gain its interval holds."""
-
-    world: str
-    model: str
-    seed: int
-    method: str
-    k: int
-    area: float
-    covered: float | None = None
-    level_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,17 +76,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/onboarding.jsonl"))
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    with arguments.out.open("w", encoding="utf-8") as file:
-        for seed in range(arguments.seeds):
-            for row in (*mmlu_pro(arguments.data, seed), *pairs(arguments.data, seed)):
-                file.write(json.dumps(asdict(row)) + "\n")
-                file.flush()
-                rows.append(row)
-            print(f"seed {seed} done", flush=True)
-    for world in dict.fromkeys(row.world for row in rows):
-        report(world, [row for row in rows if row.world == world])
+    arguments.out.unlink(missing_ok=True)
+    for seed in range(arguments.seeds):
+        append_rows(arguments.out, mmlu_pro(arguments.data, seed))
+        append_rows(arguments.out, pairs(arguments.data, seed))
+        print(f"seed {seed} done", flush=True)
+    report(read_rows(arguments.out))
 
 
 read = cache(load_benchmark)
@@ -179,59 +165,16 @@ def study(
     yield Row(world=world, model=model, seed=seed, method="refit", k=len(split.train), area=score)
 
 
-def probe_order(seed: int, model: str, train: IntArray) -> IntArray:
-    """The order in which queries are labelled for a new model, its own in every seed."""
-    rng = np.random.default_rng([seed, zlib.crc32(model.encode())])
-    return rng.permutation(train)
-
-
-def area(score: FloatArray, gain: FloatArray) -> float:
-    return 100 * efficiency_gain_area(score, gain)
-
-
 def covered(found: NewGain, rows: FloatArray, gain: FloatArray, split: Split) -> float:
     """Share of subjects with |mean gold gain − predicted| within 1.96 of both errors."""
     held = []
     for subject in np.unique(split.subject[split.test]):
         at = split.test[split.subject[split.test] == subject]
-        if len(at) >= 30:
+        if len(at) >= FEWEST_OF_SUBJECT:
             mean, std = found.mean_gain(rows[at])
             error = np.hypot(std, gain[at].std(ddof=1) / np.sqrt(len(at)))
             held.append(abs(gain[at].mean() - mean) <= 1.96 * error)
     return float(np.mean(held))
-
-
-def report(world: str, rows: list[Row]) -> None:
-    """Means over models with intervals, and paired differences."""
-    models = sorted({row.model for row in rows})
-    by: dict[tuple[str, int], FloatArray] = {}
-    for method, k in sorted({(row.method, row.k) for row in rows}):
-        chosen = [row for row in rows if (row.method, row.k) == (method, k)]
-        by[method, k] = np.array(
-            [np.mean([row.area for row in chosen if row.model == model]) for model in models]
-        )
-    refit = next(values for (method, _), values in by.items() if method == "refit")
-    lines = []
-    for (method, k), values in by.items():
-        own = [row for row in rows if (row.method, row.k) == (method, k)]
-        alone = by.get(("alone", k)) if method == "onboard" else None
-        level = [abs(row.level_error) for row in own if row.level_error is not None]
-        cover = [row.covered for row in own if row.covered is not None]
-        lines.append([
-            method, str(k), shown(values), f"{values.mean() / refit.mean():.0%}",
-            shown(values - refit) if method != "refit" else "",
-            shown(values - by["onboard", 0]) if method == "onboard" and k else "",
-            shown(values - alone) if alone is not None else "",
-            f"{np.mean(cover):.2f}" if cover else "", f"{np.mean(level):.3f}" if level else "",
-        ])  # fmt: skip
-    print(f"\n{world}: {len(models)} new models\n")
-    head = ["method", "k", "area", "of refit", "less refit", "less k = 0", "less alone"]
-    print(markdown([*head, "coverage", "level error"], lines))
-
-
-def shown(values: FloatArray) -> str:
-    found = mean_interval(values)
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,30 +31,22 @@ import numpy as np
 
 import metarouter as mr
 from metarouter.benchmark.data import Benchmark, load_benchmark, read_columns
-from metarouter.evaluation import efficiency_gain_area, mean_interval
 from metarouter.gain.onboarded import base_gains, onboarding_rows
 from metarouter.types import FloatArray, IntArray
-from study import markdown
+from onboarding_report import (
+    FEWEST_OF_SUBJECT,
+    REFERENCES,
+    SIZES,
+    Row,
+    append_rows,
+    area,
+    probe_order,
+    read_rows,
+    report,
+)
 
-SIZES = (0, 20, 50, 200)
-REFERENCES = ("Llama-2-7b-hf", "Meta-Llama-3_1-8B-Instruct")
 N_TRAIN, N_TEST, N_GOLD = 2_000, 4_000, 250
-FEWEST_OF_SUBJECT = 30
 Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One router; `covered` is the share of subjects whose mean gain its interval holds."""
-
-    world: str
-    model: str
-    seed: int
-    method: str
-    k: int
-    area: float
-    covered: float | None = None
-    level_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,24 +92,11 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=3, help="every n-th model of the pool")
     parser.add_argument("--out", type=Path, default=Path("results/onboarding_end_to_end.jsonl"))
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(arguments.out)
-    done = {(row.world, row.model, row.seed) for row in rows}
-    with arguments.out.open("a", encoding="utf-8") as file:
-        for new, known in worlds(arguments):
-            if (new.world, new.model, new.seed) in done:
-                continue
-            found = list(study(new, known()))
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in found)
-            file.flush()
-            rows += found
-    for world in dict.fromkeys(row.world for row in rows):
-        report(world, [row for row in rows if row.world == world])
-
-
-def read_rows(path: Path) -> list[Row]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [Row(**json.loads(line)) for line in lines]
+    done = {(row.world, row.model, row.seed) for row in read_rows(arguments.out)}
+    for new, known in worlds(arguments):
+        if (new.world, new.model, new.seed) not in done:
+            append_rows(arguments.out, list(study(new, known())))  # all of a model or nothing
+    report(read_rows(arguments.out))
 
 
 def worlds(arguments: argparse.Namespace) -> Iterator[tuple[New, Any]]:
@@ -215,7 +193,7 @@ def served(router: mr.Router) -> mr.Router:
 def study(new: New, router: mr.Router) -> Iterator[Row]:
     """All sizes and methods for one new model."""
     texts = [new.benchmark.prompts[i] for i in new.split.test]
-    probes = probe_order(new)
+    probes = probe_order(new.seed, new.model, new.split.probe)
     for k in SIZES:
         grown = onboarded(router, new, probes[:k])
         predicted = grown.predict_gain(texts).mean.reshape(len(texts), -1)[:, -1]
@@ -247,17 +225,11 @@ def plain_fit(new: New, rows: IntArray, texts: list[str]) -> FloatArray:
     return np.ravel(router.predict_gain(texts).mean)
 
 
-def probe_order(new: New) -> IntArray:
-    """The order in which queries are labelled for a new model, its own in every seed."""
-    rng = np.random.default_rng([new.seed, zlib.crc32(new.model.encode())])
-    return rng.permutation(new.split.probe)
-
-
 def row(new: New, method: str, k: int, predicted: FloatArray, **more: float | None) -> Row:
-    area = 100 * efficiency_gain_area(predicted, new.gain)
     return Row(
-        world=new.world, model=new.model, seed=new.seed, method=method, k=k, area=area, **more
-    )
+        world=new.world, model=new.model, seed=new.seed, method=method, k=k,
+        area=area(predicted, new.gain), **more,
+    )  # fmt: skip
 
 
 def covered(router: mr.Router, grown: mr.Router, new: New, texts: list[str]) -> float:
@@ -281,38 +253,6 @@ def covered(router: mr.Router, grown: mr.Router, new: New, texts: list[str]) -> 
             error = np.linalg.norm([*(average @ factor), inherited[at].mean(), sampling])
             held.append(abs(own.mean() - average @ mean) <= 1.96 * error)
     return float(np.mean(held))
-
-
-def report(world: str, rows: list[Row]) -> None:
-    """Means over models with intervals, and paired differences."""
-    models = sorted({row.model for row in rows})
-    by: dict[tuple[str, int], FloatArray] = {}
-    for method, k in sorted({(row.method, row.k) for row in rows}):
-        chosen = [row for row in rows if (row.method, row.k) == (method, k)]
-        by[method, k] = np.array(
-            [np.mean([row.area for row in chosen if row.model == model]) for model in models]
-        )
-    refit = next(values for (method, _), values in by.items() if method == "refit")
-    lines = []
-    for (method, k), values in by.items():
-        own = [row for row in rows if (row.method, row.k) == (method, k)]
-        level = [abs(row.level_error) for row in own if row.level_error is not None]
-        cover = [row.covered for row in own if row.covered is not None]
-        alone = by.get(("alone", k)) if method == "onboard" else None
-        lines.append([
-            method, str(k), shown(values), f"{values.mean() / refit.mean():.0%}",
-            shown(values - alone) if alone is not None else "",
-            shown(values - by["onboard", 0]) if method == "onboard" and k else "",
-            f"{np.mean(cover):.2f}" if cover else "", f"{np.mean(level):.3f}" if level else "",
-        ])  # fmt: skip
-    print(f"\n{world}: {len(models)} new models\n")
-    head = ["method", "k", "area", "of refit", "less alone", "less k = 0"]
-    print(markdown([*head, "coverage", "level error"], lines))
-
-
-def shown(values: FloatArray) -> str:
-    found = mean_interval(values)
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 if __name__ == "__main__":

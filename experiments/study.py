@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from metarouter.correction import FittedGain, learn_gain, make_corrector
+from metarouter.evaluation import mean_interval
 from metarouter.evaluation.metrics import efficiency_gain_area
 from metarouter.gain import PoolGainModel, make_gain_model
 from metarouter.labels.table import GainTable
@@ -168,6 +169,12 @@ def with_interval(statistic: Statistic, n_boot: int = 1000, digits: int = 3) -> 
     """A statistic of all seeds (None) and its interval over redrawn seeds."""
     low, high = interval(statistic, n_boot)
     return f"{statistic(None):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def over_units(values: FloatArray, digits: int = 2) -> str:
+    """Mean over units (pairs, models, seeds) and its 95 % Student's t interval."""
+    found = mean_interval(values)
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -69,7 +69,7 @@ def test_an_interval_over_pairs_is_not_narrowed_by_seeds() -> None:
 
 def test_new_models_of_equally_long_names_are_probed_with_other_queries() -> None:
     """The order of the labels is a model's own, and the same whenever it is run."""
-    from onboarding import probe_order
+    from onboarding_report import probe_order
 
     train = np.arange(100)
     gemma, llama = (probe_order(0, name, train) for name in ("gemma-7b", "llama-7b"))
