@@ -198,6 +198,18 @@ def test_a_failing_upstream_is_left_alone_and_tried_again(serve: Callable[..., S
     assert len(served.upstream.requests) == 3
 
 
+def test_metrics_tell_an_open_breaker_until_the_upstream_answers(
+    serve: Callable[..., Served],
+) -> None:
+    served = serve({"attempts": 1, "breaker_failures": 1, "breaker_seconds": 0.1})
+    name = 'metarouter_upstream_failing{upstream="main"}'
+    served.upstream.script.append(UpstreamReply(pieces=[b"{}"], status=500))
+    for sign in ("1.0", "0.0"):
+        served.post("/v1/chat/completions", HELLO)
+        assert f"{name} {sign}" in served.client.get("/metrics").text
+        time.sleep(0.15)
+
+
 def test_a_breaker_lets_one_trial_through_a_period() -> None:
     """A trial that fails, or that nobody reports on, opens the next period only."""
     now = [0.0]

@@ -76,7 +76,7 @@ def make_gateway(
     metrics.watch(writer)
     sticky = StickyModels(settings.sticky_seconds)
     tracing = open_tracing(settings.tracing, settings.upstreams)
-    return Gateway(
+    gateway = Gateway(
         current=make_generation(settings, policies, metrics),
         source=source or SettingsSource(),
         engine=engine,
@@ -89,6 +89,8 @@ def make_gateway(
         recall=Recall(sticky, engine, writer, report=log.warning),
         log=log,
     )
+    metrics.watch_upstreams(lambda: gateway.current.upstreams.failing)
+    return gateway
 
 
 def build_app(gateway: Gateway) -> ASGIApp:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from metarouter.gateway.upstream import Attempt
 from metarouter.store.writer import DecisionWriter
@@ -30,11 +39,27 @@ class _Children(dict[tuple[str, ...], M]):
         return child
 
 
+class _Breakers(Collector):
+    def __init__(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        self._failing = failing
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "metarouter_upstream_failing",
+            "1 while an upstream's breaker is open: only trials are sent there.",
+            labels=("upstream",),
+        )
+        for name, is_failing in self._failing().items():
+            family.add_metric((name,), is_failing)
+        yield family
+
+
 class Metrics:
     """What the gateway counts; no label holds text that a caller chose."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._requests = _Children(
             Counter(
                 "metarouter_requests_total",
@@ -108,6 +133,10 @@ class Metrics:
         for name, (text, attribute) in values.items():
             gauge = Gauge(name, text, registry=self.registry)
             gauge.set_function(partial(getattr, writer, attribute))
+
+    def watch_upstreams(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        """Show whose breakers are open, of the upstreams that there are just then."""
+        self.registry.register(_Breakers(failing))
 
     def note_unpriced(self) -> None:
         """Count one answer whose model has no known price."""

@@ -230,6 +230,11 @@ class Upstreams:
         return [name for name, up in self._upstreams.items() if up.breaker.rest]
 
     @property
+    def failing(self) -> dict[str, bool]:
+        """Of each upstream, whether its breaker is open and has not seen a success since."""
+        return {name: up.breaker.is_open for name, up in self._upstreams.items()}
+
+    @property
     def rests(self) -> dict[str, float]:
         """Seconds until each upstream is asked again; 0 for those that are asked."""
         return {name: up.breaker.rest for name, up in self._upstreams.items()}
