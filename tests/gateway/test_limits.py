@@ -568,7 +568,7 @@ def test_a_spent_budget_is_told_so_that_clients_stop(serve: Serve) -> None:
     assert "may spend 1 dollars in 30 days" in str(stopped.value)
     assert stopped.value.response.json()["type"] == "error"
     assert 0 < int(refused.value.response.headers["retry-after"]) <= 30 * 86_400
-    text = served.client.get("/metrics", headers=mine).text
+    text = str(served.gateway.metrics.render(), "utf-8")
     assert (
         'metarouter_requests_total{endpoint="chat/completions",outcome="rejected",status="429"} 1.0'
         in text

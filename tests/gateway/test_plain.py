@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gateway_makers import HELLO, Served
 
+from metarouter.errors import OptionError
 from metarouter.store.keys import create_key, revoke_key
 
 
@@ -228,3 +229,32 @@ def test_metrics_count_requests_decisions_and_attempts(serve: Callable[..., Serv
     line = 'metarouter_requests_total{endpoint="chat/completions",outcome="ok",status="200"} 1.0'
     assert line in text
     assert 'metarouter_upstream_attempts_total{outcome="ok",upstream="main"} 1.0' in text
+
+
+def test_metrics_are_for_admins_and_for_the_token_that_is_named(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token reads nothing else; where none is set, nothing is one."""
+    monkeypatch.setenv("SCRAPE", "a-token-é")
+    served = serve(auth="keys", metrics_token_env="SCRAPE")
+    plain = serve(auth="keys")
+    caller, boss = (
+        create_key(served.gateway.engine, name, is_admin=name == "boss")[0]
+        for name in ("caller", "boss")
+    )
+    served.gateway.keyring.refresh()
+
+    def status(place: Served, token: str, path: str = "/metrics") -> int:
+        headers = {b"authorization": f"Bearer {token}".encode()}
+        return place.client.get(path, headers=headers).status_code
+
+    tokens = ("a-token-é", boss, caller, "a-token-", "None")
+    assert [status(served, token) for token in tokens] == [200, 200, 403, 401, 401]
+    assert status(served, "a-token-é", "/v1/models") == 401
+    assert [status(plain, token) for token in ("a-token-é", "None")] == [401] * 2
+    with pytest.raises(OptionError, match=r"metrics_token_env.*name of an environment variable"):
+        serve(metrics_token_env="a token")
+    monkeypatch.delenv("SCRAPE")
+    with pytest.raises(OptionError, match=r"variable SCRAPE is not set.*metrics_token_env"):
+        served.gateway.settings.check_variables()
+    assert status(served, "None") == 401

@@ -32,6 +32,7 @@ Serve = Callable[..., Served]
 # Who may do what. A pair of statuses: of endpoints for callers, of those for admins.
 KEY_STATES = {
     "none": ({401}, {401}),
+    "metrics token": ({401}, {401}),
     "unknown": ({401}, {401}),
     "digest": ({401}, {401}),
     "expired": ({401}, {401}),
@@ -42,6 +43,9 @@ KEY_STATES = {
 }
 
 
+METRICS_TOKEN = "for-prometheus-alone"
+
+
 def _keys(engine: sa.Engine) -> dict[str, str | None]:
     late, _ = create_key(engine, "late", days=1e-9)
     gone, revoked = create_key(engine, "gone")
@@ -49,6 +53,7 @@ def _keys(engine: sa.Engine) -> dict[str, str | None]:
     caller, record = create_key(engine, "caller")
     return {
         "none": None,
+        "metrics token": METRICS_TOKEN,
         "unknown": "mr-" + "x" * 43,
         "digest": record.digest,
         "expired": late,
@@ -60,9 +65,12 @@ def _keys(engine: sa.Engine) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("state", KEY_STATES)
-def test_every_endpoint_with_every_kind_of_key(serve: Serve, state: str) -> None:
+def test_every_endpoint_with_every_kind_of_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
     """The endpoints are those of the OpenAPI document, so that none is left out."""
-    served = serve(auth="keys")
+    monkeypatch.setenv("SCRAPE", METRICS_TOKEN)
+    served = serve(auth="keys", metrics_token_env="SCRAPE")
     key = _keys(served.gateway.engine)[state]
     served.gateway.keyring.refresh()
     headers = {"content-type": "application/json"}
@@ -73,8 +81,10 @@ def test_every_endpoint_with_every_kind_of_key(serve: Serve, state: str) -> None
             answer = served.client.request(
                 method, path.replace("{", "").replace("}", ""), content=HELLO, headers=headers
             )
-            is_for_admins = path.startswith(("/admin", "/dashboard"))
+            is_for_admins = path.startswith(("/admin", "/dashboard", "/metrics"))
             allowed = admins if is_for_admins else callers
+            if (path, state) == ("/metrics", "metrics token"):
+                allowed = {200}
             if operation["security"] == []:
                 allowed = {200}
             assert (method, path, answer.status_code in allowed) == (method, path, True), (

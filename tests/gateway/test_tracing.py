@@ -156,6 +156,29 @@ def test_a_request_that_is_refused_is_a_span_without_a_client(
     assert spans[CLIENT] == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/route", b'{"query": "Hello"}', 200),
+        ("/v1/route", b"{}", 400),
+        ("/v1/feedback", b'{"type": "thumbs", "decision_id": "d", "value": "up"}', 201),
+    ],
+)
+def test_decisions_and_feedback_are_spans_too(
+    serve: Callable[..., Served], collector: Collector, path: str, body: bytes, status: int
+) -> None:
+    """On the caller's trace, and with nothing below them."""
+    served = serve(tracing={"endpoint": collector.url})
+    assert served.post(path, body, traceparent=PARENT).status_code == status
+    spans = collector.of(served)
+    (server,), tried = spans[SERVER], spans[CLIENT]
+    assert (server.name, tried) == (f"POST {path}", [])
+    assert server.trace_id.hex() == PARENT.split("-")[1]
+    assert attributes(server)["http.response.status_code"] == status
+    assert served.client.get("/health").status_code == 200
+    assert len(collector.of(served)[SERVER]) == 1
+
+
 def test_no_text_of_prompt_or_answer_is_on_a_span(
     serve: Callable[..., Served], collector: Collector, tmp_path: Path
 ) -> None:

@@ -103,7 +103,8 @@ def build_app(gateway: Gateway) -> ASGIApp:
         )
         for protocol in PROTOCOLS
     ]
-    routes = [*proxies, *plain_routes(gateway), *admin_routes(gateway), *dashboard_routes(gateway)]
+    plain = plain_routes(gateway, gateway.tracing)
+    routes = [*proxies, *plain, *admin_routes(gateway), *dashboard_routes(gateway)]
     routes.append(openapi_route(routes))
     app = Starlette(routes=routes, lifespan=_lifespan(gateway))
     return app if gateway.settings.auth == "keys" else HostGuard(app, gateway)

@@ -212,9 +212,9 @@ _PLAIN = (
     Operation(
         method="GET",
         path="/metrics",
-        summary="For Prometheus.",
+        summary="For Prometheus; of keys, those of admins read it.",
         gives={"text/plain": _STRING},
-        errors=(401, 421),
+        errors=(401, 403, 421),
     ),
     Operation(
         method="GET",

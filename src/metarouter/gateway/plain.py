@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from hmac import compare_digest
 from typing import Any
 
 import msgspec
@@ -13,14 +14,17 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from metarouter.errors import InputError, MetarouterError, shorten
+from metarouter.gateway.admin import require_admin
 from metarouter.gateway.choosing import Choice, ask_others, choose
 from metarouter.gateway.conversation import Conversation, read_chat
 from metarouter.gateway.deciding import Question, ServedPolicy
 from metarouter.gateway.following import conversation_identity
 from metarouter.gateway.ids import make_decision_id
 from metarouter.gateway.keeping import keep_row
+from metarouter.gateway.keyring import read_client_key
 from metarouter.gateway.names import Asked, read_model_name
 from metarouter.gateway.options import RequestOptions, read_options
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
@@ -28,6 +32,7 @@ from metarouter.gateway.proxy import ClientGoneError, read_content
 from metarouter.gateway.records import Exchange, routed_exchange
 from metarouter.gateway.state import Gateway, Generation, header_map
 from metarouter.gateway.storing import ForeignDecisionError, keep_feedback
+from metarouter.gateway.tracing import Tracing, traced
 from metarouter.gateway.wire import Body, read_body
 from metarouter.records import json_value
 from metarouter.store.analytics import fetch_decision
@@ -40,34 +45,43 @@ __all__ = ["plain_routes"]
 _LONG_BATCH = 50_000  # characters that are decided on before others get a turn
 
 Handler = Callable[[Gateway, Request, ApiKey | None], Awaitable[Response]]
+Guard = Callable[[Gateway, Mapping[str, str]], ApiKey | None]
 
 
-def plain_routes(gateway: Gateway) -> list[Route]:
-    """Routes of the endpoints that answer by themselves."""
+def plain_routes(gateway: Gateway, tracing: Tracing | None = None) -> list[Route]:
+    """Routes of the endpoints that answer by themselves; what they are sent makes spans."""
 
-    def bound(path: str, handler: Handler, method: str = "GET", *, is_open: bool = False) -> Route:
+    def bound(
+        path: str, handler: Handler, method: str = "GET", guard: Guard | None = Gateway.authorise
+    ) -> Route:
         async def endpoint(request: Request) -> Response:
-            return await _answer(gateway, path, handler, request, is_open=is_open)
+            return await _answer(gateway, path, handler, request, guard)
 
-        return Route(path, endpoint, methods=[method])
+        async def spanned(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(Request(scope, receive))
+            await response(scope, receive, send)
+
+        if tracing is None or method == "GET":
+            return Route(path, endpoint, methods=[method])
+        return Route(path, traced(spanned, tracing), methods=[method])
 
     return [
         bound("/v1/route", route, "POST"),
         bound("/v1/feedback", feedback, "POST"),
         bound("/v1/models", models),
         bound("/v1/decisions/{decision_id}", decision),
-        bound("/metrics", metrics),
-        bound("/health", health, is_open=True),
-        bound("/ready", ready, is_open=True),
+        bound("/metrics", metrics, guard=_authorise_reader),
+        bound("/health", health, guard=None),
+        bound("/ready", ready, guard=None),
     ]
 
 
 async def _answer(
-    gateway: Gateway, path: str, handler: Handler, request: Request, *, is_open: bool
+    gateway: Gateway, path: str, handler: Handler, request: Request, guard: Guard | None
 ) -> Response:
     start = time.perf_counter()
     try:
-        key = None if is_open else gateway.authorise(header_map(request.scope))
+        key = None if guard is None else guard(gateway, header_map(request.scope))
         response = await handler(gateway, request, key)
     except ClientGoneError:
         return Response(status_code=400)  # nobody reads it
@@ -75,7 +89,7 @@ async def _answer(
         problem = problem_of(error)
         response = Response(error_bytes(problem, "openai"), problem.status)
         response.raw_headers = problem_headers(problem, bytes(response.body))
-    if not is_open:
+    if guard is not None:
         gateway.metrics.note_request(
             path.removeprefix("/v1/"),
             response.status_code,
@@ -265,6 +279,15 @@ def _wildcard_models(generation: Generation, policies: Sequence[str]) -> list[st
 
 def _model(name: str, owner: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+
+
+def _authorise_reader(gateway: Gateway, headers: Mapping[str, str]) -> ApiKey | None:
+    """Let in who may read the metrics: an admin's key, or the token that the settings name."""
+    token = gateway.settings.metrics_token()
+    given = read_client_key(headers)
+    if token and given and compare_digest(token.encode(), given.encode("latin-1")):
+        return None
+    return require_admin(gateway, headers)
 
 
 async def metrics(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:

@@ -382,7 +382,19 @@ class GatewaySettings(BaseSettings):
         le=3600,
         description="How often to look whether settings or routers changed; 0: never.",
     )
+    metrics_token_env: str | None = Field(
+        default=None,
+        description="Environment variable with a token that reads /metrics, and nothing else, "
+        "where auth = keys; the keys of admins do too.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("metrics_token_env")
+    @classmethod
+    def _name_of_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and not value.replace("_", "").isalnum():
+            raise ValueError("allowed: the name of an environment variable, not a token")
+        return value
 
     @field_validator("policies", "splits")
     @classmethod
@@ -437,7 +449,7 @@ class GatewaySettings(BaseSettings):
         return any(not up.models or model in up.models for up in self.upstreams.values())
 
     def check_variables(self, environ: Mapping[str, str] = os.environ) -> None:
-        """See that the environment variables that upstreams need are set.
+        """See that the environment variables that settings name are set.
 
         Raises
         ------
@@ -447,13 +459,19 @@ class GatewaySettings(BaseSettings):
         missing = self.missing_variables(environ)
         if missing:
             raise OptionError(
-                f"environment variable {missing[0]} is not set; an upstream's api_key_env names it"
+                f"environment variable {missing[0]} is not set; an upstream's api_key_env, or "
+                "metrics_token_env, names it"
             )
 
     def missing_variables(self, environ: Mapping[str, str] = os.environ) -> list[str]:
-        """Names of environment variables that upstreams need and that are not set."""
-        names = (upstream.api_key_env for upstream in self.upstreams.values())
+        """Names of environment variables that settings name and that are not set."""
+        names = [upstream.api_key_env for upstream in self.upstreams.values()]
+        names.append(self.metrics_token_env)
         return sorted({name for name in names if name and not environ.get(name)})
+
+    def metrics_token(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """What reads the metrics beside the keys of admins, where a variable is named for it."""
+        return environ.get(self.metrics_token_env) if self.metrics_token_env else None
 
 
 def is_loopback(host: str) -> bool:
