@@ -82,7 +82,10 @@ def finetune(
     torch = import_extra("torch")
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(
-        trained.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        trained.values(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,  # unfused, updating 23 million parameters takes as long as their gradient
     )
     rng = np.random.default_rng(settings.seed)
     n_steps = len(batches(np.random.default_rng(settings.seed))) * settings.epochs
