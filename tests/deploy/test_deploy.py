@@ -307,12 +307,13 @@ def _exposed(registry: CollectorRegistry) -> set[str]:
     return found
 
 
-def test_every_metric_of_the_dashboard_exists(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["grafana/metarouter.json", "prometheus/rules.yml"])
+def test_every_metric_of_the_dashboard_and_the_alerts_exists(file: str) -> None:
     metrics = Metrics()
+    metrics.watch_upstreams(dict)
     # any object with the writer's counts is enough to name its gauges
     metrics.watch(type("Writer", (), {"__getattr__": lambda self, name: 0})())
-    text = (DEPLOY / "grafana/metarouter.json").read_text()
-    named = set(re.findall(r"metarouter_[a-z_]+", text))
+    named = set(re.findall(r"(?:metarouter|process)_[a-z_]+", (DEPLOY / file).read_text()))
     assert named
     assert named <= _exposed(metrics.registry)
 

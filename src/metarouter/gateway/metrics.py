@@ -90,6 +90,8 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        for outcome in ("done", "refused"):
+            self._reloads.labels(outcome)  # at 0: Prometheus sees no increase in a first value of 1
         self._unpriced = Counter(
             "metarouter_unpriced_total",
             "Answers of models without a known price, which count as nothing spent.",
