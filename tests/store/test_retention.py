@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from store_makers import count, make_row, make_writer, wait_for
 
 from metarouter.store.database import insert_new, open_database
+from metarouter.store.keys import ApiKey, create_key, revoke_key
 from metarouter.store.redaction import Redactor
 from metarouter.store.remembered import find_remembered, save_remembered
 from metarouter.store.retention import Pruned, Retention, prune
-from metarouter.store.tables import decisions, feedback
+from metarouter.store.tables import decisions, feedback, key_usage
+from metarouter.store.usage import Used, add_used, read_spent
 
 _DAY = 86_400.0
 
@@ -73,6 +76,54 @@ def test_who_answered_what_is_forgotten_after_its_last_use(engine: sa.Engine) ->
         "a",
         "c",
     ]
+
+
+def _use(engine: sa.Engine, key_id: str, days: Iterable[float], now: float) -> None:
+    """A dollar in the minute that was so many days ago."""
+    for day in days:
+        minute = int((now - day * _DAY) // 60)
+        with engine.begin() as connection:
+            add_used(connection, {key_id: {minute: Used(requests=1, spent=1.0)}})
+
+
+def _days_left(engine: sa.Engine, key_id: str, now: float) -> list[int]:
+    query = sa.select(key_usage.c.minute).filter_by(key_id=key_id)
+    with engine.connect() as connection:
+        minutes = connection.execute(query.order_by(key_usage.c.minute.desc())).scalars().all()
+    return [round((now / 60 - minute) / 1440) for minute in minutes]
+
+
+def test_what_keys_used_is_kept_as_long_as_a_budget_counts_it(engine: sa.Engine) -> None:
+    """For good, for a period, or for the days that are set; of keys that are gone, for these."""
+    budgets: dict[str, dict[str, Any]] = {
+        "none": {},
+        "short": {"budget": 9.0, "budget_days": 1.0},
+        "long": {"budget": 9.0, "budget_days": 30.0},
+        "for good": {"budget": 9.0},
+        "revoked": {"budget": 9.0},
+    }
+    keys = {name: create_key(engine, name, **given)[1] for name, given in budgets.items()}
+    revoke_key(engine, keys["revoked"].key_id)
+    now = keys["long"].created + 50 * _DAY  # 20 days into the second period of 30
+    ids = {name: key.key_id for name, key in keys.items()} | {"gone": "key-gone"}
+    for key_id in ids.values():
+        _use(engine, key_id, (1, 9, 15, 19, 25, 45), now)
+    spent = {name: _spent(engine, keys[name], now) for name in ("short", "long", "for good")}
+    steps = [prune(engine, Retention(usage_days=10.0), now, step=5) for _ in range(9)]
+    assert max(step.minutes for step in steps) == 5
+    assert steps[-1].is_all
+    left = {name: _days_left(engine, key_id, now) for name, key_id in ids.items()}
+    assert left.pop("for good") == [1, 9, 15, 19, 25, 45]
+    assert left.pop("long") == [1, 9, 15, 19]
+    assert set(map(tuple, left.values())) == {(1, 9)}
+    assert {name: _spent(engine, keys[name], now) for name in spent} == spent
+
+
+def _spent(engine: sa.Engine, key: ApiKey, now: float) -> float:
+    minute = int(now // 60)
+    with engine.connect() as connection:
+        starts = {key.key_id: key.first_minute(minute)}
+        return read_spent(connection, starts, minute + 1)[key.key_id]
 
 
 def test_without_a_time_everything_is_kept(engine: sa.Engine) -> None:

@@ -64,6 +64,12 @@ def prune(
     row_days: Annotated[
         float | None, typer.Option(min=0, help="Delete decisions and feedback that are older.")
     ] = None,
+    usage_days: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Delete what keys used and is older, but for what a budget still counts."
+        ),
+    ] = None,
     store: Store = None,
     config: Config = None,
 ) -> None:
@@ -74,24 +80,30 @@ def prune(
     from metarouter.cli.output import say
     from metarouter.errors import OptionError
 
-    if prompt_days is None and row_days is None and config is not None:
+    given = (prompt_days, row_days, usage_days)
+    if given == (None, None, None) and config is not None:
         kept = store_settings(store, config)
-        prompt_days, row_days = kept.prompt_days, kept.row_days
-    if prompt_days is None and row_days is None:
-        raise OptionError("neither `prompt_days` nor `row_days` was given; allowed: one or both")
+        given = (kept.prompt_days, kept.row_days, kept.usage_days)
+    if given == (None, None, None):
+        raise OptionError(
+            "none of `prompt_days`, `row_days` and `usage_days` was given; allowed: one or more"
+        )
     engine = open_store(store, config, must_exist=True)
     from time import time
 
     from metarouter.store.retention import Pruned, Retention
     from metarouter.store.retention import prune as prune_some
 
+    retention = Retention(
+        **dict(zip(("prompt_days", "row_days", "usage_days"), given, strict=True))
+    )
     done, step = Pruned(), None
     while step is None or not step.is_all:
-        step = prune_some(engine, Retention(prompt_days=prompt_days, row_days=row_days), time())
+        step = prune_some(engine, retention, time())
         done += step
     say(
         f"prompts erased: {done.prompts}; deleted: {done.decisions} decisions, "
-        f"{done.feedback} statements"
+        f"{done.feedback} statements, {done.minutes} minutes of keys"
     )
 
 

@@ -251,6 +251,11 @@ class StoreSettings(BaseModel):
     row_days: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Days until decisions and feedback are deleted; null: never."
     )
+    usage_days: Annotated[float, Field(gt=0)] | None = Field(
+        default=400.0,
+        description="Days until what keys used is deleted, but for what a budget still counts; "
+        "null: never.",
+    )
 
     @field_validator("url")
     @classmethod

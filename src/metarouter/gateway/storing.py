@@ -68,6 +68,7 @@ def open_store(
         retention=Retention(
             prompt_days=store.prompt_days,
             row_days=store.row_days,
+            usage_days=store.usage_days,
             memory_seconds=settings.sticky_seconds,
         ),
         report=report,

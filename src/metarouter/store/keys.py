@@ -27,6 +27,7 @@ __all__ = [
     "list_audit",
     "list_keys",
     "note_change",
+    "read_keys",
     "revoke_key",
     "update_key",
 ]
@@ -225,9 +226,14 @@ def update_key(
 
 def list_keys(engine: sa.Engine) -> list[ApiKey]:
     """Every key, oldest first."""
-    query = sa.select(api_keys).order_by(api_keys.c.created)
     with engine.connect() as connection:
-        return [_record(row) for row in connection.execute(query).mappings()]
+        return read_keys(connection)
+
+
+def read_keys(connection: sa.Connection) -> list[ApiKey]:
+    """Every key, oldest first, as a transaction sees them."""
+    query = sa.select(api_keys).order_by(api_keys.c.created)
+    return [_record(row) for row in connection.execute(query).mappings()]
 
 
 def revoke_key(engine: sa.Engine, key_id: str, *, by: str = "command line") -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from metarouter.store.tables import decisions, feedback, remembered
+from metarouter.store.keys import read_keys
+from metarouter.store.tables import decisions, feedback, key_usage, remembered
 
 __all__ = ["Pruned", "Retention", "prune"]
 
@@ -21,13 +22,15 @@ class Retention:
     Attributes
     ----------
     prompt_days : of the text of prompts; the rest of the decision stays.
-    row_days : of decisions and feedback. Keys, what they used and the audit
-        trail stay.
+    row_days : of decisions and feedback. Keys and the audit trail stay.
+    usage_days : of what keys used; for a key whose budget's period is longer, from the
+        start of that period on.
     memory_seconds : since their last use, of who answered what.
     """
 
     prompt_days: float | None = None
     row_days: float | None = None
+    usage_days: float | None = None
     memory_seconds: float | None = None
 
 
@@ -38,12 +41,13 @@ class Pruned:
     Examples
     --------
     >>> Pruned(prompts=2) + Pruned(decisions=1)
-    Pruned(prompts=2, decisions=1, feedback=0, remembered=0)
+    Pruned(prompts=2, decisions=1, feedback=0, minutes=0, remembered=0)
     """
 
     prompts: int = 0
     decisions: int = 0
     feedback: int = 0
+    minutes: int = 0
     remembered: int = 0
 
     def __add__(self, other: Pruned) -> Pruned:
@@ -51,13 +55,14 @@ class Pruned:
             prompts=self.prompts + other.prompts,
             decisions=self.decisions + other.decisions,
             feedback=self.feedback + other.feedback,
+            minutes=self.minutes + other.minutes,
             remembered=self.remembered + other.remembered,
         )
 
     @property
     def is_all(self) -> bool:
         """Whether nothing was found: what is left is young enough."""
-        return not (self.prompts or self.decisions or self.feedback or self.remembered)
+        return self == Pruned()
 
 
 def prune(engine: sa.Engine, retention: Retention, now: float, *, step: int = _STEP) -> Pruned:
@@ -93,6 +98,9 @@ def prune(engine: sa.Engine, retention: Retention, now: float, *, step: int = _S
         if retention.prompt_days is not None:
             before = now - _DAY * retention.prompt_days
             done += Pruned(prompts=_erase_prompts(connection, before, step))
+        if retention.usage_days is not None:
+            before = int((now - _DAY * retention.usage_days) // 60)
+            done += Pruned(minutes=_delete_usage(connection, before, int(now // 60), step))
         if retention.memory_seconds is not None:
             before = now - retention.memory_seconds
             done += Pruned(remembered=_delete(connection, remembered.c.used, before, step))
@@ -116,3 +124,23 @@ def _erase_prompts(connection: sa.Connection, before: float, step: int) -> int:
     )
     erased = sa.update(decisions).where(column.decision_id.in_(old)).values(prompt=None)
     return connection.execute(erased).rowcount
+
+
+def _delete_usage(connection: sa.Connection, before: int, now: int, step: int) -> int:
+    """Minutes before `before` that no budget looks back to."""
+    column = key_usage.c
+    periods = _long_periods(connection, before, now)
+    is_old = sa.or_(
+        sa.and_(column.minute < before, column.key_id.not_in(periods)),
+        *(sa.and_(column.key_id == key, column.minute < start) for key, start in periods.items()),
+    )
+    place = sa.tuple_(column.key_id, column.minute)
+    old = sa.select(column.key_id, column.minute).where(is_old).order_by(column.minute).limit(step)
+    return connection.execute(sa.delete(key_usage).where(place.in_(old))).rowcount
+
+
+def _long_periods(connection: sa.Connection, before: int, now: int) -> dict[str, int]:
+    """First minute of the period of each budget that looks back further than `before`."""
+    used = [key for key in read_keys(connection) if key.budget is not None and key.revoked is None]
+    starts = {key.key_id: key.first_minute(now) for key in used}
+    return {key_id: start for key_id, start in starts.items() if start < before}
