@@ -19,7 +19,7 @@ from metarouter.evaluation.biasmap_view import view_bias_map
 from metarouter.evaluation.compare_view import judge_comparison
 from metarouter.evaluation.comparison import CompareConfig, CompareRecord, CompareResult
 from metarouter.evaluation.evaluate import Evaluation, evaluate_router
-from metarouter.evaluation.figures import inline_svg
+from metarouter.evaluation.figures import ForestPanel, ForestRow, draw_forest, inline_svg
 from metarouter.evaluation.report import (
     render_compare_report,
     render_evaluation_report,
@@ -356,6 +356,14 @@ def test_bias_map_names_the_slices_that_leave_out_zero() -> None:
     assert "biased in 1 of 2 slices" in view.sentence
     assert "not refuted" in view.sentence
     assert view.table.strong == frozenset({0})
+
+
+def test_names_in_any_script_are_drawn_as_text_without_warnings() -> None:
+    """Matplotlib's font has no Chinese; the reader's browser has (warnings are errors here)."""
+    row = ForestRow(label="客户支持", value=0.1, low=0.0, high=0.2)
+    drawn = draw_forest("bias", [ForestPanel(title="", rows=[row])], x_label="增益")
+    assert "客户支持" in drawn.wide
+    assert "增益" in drawn.narrow
 
 
 def test_inline_svg_drops_metadata_and_prefixes_ids() -> None:

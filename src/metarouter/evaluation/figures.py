@@ -12,6 +12,7 @@ import hashlib
 import html
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -324,7 +325,10 @@ def _figure(width: int, height: int) -> Any:
 
 def _svg(figure: Any, title: str) -> Svg:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    with warnings.catch_warnings():
+        # Texts stay texts in the SVG: the reader's fonts draw what Matplotlib's lack.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     width, height = (72 * inches for inches in figure.get_size_inches())
     return inline_svg(stream.getvalue(), title, round(width), round(height))
 
