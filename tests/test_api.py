@@ -215,7 +215,10 @@ def test_scores_on_another_scale_give_the_same_router(world: World, tmp_path: Pa
     found = mr.evaluate_router(wide, test)
     expected = mr.evaluate_router(narrow, gold_records(world.test))
     assert found.area.value == pytest.approx(expected.area.value)
-    assert (found.quality_unit, expected.quality_unit) == ("gold score / 30", "gold score / 3")
+    assert (found.quality_unit, expected.quality_unit) == (
+        "gold score, -10 to 20 as 0 to 1",
+        "gold score, -1 to 2 as 0 to 1",
+    )
     _, limit = mr.calibrate(wide, gold=test, max_loss=0.1)
     _, same = mr.calibrate(narrow, gold=gold_records(world.test), max_loss=0.1)
     assert limit.w == pytest.approx(same.w)

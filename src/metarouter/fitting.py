@@ -113,7 +113,7 @@ def fit(
         map, overlap, sensitivity); 0 leaves both out.
     on_bad_row : "error" or "skip", default "error"
     score_range : (low, high), optional
-        Range of the scores, which divides gains. The router keeps it, and gold labels that it
+        Range of the scores, which becomes 0 to 1 and divides gains. The router keeps it, and gold labels that it
         is evaluated or calibrated on are read with it.
     seed : int, default 0
     progress : callable ``(done, total)``, optional

@@ -347,3 +347,51 @@ def test_an_empty_table_has_a_summary() -> None:
     empty = summarise_labels(table.rows(np.zeros(len(table), dtype=np.bool_)))
     assert (empty.contrast, empty.slices, empty.n_rows) == (None, (), 0)
     assert "0 labels" in render_summary(empty)
+
+
+def pool_rows(n: int = 12) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Gold scores of three models, and votes on the two that are not the reference."""
+    level = {"tiny": 0.1, "provider/a-very-long-name-of-a-model:mid": 0.5, "large": 0.9}
+    _, mid, large = level
+    gold = [
+        {"query": f"q{i}", "model": model, "score": score + i % 3 / 100}
+        for i in range(n)
+        for model, score in level.items()
+    ]
+    votes = [
+        {"query": f"q{i}", "model_a": large, "model_b": mid, "winner": "model_b"} for i in range(n)
+    ]
+    return gold, votes
+
+
+def test_scores_of_three_models_are_gold_of_each_pair() -> None:
+    """A vote on two models meets their gold scores, though gains are kept over a third."""
+    gold, votes = pool_rows()
+    summary = summarise_labels(*read_gain_table(gold, votes))
+    assert summary.agreement.n_queries == 12
+    assert summary.agreement.sign_agreement == 0
+    part = find_slice(summary, "models", "large over provider")
+    assert (part.n_gold, part.n_preference) == (12, 12)
+    assert part.gold_mean == pytest.approx(0.4)
+    assert part.bias is not None
+    assert part.bias.value == pytest.approx(-1.4)
+    assert not says(summary, "has preference but no gold labels")
+
+
+def test_long_names_of_models_are_shown_whole() -> None:
+    text = render_summary(summarise_labels(*read_gain_table(*pool_rows())))
+    assert "models large over provider/a-very-long-name-of-a-model:mid " in text
+    assert "\n  provider/a-very-long-name-of-a-model:mid " in text
+
+
+@pytest.mark.parametrize(("score_range", "is_said"), [(None, True), ((1.0, 5.0), False)])
+def test_scores_on_another_scale_want_their_range(
+    score_range: tuple[float, float] | None, is_said: bool
+) -> None:
+    rows = [
+        {"query": f"q{i}", "model": model, "score": score}
+        for i in range(3)
+        for model, score in (("a", 2.0), ("b", 5.0))
+    ]
+    summary = summarise_labels(*read_gain_table(rows, score_range=score_range))
+    assert says(summary, "--score-range") is is_said

@@ -193,6 +193,14 @@ def test_score_range_scales_scores_and_gains_but_not_votes() -> None:
     np.testing.assert_array_equal(table.preference().gain, [1.0])
 
 
+def test_the_worst_score_of_a_range_is_quality_0_and_the_best_1() -> None:
+    """On 1 to 5 a score of 1 keeps nothing of the best model's quality, not a quarter."""
+    table, _ = read_gain_table([*scores("q0", small=1.0, large=4.0)], score_range=(1.0, 5.0))
+    np.testing.assert_allclose(table.candidate_score, [0.75])
+    np.testing.assert_allclose(table.baseline_score, [0.0])
+    np.testing.assert_allclose(table.gain, [0.75])
+
+
 def test_tokens_weights_judges_and_domains_follow_their_rows() -> None:
     gold = [
         {**row, "completion_tokens": tokens, "prompt_tokens": 9, "domain": "maths"}

@@ -124,7 +124,7 @@ class Evaluation:
     premium : the model with the largest mean cost, the last of several.
     n : held-out gold queries.
     seed : of the bootstrap.
-    quality_unit : "gold score", divided by the length of its range where one was given, or
+    quality_unit : "gold score", with its range where that was given and is now 0 to 1, or
         "gold gain over <reference>".
     policies : the router, and what it should be compared with.
     kept : share of the premium model's quality that the router keeps (of its
@@ -512,7 +512,10 @@ def _share(choice: IntArray) -> float:
 def _quality_unit(held_out: HeldOut, score_range: Sequence[float] | None) -> str:
     if not held_out.is_absolute:
         return f"gold gain over {held_out.models[0]}"
-    return "gold score" if score_range is None else f"gold score / {np.ptp(score_range):g}"
+    if score_range is None:
+        return "gold score"
+    low, high = score_range
+    return f"gold score, {low:g} to {high:g} as 0 to 1"
 
 
 def _warnings(held_out: HeldOut) -> tuple[str, ...]:

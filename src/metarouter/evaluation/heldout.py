@@ -84,7 +84,7 @@ def read_held_out(
         truth, so rows of a table that are not gold are left out.
     models : names, the reference model first.
     score_range : (low, high), optional
-        Range of the scores, which divides them; a table is in gain units already.
+        Range of the scores, which becomes 0 to 1; a table is in gain units already.
 
     Raises
     ------

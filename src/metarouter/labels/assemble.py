@@ -72,6 +72,7 @@ def assemble(
         conflicts=count_conflicts(labels),
         domain_conflicts=_count_several(labelled.query, labelled.domain),
         texts_under_several_ids=_count_several(rows.text, rows.query),
+        gain_range=(float(table.gain.min()), float(table.gain.max())),
     )
     return table, report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
     [('gold', 1, 1.0), ('preference', 2, 0.25)]
     """
     contrast = _main_contrast(table)
+    gold = _gold_by_pair(table)
     summary = LabelSummary(
         models=table.models,
         contrast=None if contrast is None else _names(table, contrast),
@@ -81,8 +83,8 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
         model_counts=_model_counts(table),
         judge_counts=_counts(table, table.judge, table.judges),
         domain_counts=_counts(table, table.domain[table.query], table.domains),
-        agreement=_agreement(table),
-        slices=() if contrast is None else _slices(table, contrast),
+        agreement=_agreement(table, gold),
+        slices=() if contrast is None else _slices(table, contrast, gold),
         findings=(),
         report=report,
     )
@@ -222,19 +224,45 @@ def _gold_gain(table: GainTable, contrast: tuple[int, int]) -> Estimate | None:
     return mean_estimate(_query_means(table, _is_about(table, contrast) & table.is_gold)[1])
 
 
-def _agreement(table: GainTable) -> Agreement:
+QueryMeans = tuple[IntArray, FloatArray]
+"""Queries, and the mean gain of each."""
+
+
+def _gold_by_pair(table: GainTable) -> dict[tuple[int, int], QueryMeans]:
+    """Gold gains of each pair of models: as labelled, else the difference over a third model.
+
+    Scores of three models are kept as two gains over the reference; what they say of
+    the other pair is the difference of those.
+    """
+    labelled = {
+        pair: _query_means(table, _is_about(table, pair) & table.is_gold)
+        for pair in _pairs(table.gold())
+    }
+    found = dict(labelled)
+    for (high, base), (high_query, high_gain) in labelled.items():
+        for (low, other), (low_query, low_gain) in labelled.items():
+            if other != base or low >= high:
+                continue
+            query, i, j = np.intersect1d(high_query, low_query, return_indices=True)
+            known, gain = found.get((high, low), (query[:0], high_gain[:0]))
+            new = ~np.isin(query, known)
+            difference = (high_gain[i] - low_gain[j])[new]
+            found[high, low] = (
+                np.concatenate([known, query[new]]),
+                np.concatenate([gain, difference]),
+            )
+    return found
+
+
+def _agreement(table: GainTable, gold_by_pair: dict[tuple[int, int], QueryMeans]) -> Agreement:
     """Gold against preference on the (query, models) that both label."""
-    unit, first = group_rows(table.query, table.candidate, table.baseline)
-    means = []
-    for mask in _source_masks(table).values():
-        rows = mask & (table.weight > 0)
-        mean = np.full(len(first), np.nan)
-        found, group = np.unique(unit[rows], return_inverse=True)
-        mean[found] = group_mean(group, table.gain[rows], table.weight[rows])
-        means.append(mean)
-    both = ~np.isnan(means[0]) & ~np.isnan(means[1])
-    gold, preference = means[0][both], means[1][both]
-    query = table.query[first][both]
+    columns: list[list[Any]] = [[np.zeros(0, dtype=np.int64)], [np.zeros(0)], [np.zeros(0)]]
+    for pair, (gold_query, gold_gain) in gold_by_pair.items():
+        query, gain = _query_means(table, _is_about(table, pair) & ~table.is_gold)
+        shared, i, j = np.intersect1d(gold_query, query, return_indices=True)
+        for column, values in zip(columns, (shared, gold_gain[i], gain[j]), strict=True):
+            column.append(values)
+    query, gold, preference = (np.concatenate(column) for column in columns)
     n_queries = len(np.unique(query))
     # several pairs of models on one query are not independent: average them first
     cluster = np.unique(query, return_inverse=True)[1]
@@ -268,28 +296,44 @@ def _correlation(a: FloatArray, b: FloatArray, n: int) -> Estimate | None:
     )
 
 
-def _slices(table: GainTable, contrast: tuple[int, int]) -> tuple[SliceBias, ...]:
+def _slices(
+    table: GainTable,
+    contrast: tuple[int, int],
+    gold_by_pair: dict[tuple[int, int], QueryMeans],
+) -> tuple[SliceBias, ...]:
     """The whole and each slice, for the main contrast; for a pool each pair of models."""
     about = _is_about(table, contrast)
-    parts: list[tuple[str, str, BoolArray]] = [("all", "queries", about)]
-    parts += [
+    masks: list[tuple[str, str, BoolArray]] = [("all", "queries", about)]
+    masks += [
         ("domain", name, about & (table.domain[table.query] == code))
         for code, name in enumerate(table.domains)
     ]
-    parts += [("length", name, about & mask) for name, mask in _length_slices(table)]
+    masks += [("length", name, about & mask) for name, mask in _length_slices(table)]
     judges = np.unique(table.judge[about & ~table.is_gold])
     if len(judges) > 1:
-        parts += [
+        masks += [
             ("judge", table.judges[code], about & (table.is_gold | (table.judge == code)))
             for code in judges
         ]
+    parts = [
+        (kind, name, _query_means(table, mask & table.is_gold), mask & ~table.is_gold)
+        for kind, name, mask in masks
+        if mask.any()
+    ]
     if not table.is_pair:
         parts += [
-            ("models", " over ".join(_names(table, pair)), _is_about(table, pair))
+            (
+                "models",
+                " over ".join(_names(table, pair)),
+                gold_by_pair.get(pair, _query_means(table, np.zeros(len(table), dtype=np.bool_))),
+                _is_about(table, pair) & ~table.is_gold,
+            )
             for pair in _pairs(table)
         ]
-    parts = [part for part in parts if part[2].any()]
-    return tuple(_slice(table, *part, n_slices=len(parts)) for part in parts)
+    return tuple(
+        _slice(kind, name, gold, _query_means(table, mask), n_slices=len(parts))
+        for kind, name, gold, mask in parts
+    )
 
 
 def _pairs(table: GainTable) -> list[tuple[int, int]]:
@@ -302,15 +346,17 @@ def _length_slices(table: GainTable) -> list[tuple[str, BoolArray]]:
     length = np.array([len(text) for text in table.queries])[table.query]
     low, high = np.quantile(length, [1 / 3, 2 / 3])
     return [
-        (f"up to {low:.0f} characters", length <= low),
-        (f"{low:.0f} to {high:.0f} characters", (length > low) & (length <= high)),
-        (f"over {high:.0f} characters", length > high),
+        (f"up to {int(low)} characters", length <= low),
+        (f"{int(low) + 1} to {int(high)} characters", (length > low) & (length <= high)),
+        (f"over {int(high)} characters", length > high),
     ]
 
 
-def _slice(table: GainTable, kind: str, name: str, rows: BoolArray, *, n_slices: int) -> SliceBias:
-    gold_queries, gold = _query_means(table, rows & table.is_gold)
-    preference_queries, preference = _query_means(table, rows & ~table.is_gold)
+def _slice(
+    kind: str, name: str, gold_means: QueryMeans, preference_means: QueryMeans, *, n_slices: int
+) -> SliceBias:
+    gold_queries, gold = gold_means
+    preference_queries, preference = preference_means
     labelled = len(np.union1d(gold_queries, preference_queries))
     # Bonferroni: all slices together are wrong with probability 0.05 at most
     strict = welch_estimate(preference, gold, 1 - (1 - LEVEL) / n_slices)

@@ -30,6 +30,7 @@ def make_findings(summary: LabelSummary) -> tuple[str, ...]:
         One sentence or two each, the most important first.
     """
     return (
+        *_about_scale(summary),
         *_about_gold(summary),
         *_about_preference(summary),
         *_about_meeting(summary),
@@ -46,6 +47,16 @@ def _rows(summary: LabelSummary, source: str) -> int:
 
 def _queries(summary: LabelSummary, source: str) -> int:
     return sum(part.queries for part in summary.sources if part.source == source)
+
+
+def _about_scale(summary: LabelSummary) -> Iterator[str]:
+    report = summary.report
+    if report is not None and report.is_off_scale:
+        low, high = report.gain_range
+        yield (
+            f"gains reach from {low:+g} to {high:+g}, votes from −1 to +1: name the range of the "
+            "scores, such as --score-range 1,5, or the two are compared on different scales."
+        )
 
 
 def _about_gold(summary: LabelSummary) -> Iterator[str]:

@@ -70,8 +70,8 @@ def read_gain_table(
         Raise at the first row that cannot be used, or leave such rows out and
         count them by field and reason.
     score_range : (low, high) or None
-        Scores of both sources must lie inside, and scores and gains are divided by
-        high − low. Votes are on [−1, 1] already.
+        Scores of both sources must lie inside and become (score − low) / (high − low);
+        gains are divided by high − low. Votes are on [−1, 1] already.
 
     Returns
     -------

@@ -61,6 +61,7 @@ class ReadReport:
     conflicts : number of (query, models, judge, annotator) with labels that differ.
     domain_conflicts : number of queries given more than one domain; the first is kept.
     texts_under_several_ids : number of query texts that have more than one query_id.
+    gain_range : smallest and largest gain of the table.
     """
 
     files: tuple[FileReport, ...]
@@ -68,6 +69,7 @@ class ReadReport:
     conflicts: int
     domain_conflicts: int
     texts_under_several_ids: int
+    gain_range: tuple[float, float]
 
     @property
     def rows_read(self) -> int:
@@ -103,6 +105,11 @@ class ReadReport:
     def repeats(self) -> int:
         """Rows that equal an earlier row of the same source in every field."""
         return sum(file.repeats for file in self.files)
+
+    @property
+    def is_off_scale(self) -> bool:
+        """Whether a gain lies outside [−1, 1], where votes are: the scores need their range."""
+        return self.gain_range[0] < -1 or self.gain_range[1] > 1
 
     def to_dict(self) -> dict[str, Any]:
         """The report and its totals as plain JSON values."""

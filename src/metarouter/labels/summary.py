@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -184,10 +184,11 @@ def _count_lines(summary: LabelSummary) -> Iterator[str]:
     ):
         if not counts:
             continue
-        yield f"{title:<34}{'gold':>9}{'preference':>12}"
+        width = _width(count.name for count in counts[:20])
+        yield f"{title:<{width + 2}}{'gold':>9}{'preference':>12}"
         for count in counts[:20]:
             name = count.name or "(not given)"
-            yield f"  {name[:30]:<32}{count.gold:>9,}{count.preference:>12,}"
+            yield f"  {name[: width - 1]:<{width}}{count.gold:>9,}{count.preference:>12,}"
         if len(counts) > 20:
             yield f"  … and {len(counts) - 20} more"
 
@@ -209,14 +210,20 @@ def _slice_lines(summary: LabelSummary) -> Iterator[str]:
     if not summary.slices or summary.contrast is None:
         return
     candidate, baseline = summary.contrast
+    width = _width(f"{part.kind} {part.name}" for part in summary.slices)
     yield f"Slices of {candidate} over {baseline} (each query counted once)"
-    yield f"  {'':<32}{'gold':>7}{'pref.':>9}{'share':>8}   preference − gold [95 %]"
+    yield f"  {'':<{width}}{'gold':>7}{'pref.':>9}{'share':>8}   preference − gold [95 %]"
     for part in summary.slices:
         bias = "unknown" if part.bias is None else _interval(part.bias)
         yield (
-            f"  {f'{part.kind} {part.name}'[:31]:<32}{part.n_gold:>7,}{part.n_preference:>9,}"
-            f"{part.share_gold:>8.1%}   {bias}"
+            f"  {f'{part.kind} {part.name}'[: width - 1]:<{width}}{part.n_gold:>7,}"
+            f"{part.n_preference:>9,}{part.share_gold:>8.1%}   {bias}"
         )
+
+
+def _width(names: Iterable[str]) -> int:
+    """Characters of a column of names: 32, or more where a longer one would be cut."""
+    return min(max([31, *map(len, names)]), 99) + 1
 
 
 def _interval(estimate: Estimate) -> str:

@@ -158,7 +158,7 @@ class _RowCheck:
         """A column of finite numbers; NaN where it is missing and may be."""
         raw = self.batch.column(field)
         values, missing, wrong = number_column(raw, from_text=self.batch.is_text)
-        allowed = f"a finite number, up to {LARGEST:g} in size"
+        allowed = f"a finite number such as 0.5, up to {LARGEST:g} in size"
         if required:
             self.fail(missing, field, "missing", allowed)
         self.fail(wrong, field, "not a number", allowed)
@@ -183,12 +183,13 @@ def _value(check: _RowCheck, form: str, score_range: tuple[float, float] | None)
     values = check.number(field)
     if score_range is None:
         return values
-    # the difference of two scores in [low, high]
+    length, zero = high - low, low
+    # a gain is the difference of two scores in [low, high]
     if form == "gains":
-        low, high = low - high, high - low
+        low, high, zero = -length, length, 0.0
     outside = (values < low) | (values > high)
     check.fail(outside, field, "outside the score range", f"a number in [{low:g}, {high:g}]")
-    return values / (score_range[1] - score_range[0])
+    return (values - zero) / length
 
 
 def _vote_gain(check: _RowCheck) -> FloatArray:
