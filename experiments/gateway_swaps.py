@@ -1,18 +1,19 @@
 """Whether settings and routers can be swapped under load without a request noticing.
 
-    ./run python experiments/gateway_swaps.py [--seconds 60] [--pause 0.5]
+    ./run python experiments/gateway_swaps.py [--swaps 85] [--pause 0.5] [--calm 10]
         [--connections 16] [--json out.json]
 
 The gateway runs as a process. Every `pause` seconds its settings' file and its
 router are written anew, together, and it gets SIGHUP. There are two sides: the
 even ones choose the model cheap, with prices of cost above 0, at one upstream; the
 odd ones premium, below 0, at another. Each swap has a router with a time of
-fitting and a policy version of its own. A third of the requests are streams, which
+fitting and a policy version, names that the upstream knows its models by, and a
+header for the upstream, all of its own. A third of the requests are streams, which
 last over several swaps. After a third of the swaps the file is broken, which has
-to change nothing. The first quarter of the time is calm, for comparison.
+to change nothing. The first seconds are calm, for comparison.
 
-A request is *mixed* when its answer, its headers, its row and the upstream that
-got it do not all belong to one swap.
+A request is *mixed* when its answer, its headers, its row, the upstream that got
+it and what that got do not all belong to one swap.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import signal
+import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,9 +70,26 @@ class Swap:
     created: str
     model: str
 
+    @property
+    def sent(self) -> str:
+        """What the upstream calls the model."""
+        return f"{self.model}-{self.version}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How much of what; times in seconds."""
+
+    swaps: int = 85
+    pause: float = 0.5
+    calm: float = 10.0
+    connections: int = 16
+
 
 def _respond(request: UpstreamRequest) -> UpstreamReply:
-    reply = default_reply(request)
+    """The usual answer, slow where it is a stream, with the header that the request came with."""
+    seen = [("x-seen", request.header("x-swap") or "")]
+    reply = replace(default_reply(request), headers=seen)
     return replace(reply, pause=0.2) if reply.content_type.startswith("text/event") else reply
 
 
@@ -97,10 +116,16 @@ class Swapper:
         # a folder of its own: file and router change in one step
         place = self.folder / f"router-{number}"
         save_artifact(replace(router.artifact, created=created), place)
-        self.swaps.append(Swap(version=router.policy.version, created=created, model=MODELS[side]))
+        swap = Swap(version=router.policy.version, created=created, model=MODELS[side])
+        self.swaps.append(swap)
+        upstream = {
+            "base_url": self.urls[side],
+            "models": {swap.model: swap.sent},
+            "headers": {"x-swap": created},
+        }
         return {
-            "policies": {"default": {"router": str(place), "models": [MODELS[side]]}},
-            "upstreams": {f"side-{side}": {"base_url": self.urls[side]}},
+            "policies": {"default": {"router": str(place), "models": [swap.model]}},
+            "upstreams": {f"side-{side}": upstream},
             "log_level": "error",
         }
 
@@ -110,84 +135,92 @@ class Swapper:
         part.write_text(content, encoding="utf-8")
         part.replace(self.path)
 
-    def run(self, pid_signal: Any, stop: threading.Event, calm: float, pause: float) -> None:
-        """After a calm time, swap until told to stop; a broken file follows every third swap."""
-        stop.wait(calm)
-        while not stop.wait(pause):
+    def run(self, process: subprocess.Popen[str], options: Options) -> None:
+        """After a calm time, all swaps; a broken file follows every third."""
+        time.sleep(options.calm)
+        for number in range(options.swaps):
             self.write(json.dumps(self.settings()))
-            pid_signal(signal.SIGHUP)
-            if len(self.swaps) % 3 == 0 and not stop.wait(pause):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(options.pause)
+            if number % 3 == 2:
                 self.write('{"colour": 1}')
                 self.broken += 1
-                pid_signal(signal.SIGHUP)
+                process.send_signal(signal.SIGHUP)
+                time.sleep(options.pause)
 
 
-def measure(seconds: float, pause: float, connections: int) -> Findings:
-    """Load and swaps for some seconds, and what became of every request."""
-    outcomes: list[Outcome] = []
-    stop = threading.Event()
+def measure(options: Options) -> Findings:
+    """Load while all is swapped, and what became of every request."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = [stack.enter_context(FakeUpstream(_respond)) for _ in MODELS]
         swapper = Swapper(folder, (sides[0].url, sides[1].url))
         process, url = stack.enter_context(gateway(folder, swapper.settings()))
-        thread = threading.Thread(
-            target=swapper.run, args=(process.send_signal, stop, seconds / 4, pause)
-        )
-        thread.start()
-        begun = time.monotonic() + seconds / 4
-        end = begun + 3 * seconds / 4
-        asyncio.run(
-            load(
-                url,
-                chat,
-                connections=connections,
-                keep=outcomes.append,
-                is_enough=lambda _: time.monotonic() > end,
-            )
-        )
-        stop.set()
-        thread.join()
+        begun = time.monotonic()
+        outcomes = asyncio.run(_swap_under_load(url, process, swapper, options))
+        seconds = time.monotonic() - begun
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-        engine = open_database(f"sqlite:///{folder}/metarouter.db")
-        with engine.connect() as connection:
-            rows = {
-                row.decision_id: row._asdict()
-                for row in connection.execute(sa.select(decisions)).all()
-            }
-        engine.dispose()
+        rows = _rows(f"sqlite:///{folder}/metarouter.db")
         strays = sum(
-            f'"{model}"'.encode() not in request.body
+            f'"{model}-'.encode() not in request.body
             for side, model in zip(sides, MODELS, strict=True)
             for request in side.requests
         )
     known = {swap.version: swap for swap in swapper.swaps}
     good = [outcome for outcome in outcomes if outcome.is_good]
-    mixed = sum(not _is_one(outcome, rows, known) for outcome in good)
-    short = [outcome for outcome in good if not outcome.is_stream]
-    calm = np.array([1000 * (o.ended - o.sent) for o in short if o.ended < begun])
-    busy = np.array([1000 * (o.ended - o.sent) for o in short if o.ended >= begun])
     return Findings(
         seconds=seconds,
         requests=len(outcomes),
         swaps=len(swapper.swaps) - 1,
-        swaps_seen=len({row["policy_version"] for row in rows.values()}),
+        swaps_seen=len({row["policy_version"] for row in rows.values()}) - 1,
         broken_files=swapper.broken,
         failed=len(outcomes) - len(good),
-        mixed=mixed + strays,
+        mixed=strays + sum(not is_of_one_swap(outcome, rows, known) for outcome in good),
         rows=len(rows),
-        calm_p50_ms=float(np.quantile(calm, 0.5)),
-        calm_p99_ms=float(np.quantile(calm, 0.99)),
-        p50_ms=float(np.quantile(busy, 0.5)),
-        p99_ms=float(np.quantile(busy, 0.99)),
+        **_times([outcome for outcome in good if not outcome.is_stream], begun + options.calm),
     )
 
 
-def _is_one(
+async def _swap_under_load(
+    url: str, process: subprocess.Popen[str], swapper: Swapper, options: Options
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    swapping = asyncio.ensure_future(asyncio.to_thread(swapper.run, process, options))
+    await load(
+        url,
+        chat,
+        connections=options.connections,
+        keep=outcomes.append,
+        is_enough=lambda _: swapping.done(),
+    )
+    await swapping
+    return outcomes
+
+
+def _rows(url: str) -> dict[str, dict[str, Any]]:
+    engine = open_database(url)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(decisions)).all()
+    engine.dispose()
+    return {row.decision_id: row._asdict() for row in found}
+
+
+def _times(outcomes: Sequence[Outcome], begun: float) -> dict[str, float]:
+    """Quantiles of the times of answers before and after swaps began."""
+    calm = [1000 * (one.ended - one.sent) for one in outcomes if one.ended < begun]
+    busy = [1000 * (one.ended - one.sent) for one in outcomes if one.ended >= begun]
+    return {
+        f"{prefix}p{percent}_ms": float(np.percentile(times, percent)) if times else math.nan
+        for prefix, times in (("calm_", calm), ("", busy))
+        for percent in (50, 99)
+    }
+
+
+def is_of_one_swap(
     outcome: Outcome, rows: Mapping[str, Mapping[str, Any]], known: Mapping[str, Swap]
 ) -> bool:
-    """Whether answer, headers and row are of one swap."""
+    """Whether answer, headers, row, and what the upstream got are of one swap."""
     row = rows.get(outcome.headers["x-metarouter-decision-id"])
     swap = known.get(outcome.headers["x-metarouter-policy"].partition("@")[2])
     if row is None or swap is None:
@@ -197,19 +230,19 @@ def _is_one(
         and row["artifact"] == swap.created
         and row["model"] == row["answered"] == swap.model
         and outcome.headers["x-metarouter-model"] == swap.model
-        and f'"{swap.model}"'.encode() in outcome.body
+        and outcome.headers["x-seen"] == swap.created
+        and f'"{swap.sent}"'.encode() in outcome.body
     )
 
 
 def main() -> int:
     """Print what a run showed; 1 where a request failed or was mixed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--pause", type=float, default=0.5)
-    parser.add_argument("--connections", type=int, default=16)
+    for name, default in asdict(Options()).items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    found = measure(given.seconds, given.pause, given.connections)
+    found = measure(Options(**{name: getattr(given, name) for name in asdict(Options())}))
     for name, value in asdict(found).items():
         print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}")
     if given.json is not None:

@@ -15,32 +15,51 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_swaps_under_load_fail_nothing_and_mix_nothing() -> None:
-    """Settings and router are replaced while requests run; every answer is of one generation."""
-    from gateway_swap import Options, measure
+    """Settings and router are replaced while requests run; every answer is of one swap."""
+    from gateway_swaps import Options, measure
 
-    found = measure(Options(swaps=4, connections=8, seconds=0.7))
-    assert (found.failed, found.mixed) == (0, 0)
-    assert found.swaps_seen >= 2
-    assert set(found.by_generation) == {"a", "b"}
+    found = measure(Options(swaps=4, pause=0.7, calm=0.7, connections=8))
+    assert (found.failed, found.mixed, found.broken_files) == (0, 0, 1)
+    assert found.rows == found.requests
+    assert 2 <= found.swaps_seen <= found.swaps == 4
 
 
-def test_an_answer_of_two_generations_is_told() -> None:
-    """The check of the study can fail: one trace of another generation is enough."""
+@pytest.mark.parametrize(
+    "trace",
+    ["none", "policy", "model", "seen", "body", "row version", "row artifact", "row answered"],
+)
+def test_an_answer_of_two_swaps_is_told(trace: str) -> None:
+    """One trace of another swap is enough."""
     from gateway_load import Outcome
-    from gateway_swap import traces
+    from gateway_swaps import Swap, is_of_one_swap
 
-    def outcome(policy: str) -> Outcome:
-        headers = {
-            "x-metarouter-policy": policy, "x-metarouter-model": "premium", "x-seen": "a",
-        }  # fmt: skip
-        return Outcome(
-            number=0, is_stream=False, sent=0.0, first=0.1, ended=0.2, status=200,
-            headers=headers, body=b'{"model": "premium-a"}', is_whole=True,
-        )  # fmt: skip
+    one, two = (
+        Swap(version=f"v{n}", created=f"swap {n}", model=model)
+        for n, model in enumerate(("cheap", "premium"))
+    )
 
-    versions = {"a": "one", "b": "two"}
-    assert traces(outcome("default@one"), versions) == {"a"}
-    assert traces(outcome("default@two"), versions) == {"a", "b"}
+    def of(name: str) -> Swap:
+        return two if name == trace else one
+
+    headers = {
+        "x-metarouter-decision-id": "d1",
+        "x-metarouter-policy": f"default@{of('policy').version}",
+        "x-metarouter-model": of("model").model,
+        "x-seen": of("seen").created,
+    }
+    outcome = Outcome(
+        number=0, is_stream=False, sent=0.0, first=0.1, ended=0.2, status=200,
+        headers=headers, body=f'{{"model": "{of("body").sent}"}}'.encode(), is_whole=True,
+    )  # fmt: skip
+    row = {
+        "policy_version": of("row version").version,
+        "artifact": of("row artifact").created,
+        "model": one.model,
+        "answered": of("row answered").model,
+    }
+    known = {swap.version: swap for swap in (one, two)}
+    assert is_of_one_swap(outcome, {"d1": row}, known) == (trace == "none")
+    assert not is_of_one_swap(outcome, {}, known)
 
 
 @pytest.mark.parametrize(("growth", "is_flat"), [(0.0, True), (20.0, False)])
