@@ -211,7 +211,7 @@ def test_turns_of_a_conversation_judge_together_or_not_at_all() -> None:
     """Else a candidate would be judged on texts whose beginnings it learned by heart."""
     rng = np.random.default_rng(0)
     old, _ = _conversations(rng, 40, 1)
-    new, names = _conversations(rng, 20, 8)
+    new, names = _conversations(rng, 40, 8)
     options = {**QUICK, "gain_model": "knn", "embedder": "hashed"}
     serving = fit(old, premium_share=0.5, **options)
     found = refit(serving, [*old, *new], conversations=names)
@@ -223,9 +223,33 @@ def test_turns_of_a_conversation_judge_together_or_not_at_all() -> None:
         for name in set(names.values())
     }
     assert all(len(states) == 1 for states in seen.values())
-    assert found.difference.n == sum(states == {False} for states in seen.values()) == 10
+    assert found.difference.n == sum(states == {False} for states in seen.values()) == 20
     assert not found.is_proposed
     assert refit(serving, [*old, *new]).is_proposed  # which is wrong: no router can be better
+
+
+def test_a_few_long_conversations_judge_nothing() -> None:
+    """However many turns they have: one conversation is one draw, and draws without width prove."""
+    rng = np.random.default_rng(2)
+    old, _ = _conversations(rng, 40, 1)
+    new, names = _conversations(rng, 4, 30)
+    serving = fit(old, premium_share=0.5, **QUICK)
+    found = refit(serving, [*old, *new], conversations=names)
+    assert found.n_held_out == 60
+    assert found.candidate is None
+    assert "60, of 2 conversations" in found.reason
+
+
+def test_values_of_both_routers_are_as_sure_as_their_conversations() -> None:
+    """Turns of one conversation that say the same say it once."""
+    rng = np.random.default_rng(3)
+    old, _ = _conversations(rng, 40, 1)
+    new, names = _conversations(rng, 60, 6)
+    serving = fit(old, premium_share=0.5, **QUICK)
+    found = refit(serving, [*old, *new], conversations=names)
+    assert found.serving is not None
+    assert found.difference is not None
+    assert found.serving.n == found.difference.n == 30
 
 
 def test_a_conversation_that_the_serving_router_saw_in_part_is_not_new() -> None:

@@ -16,7 +16,7 @@ from metarouter.evaluation.equal_cost import (
     queries_needed,
 )
 from metarouter.evaluation.heldout import HeldOut, read_held_out
-from metarouter.evaluation.intervals import mean_interval
+from metarouter.evaluation.intervals import bootstrap_interval, mean_statistic
 from metarouter.evaluation.verdict import signed
 from metarouter.fitting import FitOptions, fit_table
 from metarouter.labels.queries import hash_queries
@@ -32,7 +32,7 @@ from metarouter.types import BoolArray, FloatArray, IntArray
 __all__ = ["MIN_HELD_OUT", "RefitResult", "refit"]
 
 MIN_HELD_OUT = 20
-"""Fewer held-out gold queries than this cannot show that a router is better."""
+"""Fewer independent held-out gold queries than this cannot show that a router is better."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,12 +167,14 @@ def refit(
     rng = np.random.default_rng(seed)
     table = _read(serving, gold, preference)
     whole = read_held_out(table, serving.models)
-    groups = _groups(whole.queries, conversations or {})
+    names = conversations or {}
+    groups = _groups(whole.queries, names)
     is_new, rule = _is_new(serving, whole, fresh)
     is_new &= ~np.isin(groups, groups[~is_new])
     drawn = _drawn(groups, is_new, held_out_share, rng)
     held_out = whole.keep(drawn)
-    train = _without(table, _of_drawn(table.queries, held_out.queries, conversations or {}))
+    judging = np.unique(groups[drawn], return_inverse=True)[1]
+    train = _without(table, _of_drawn(table.queries, held_out.queries, names))
     counts: dict[str, Any] = {
         "rule": rule,
         "n_new": int(is_new.sum()),
@@ -180,11 +182,12 @@ def refit(
         "n_train_gold": len(np.unique(train.query[train.is_gold])),
         "known_share": _known_share(serving, table),
     }
-    if counts["n_held_out"] < MIN_HELD_OUT:
-        return RefitResult(candidate=None, is_proposed=False, reason=_too_few(counts), **counts)
+    n_groups = int(judging.max(initial=-1)) + 1
+    if n_groups < MIN_HELD_OUT:
+        reason = _too_few(counts, n_groups)
+        return RefitResult(candidate=None, is_proposed=False, reason=reason, **counts)
     candidate = fit_table(train, _options(serving))
-    groups = np.unique(groups[drawn], return_inverse=True)[1]
-    return _judged(serving, candidate, held_out, groups, margin, rng, counts)
+    return _judged(serving, candidate, held_out, judging, margin, rng, counts)
 
 
 def _judged(
@@ -216,14 +219,20 @@ def _judged(
         is_proposed=is_proposed,
         reason=_verdict(difference, margin, needed, is_proposed=is_proposed),
         difference=difference,
-        serving=mean_interval(_chosen(held_out.quality, choice)),
-        new=mean_interval(_chosen(held_out.quality, new_choice)),
+        serving=_mean(_chosen(held_out.quality, choice), groups, rng),
+        new=_mean(_chosen(held_out.quality, new_choice), groups, rng),
         premium_share_serving=float((choice != 0).mean()),
         premium_share_new=float((new_choice != 0).mean()),
         cost_per_1k=1000 * float(_chosen(costs, choice).mean()),
         needed=None if is_proposed else needed,
         **counts,
     )
+
+
+def _mean(values: FloatArray, groups: IntArray, rng: np.random.Generator) -> Estimate:
+    """Mean over queries; its interval takes conversations as independent."""
+    statistic, n_groups = mean_statistic(values), int(groups.max()) + 1
+    return bootstrap_interval(lambda weights: statistic(weights[:, groups]), n_groups, rng)
 
 
 def _read(serving: Router, gold: Labels | None, preference: Labels | None) -> GainTable:
@@ -343,10 +352,12 @@ def _chosen(matrix: FloatArray, choice: IntArray) -> FloatArray:
     return chosen
 
 
-def _too_few(counts: Mapping[str, Any]) -> str:
+def _too_few(counts: Mapping[str, Any], n_groups: int) -> str:
+    n_held_out = counts["n_held_out"]
+    of = "" if n_groups == n_held_out else f", of {n_groups} conversations,"
     return (
         f"{counts['n_new']} gold queries are new to the serving router, which leaves "
-        f"{counts['n_held_out']} to judge by; at least {MIN_HELD_OUT} are needed"
+        f"{n_held_out}{of} to judge by; at least {MIN_HELD_OUT} independent ones are needed"
     )
 
 
