@@ -15,7 +15,9 @@ import pytest
 import metarouter as mr
 from metarouter.crossfitted import CrossFitted, cross_fit
 from metarouter.errors import ArtifactError, DataError, LabelError, OptionError
+from metarouter.evaluation.metrics import folded_area_statistic
 from metarouter.fitting import FitOptions, fit_table, label_fingerprint
+from metarouter.labels.table import make_gain_table
 from metarouter.testing import World, WorldPaths, make_world
 from metarouter.testing.worlds import gold_records, preference_records
 
@@ -196,6 +198,19 @@ def test_calibrate_says_what_it_needs(
         mr.calibrate(_fit(paths.gold), **options)
 
 
+def test_an_unknown_price_is_found_before_the_work(world: World) -> None:
+    """Nobody waits for a fit to be told of a missing price."""
+    done: list[tuple[int, int]] = []
+    with pytest.raises(OptionError, match="known price"):
+        mr.fit(
+            gold_records(world.table.gold()),
+            cost="token",
+            embedder="surface",
+            progress=lambda *tick: done.append(tick),
+        )
+    assert done == []
+
+
 def _stretched(table: mr.GainTable, factor: float) -> list[dict[str, Any]]:
     """Gold scores on a scale that is `factor` times as long."""
     return [row | {"score": factor * row["score"]} for row in gold_records(table)]
@@ -277,10 +292,62 @@ def test_means_by_query_are_weighted() -> None:
         score=np.array([1.0, 5.0, 1.0]),
         gain=np.array([0.0, 1.0, 1.0]),
         weight=np.array([1.0, 1.0, 3.0]),
+        fold=np.array([1, 0, 1]),
+        level=np.array([0.5, 0.0, 0.5]),
     ).by_query()
     assert crossed.query.tolist() == [2, 4]
     assert crossed.gain.tolist() == [1.0, 0.75]
     assert crossed.weight.tolist() == [1.0, 4.0]
+    assert crossed.fold.tolist() == [0, 1]
+    assert crossed.levelled().tolist() == [5.25, 0.75]
+
+
+class _Given:
+    """Features that texts stand for."""
+
+    def __init__(self, features: dict[str, Any]) -> None:
+        self.features = features
+
+    def fit(self, texts: Any) -> _Given:
+        return self
+
+    def transform(self, texts: Any) -> Any:
+        return np.stack([self.features[text] for text in texts]).astype(np.float32)
+
+
+def _crossed(seed: int, n: int = 50, weight: Any = None) -> CrossFitted:
+    """Cross-fitted ridge on labels that features say nothing of."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 5))
+    texts = [f"query {i}" for i in range(n)]
+    table = make_gain_table(
+        queries=texts, gain=rng.normal(size=n), is_gold=np.ones(n, dtype=bool), weight=weight
+    )
+    given: Any = _Given(dict(zip(texts, X, strict=True)))
+    options = FitOptions(corrector="gold_only", gain_model="ridge")
+    return cross_fit(table, lambda: given, options.learn, seed=seed)
+
+
+def test_a_router_that_knows_nothing_is_neither_better_nor_worse_than_random() -> None:
+    """A fold's model has the level of the other folds' labels: ranked across folds it looks bad."""
+    crossed = [_crossed(seed) for seed in range(60)]
+    areas = np.array(
+        [
+            folded_area_statistic(one.score, one.gain, one.fold)(np.ones((1, 50)))[0]
+            for one in crossed
+        ]
+    )
+    error = areas.std(ddof=1) / np.sqrt(len(areas))
+    assert abs(areas.mean()) < 3 * error < 0.05
+    level = np.array([np.corrcoef(one.levelled(), one.gain)[0, 1] for one in crossed])
+    assert level.mean() > -0.1
+
+
+def test_gold_rows_of_weight_0_are_no_gold() -> None:
+    weight = np.where(np.arange(60) < 25, 0.0, 1.0)
+    crossed = _crossed(1, 60, weight)
+    assert crossed.query.tolist() == list(range(25, 60))
+    assert np.isfinite(crossed.by_query().score).all()
 
 
 def test_cross_fitted_area_agrees_with_held_out_gold() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -113,8 +113,8 @@ def fit(
         map, overlap, sensitivity); 0 leaves both out.
     on_bad_row : "error" or "skip", default "error"
     score_range : (low, high), optional
-        Range of the scores, which becomes 0 to 1 and divides gains. The router keeps it, and gold labels that it
-        is evaluated or calibrated on are read with it.
+        Range of the scores, which becomes 0 to 1 and divides gains. The router keeps
+        it, and gold labels that it is evaluated or calibrated on are read with it.
     seed : int, default 0
     progress : callable ``(done, total)``, optional
 
@@ -244,6 +244,8 @@ def _fit_table(
     progress: Progress | None,
 ) -> Router:
     tick = _Ticks(progress, total=4)
+    if options.cost == "token":
+        _price_specs(table.models, options.prices)  # an unknown price is found before the work
     stage: FeatureStage = options.make_features().fit(table.queries)
     table = table.with_features(stage.transform(table.queries))
     tick()
@@ -309,13 +311,17 @@ def make_cost(table: GainTable, kind: str, prices: Prices | None = None) -> Cost
     """
     if kind == "unit":
         return UnitCost.for_pool(len(table.models))
-    given = read_prices(prices) if isinstance(prices, str | Path) else prices or {}
-    specs = [lookup_price(model, given) for model in table.models]
+    specs = _price_specs(table.models, prices)
     return TokenCost(
         input_usd_per_mtok=[_rate(spec, "input_usd_per_mtok") for spec in specs],
         output_usd_per_mtok=[_rate(spec, "output_usd_per_mtok") for spec in specs],
         predictor=fit_token_predictor(_table_features(table), _completion_tokens(table)),
     )
+
+
+def _price_specs(models: Sequence[str], prices: Prices | None) -> list[ModelSpec]:
+    given = read_prices(prices) if isinstance(prices, str | Path) else prices or {}
+    return [lookup_price(model, given) for model in models]
 
 
 def label_fingerprint(table: GainTable) -> LabelFingerprint:
@@ -362,7 +368,7 @@ class _Ticks:
 
 def _cross_fitted(table: GainTable, options: FitOptions) -> CrossFitted | None:
     """Out-of-fold gold predictions; None when not wanted or too few gold labels."""
-    n_gold = len(np.unique(table.query[table.is_gold]))
+    n_gold = len(np.unique(table.query[table.is_gold & (table.weight > 0)]))
     if options.folds == 0 or n_gold < MIN_GOLD:
         return None
     return cross_fit(
@@ -397,7 +403,7 @@ def _price_of_cost(
     gold = crossed.by_query()
     texts = [table.queries[i] for i in gold.query]
     costs = cost.costs(features[gold.query], prompt_tokens(texts, cost))
-    found = target.from_gold(gold.score, gold.gain, costs, rng)
+    found = target.from_gold(gold.levelled(), gold.gain, costs, rng)
     return found.w, found.reason
 
 
@@ -440,7 +446,7 @@ def _choices(
     mean = model.predict(features).mean.reshape(len(queries))
     if crossed is not None:
         gold = crossed.by_query()
-        unseen = dict(zip((table.queries[i] for i in gold.query), gold.score, strict=True))
+        unseen = dict(zip((table.queries[i] for i in gold.query), gold.levelled(), strict=True))
         mean = np.array([unseen.get(text, own) for text, own in zip(texts, mean, strict=True)])
     costs = cost.costs(features, prompt_tokens(texts, cost))
     return UtilityPolicy(models=table.models, w=w).choose(mean, costs)
@@ -481,14 +487,14 @@ def _fingerprints(table: GainTable) -> dict[str, LabelFingerprint]:
 def _metrics(crossed: CrossFitted | None, seed: int) -> dict[str, Any]:
     """What the router is worth on gold labels that its folds did not see.
 
-    The interval is of a bootstrap over queries: rows of one query go together.
+    The area is within folds; its interval is of a bootstrap over queries, whose rows go together.
     """
     if crossed is None:
         return {}
     from metarouter.evaluation.intervals import bootstrap_interval
-    from metarouter.evaluation.metrics import efficiency_gain_area_statistic
+    from metarouter.evaluation.metrics import folded_area_statistic
 
-    statistic = efficiency_gain_area_statistic(crossed.score, crossed.gain)
+    statistic = folded_area_statistic(crossed.score, crossed.gain, crossed.fold)
     _, query = np.unique(crossed.query, return_inverse=True)
     area = bootstrap_interval(
         lambda weights: statistic(weights[:, query] * crossed.weight),

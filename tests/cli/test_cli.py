@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import metarouter
@@ -126,6 +127,21 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], capsys: C
 
 
 @pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["nonsense"], "metarouter"),
+        (["fit"], "metarouter fit"),
+        (["labels", "guess"], "metarouter labels"),
+        (["labels", "check", "--colour"], "metarouter labels check"),
+    ],
+)
+def test_wrong_usage_names_the_help_of_the_command(
+    arguments: list[str], command: str, capsys: Capture
+) -> None:
+    assert _error(capsys, arguments).endswith(f". See: {command} --help\n")
+
+
+@pytest.mark.parametrize(
     ("option", "value", "shown"),
     [
         ("--confidence", "1", "--confidence = 1.0"),
@@ -188,6 +204,42 @@ def test_fit_writes_a_router_and_a_record(
     assert metarouter.load(out).policy.version == row["policy_version"]
 
 
+def _pool(folder: Path, worst: float, best: float) -> str:
+    """A gold file of three models; which is better has nothing to do with the query."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"query": f"Question {i} about {'x' * (i % 7)}?", "model": model, "score": float(score)}
+        for i in range(40)
+        for model, score in zip(
+            ("small", "mid", "large"), rng.uniform(worst, best, 3).round(1), strict=True
+        )
+    ]
+    file = folder / "gold.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(file)
+
+
+def test_fit_says_what_weakens_the_router(tmp_path: Path, capsys: Capture) -> None:
+    """Scores without their range, rows left out, and no sign that routing pays."""
+    gold, out = _pool(tmp_path, 1.0, 9.0), str(tmp_path / "r")
+    pair = ["--premium", "large", "--cheap", "small"]
+    assert run(["fit", "--gold", gold, "--out", out, *pair, *QUICK]) == 0
+    shown = capsys.readouterr().out
+    assert "left out: 40 rows about other models" in shown
+    assert "such as --score-range 1,5" in shown
+    assert "do not show that the router beats sending queries at random" in shown
+    assert f"next: metarouter evaluate {out} --gold" in shown
+
+
+def test_fit_says_that_calls_of_a_pool_count_the_same(tmp_path: Path, capsys: Capture) -> None:
+    gold, out = _pool(tmp_path, 0.0, 1.0), str(tmp_path / "r")
+    assert run(["fit", "--gold", gold, "--out", out, "--folds", "0", *QUICK]) == 0
+    shown = capsys.readouterr().out
+    assert "costs the same; --cost token tells them apart" in shown
+    assert "--score-range" not in shown
+    assert "left out" not in shown
+
+
 def test_fit_keeps_the_old_router_when_it_fails(
     router: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -231,7 +283,9 @@ def test_route_reads_one_query_a_line(
     lines = iter(["Hi\n", "\n", "Prove it.\n"])
     monkeypatch.setattr(sys, "stdin", lines)
     assert run(["route", str(router), "-"]) == 0
-    assert capsys.readouterr().out.count("\n") == 2
+    shown = capsys.readouterr()
+    assert shown.out.count("\n") == 2
+    assert "1 blank lines of stdin were left out" in shown.err
 
 
 def test_evaluate_has_the_contract_fields(
@@ -254,7 +308,12 @@ def test_evaluate_has_the_contract_fields(
     assert all(fields <= row.keys() for row in rows)
     assert "router" in {row["policy"] for row in rows}
     assert "<html" in report.read_text("utf-8")
-    assert "premium calls" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "premium calls" in shown
+    # the sentence alone sounds good of any router: the next line says what it rests on
+    assert "sending queries at random. Against a random router" in shown
+    assert "cost of 1,000 queries: calls" in shown
+    assert f"report: {report}" in shown
 
 
 def test_compare_has_the_contract_fields_and_resumes(

@@ -13,9 +13,10 @@ import pytest
 
 from metarouter.artifact import save_artifact
 from metarouter.cli import run
-from metarouter.cli.refit import NOT_PROPOSED
+from metarouter.cli.refit import NOT_PROPOSED, on_scale
 from metarouter.loading import load
 from metarouter.store.database import open_database
+from metarouter.store.exporting import ExportedLabels
 from metarouter.store.feedback import read_feedback, save_feedback
 from metarouter.store.tables import decisions
 from metarouter.testing import make_world
@@ -101,6 +102,34 @@ def test_a_router_that_is_not_shown_to_be_better_is_not_written(
     assert run(["refit", *loop(False), "--out", str(tmp_path / "next")]) == NOT_PROPOSED
     assert "not proposed: " in capsys.readouterr().out
     assert not (tmp_path / "next").exists()
+
+
+def test_audits_off_the_scale_of_the_serving_router_are_counted_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One mistaken audit does not stop the loop."""
+    world = make_world(WorldOptions(bias="null"), n_queries=60, n_gold=60, n_test=60)
+    old, new = (
+        [row | {"score": 1 + 4 * row["score"]} for row in gold_records(table)]
+        for table in (world.table, world.test)
+    )
+    gold = _write(tmp_path / "gold.jsonl", old)
+    scale = ["--score-range", "1,5"]
+    serving = tmp_path / "router"
+    assert run(["fit", "--gold", str(gold), "--out", str(serving), *scale, *QUICK]) == 0
+    store = f"sqlite:///{tmp_path}/store.db"
+    new[0]["score"] = 0.9
+    _audit(store, new)
+    capsys.readouterr()
+    options = ["--store", store, "--router", str(serving), "--gold", str(gold)]
+    assert run(["refit", *options, "--out", str(tmp_path / "next")]) in (0, NOT_PROPOSED)
+    shown = capsys.readouterr().out
+    assert "left out: 1 gold scores outside 1 to 5" in shown
+    assert "of 59 new gold queries" in shown
+    thumbs = ExportedLabels(user_scores=[{"score": 0.0}, {"score": 1.0}])
+    labels, n_outside = on_scale(thumbs, load(serving))
+    assert labels.user_scores == [{"score": 1.0}, {"score": 5.0}]
+    assert n_outside == 0
 
 
 def test_a_router_that_does_not_know_its_queries_is_judged_on_newer_ones(

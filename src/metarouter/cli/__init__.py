@@ -48,7 +48,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except MetarouterError as error:
         return _fail(_as_typed(str(error), _flags(command, args)), error.exit_code)
     except TyperException as error:
-        return _fail(f"{error.format_message()} See: metarouter --help", 2)
+        message = error.format_message().rstrip(".")
+        return _fail(f"{message}. See: {_invoked(command, args)} --help", 2)
     except (Abort, KeyboardInterrupt):
         return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
@@ -57,7 +58,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+    if code == _INTERRUPTED:  # Typer turns Ctrl-C into this code
+        return _fail("interrupted", code)
     return code if isinstance(code, int) else 0
+
+
+def _invoked(command: Any, arguments: Sequence[str]) -> str:
+    """The invoked command as it is typed, as far as it exists."""
+    words = ["metarouter"]
+    for word in arguments:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        words.append(word)
+    return " ".join(words)
 
 
 def _flags(command: Any, arguments: Sequence[str]) -> dict[str, str]:

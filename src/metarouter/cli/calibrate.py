@@ -56,7 +56,8 @@ def calibrate(
         confidence=confidence,
         seed=seed,
     )
-    router.save(folder if out is None else out)
+    target = folder if out is None else out
+    router.save(target)
     share = found.premium_share
     record = {
         "w": found.w,
@@ -76,6 +77,7 @@ def calibrate(
     )
     if record["router_name"] is not None:
         say(f"as RouteLLM writes it: {record['router_name']}", json_out)
+    say(f"router written to {target}; policy version {router.policy.version}", json_out)
     emit(json_out, "calibrate", [record], seed=seed)
 
 

@@ -48,7 +48,7 @@ def compare(
 
     Example: metarouter compare --gold g.jsonl --preference p.jsonl --n-gold 50,100 --json out.json
     """
-    from metarouter.cli.output import emit, print_table, progress
+    from metarouter.cli.output import emit, print_table, progress, say
     from metarouter.evaluation.experiment import compare as run_compare
     from metarouter.evaluation.report import write_compare_report
 
@@ -73,6 +73,13 @@ def compare(
     if report is not None:
         write_compare_report(result, report)
     print_table(*summary_table(result), json_out)
+    say(
+        "area: gold gain units per query above random, over all premium shares; "
+        f"intervals: 95 %, over {len(result.config.seeds)} splits",
+        json_out,
+    )
+    if report is not None:
+        say(f"report: {report}", json_out)
     emit(json_out, "compare", result.as_records(), seed=seed)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from metarouter.cli.options import Gold, JsonOut, Report, RouterFolder, Seed
 
-__all__ = ["evaluate"]
+if TYPE_CHECKING:
+    from metarouter.evaluation.evaluate import Evaluation
+
+__all__ = ["evaluate", "say_evaluation"]
 
 
 def evaluate(
@@ -18,17 +23,33 @@ def evaluate(
 
     Example: metarouter evaluate router --gold test.jsonl --report report.html
     """
-    from metarouter.cli.output import emit, print_table, say
+    from metarouter.cli.output import emit, progress, say
     from metarouter.evaluation.evaluate import evaluate_router
     from metarouter.evaluation.report import write_evaluation_report
     from metarouter.loading import load
 
-    evaluation = evaluate_router(load(folder), gold, seed=seed)
-    records = evaluation.as_records()
+    with progress("evaluating"):
+        evaluation = evaluate_router(load(folder), gold, seed=seed)
+        if report is not None:
+            write_evaluation_report(evaluation, report)
+    say_evaluation(evaluation, json_out)
     if report is not None:
-        write_evaluation_report(evaluation, report)
+        say(f"report: {report}", json_out)
+    emit(json_out, "evaluate", evaluation.as_records(), seed=seed)
+
+
+def say_evaluation(evaluation: Evaluation, json_out: str | None) -> None:
+    """Print an evaluation: a table, its units, the verdict and what it rests on."""
+    from metarouter.cli.output import print_table, say
+
+    records = evaluation.as_records()
     print_table(records, list(records[0]), json_out)
-    say(evaluation.verdict.sentence, json_out)
+    say(
+        f"quality: {evaluation.quality_unit}; cost of 1,000 queries: "
+        f"{evaluation.facts['cost_unit']}; intervals: 95 %, over {evaluation.n:,} queries",
+        json_out,
+    )
+    say(f"\n{evaluation.verdict.sentence}", json_out)
+    say(f"{evaluation.verdict.headline}. {evaluation.verdict.basis}".rstrip(), json_out)
     for warning in evaluation.warnings:
         say(f"Mind this: {warning}", json_out)
-    emit(json_out, "evaluate", records, seed=seed)

@@ -56,7 +56,7 @@ def fit(
     Example: metarouter fit --gold gold.jsonl --preference votes.jsonl --out router
     """
     from metarouter.cli.fit_summary import report_fit
-    from metarouter.cli.output import progress
+    from metarouter.cli.output import progress, say
     from metarouter.fitting import fit as fit_router
 
     with progress("fitting") as callback:
@@ -83,3 +83,4 @@ def fit(
         )
     router.save(out)
     report_fit(router, out, json_out, seed)
+    say(f"next: metarouter evaluate {out} --gold HELD_OUT --report report.html", json_out)

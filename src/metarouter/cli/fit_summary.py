@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) ->
     record = fit_record(router, folder)
     rows = " and ".join(f"{n:,} {source}" for source, n in router.facts["rows"].items())
     say(f"fitted on {rows} rows; models: {', '.join(router.models)} (reference first)", json_out)
+    for line in _left_out(router.artifact.config["labels"]):
+        say(line, json_out)
     say(f"threshold: {router.artifact.config['calibration']['reason']}", json_out)
+    if len(router.models) > 2 and router.cost.unit == "calls":
+        say(
+            f"costs count calls: every model but {router.models[0]} costs the same; "
+            "--cost token tells them apart",
+            json_out,
+        )
     if record["efficiency_gain_area"] is not None:
         say(
             "cross-fitted efficiency-gain area "
@@ -24,8 +33,34 @@ def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) ->
             f"{record['efficiency_gain_area_high']:.4f}] gain units per query (0 is random)",
             json_out,
         )
+        if record["efficiency_gain_area_low"] <= 0:
+            say(
+                "Mind this: these labels do not show that the router beats sending queries at "
+                "random; label more gold queries, of all kinds that it will meet",
+                json_out,
+            )
     say(f"router written to {folder}; policy version {router.policy.version}", json_out)
     emit(json_out, "fit", [record], seed=seed)
+
+
+def _left_out(report: Mapping[str, Any] | None) -> Iterator[str]:
+    """What reading left out, and whether the scores want their range."""
+    if report is None:
+        return
+    counts = (
+        ("rows_skipped", "bad rows"),
+        ("rows_unpaired", "scores that stand alone"),
+        ("rows_other_models", "rows about other models"),
+    )
+    lost = [f"{report[name]:,} {what}" for name, what in counts if report[name]]
+    if lost:
+        yield f"left out: {', '.join(lost)}"
+    low, high = report["gain_range"]
+    if low < -1 or high > 1:
+        yield (
+            f"Mind this: gains reach from {low:+g} to {high:+g}, votes from −1 to +1; name the "
+            "range of the scores, such as --score-range 1,5"
+        )
 
 
 def fit_record(router: Router, folder: Path) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def onboard(
         "policy_version": router.policy.version,
     }
     say(_sentence(record, router.models[0]), json_out)
+    say(f"router written to {out}; policy version {router.policy.version}", json_out)
+    say(f"next: metarouter calibrate {out} --queries TRAFFIC --premium-share 0.5", json_out)
     emit(json_out, "onboard", [record], seed=None)
 
 
@@ -57,5 +59,5 @@ def _sentence(record: dict[str, object], reference: str) -> str:
         return f"{record['model']} is served from what is known of other models, without a label"
     return (
         f"{record['model']}: mean gain {record['mean_gain']:.3f} ± {record['mean_gain_std']:.3f} "
-        f"over {reference} on {record['n_labels']} queries; calibrate the threshold again"
+        f"over {reference} on {record['n_labels']} queries"
     )

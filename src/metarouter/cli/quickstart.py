@@ -28,8 +28,9 @@ def quickstart(
 
     Example: metarouter quickstart --out demo
     """
+    from metarouter.cli.evaluate import say_evaluation
     from metarouter.cli.fit_summary import report_fit
-    from metarouter.cli.output import emit, print_table, progress, say
+    from metarouter.cli.output import emit, progress, say
     from metarouter.evaluation.evaluate import evaluate_router
     from metarouter.evaluation.report import write_evaluation_report
     from metarouter.fitting import fit
@@ -47,8 +48,7 @@ def quickstart(
     write_evaluation_report(evaluation, out / "report.html")
     records = evaluation.as_records()
     say(f"\non {evaluation.n:,} held-out gold queries:", json_out)
-    print_table(records, list(records[0]), json_out)
-    say(f"\n{evaluation.verdict.sentence}", json_out)
+    say_evaluation(evaluation, json_out)
     say(f"report: {out / 'report.html'}\n", json_out)
     for query in _QUERIES:
         decision = router.route(query)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from metarouter.router import Router
     from metarouter.store.exporting import ExportedLabels
 
-__all__ = ["NOT_PROPOSED", "refit"]
+__all__ = ["NOT_PROPOSED", "on_scale", "refit"]
 
 NOT_PROPOSED = 3
 """Exit code of a refit whose router is not shown to be better."""
@@ -61,10 +61,18 @@ def refit(
     start = parsed_time(since)
     with opened_store(store, config) as engine:
         labels = export_labels(engine, since=start, policy=policy)
+    labels, n_outside = on_scale(labels, serving)
     files = (gold or [], preference or [])
     found = _refitted(serving, labels, files, held_out=held_out, margin=margin, seed=seed)
     for line in _lines(found, labels):
         say(line, json_out)
+    if n_outside:
+        low, high = serving.facts["score_range"]
+        say(
+            f"left out: {n_outside} gold scores outside {low:g} to {high:g}, the scale of the "
+            "labels that the serving router was fitted on; audits have to use it too",
+            json_out,
+        )
     emit(json_out, "refit", [found.as_record()], seed=seed)
     if not found.is_proposed or found.candidate is None:
         raise typer.Exit(NOT_PROPOSED)
@@ -100,6 +108,23 @@ def _refitted(
             margin=margin,
             seed=seed,
         )
+
+
+def on_scale(labels: ExportedLabels, serving: Router) -> tuple[ExportedLabels, int]:
+    """Feedback on the scale of the serving router's labels, and how many audits are not.
+
+    Users' thumbs and scores are from 0 to 1 by contract, and are brought to the range;
+    an audit states the true score on the scale of the gold labels.
+    """
+    from dataclasses import replace
+
+    score_range = serving.facts.get("score_range")
+    if score_range is None:
+        return labels, 0
+    low, high = score_range
+    audits = [row for row in labels.scores if low <= row["score"] <= high]
+    users = [row | {"score": low + (high - low) * row["score"]} for row in labels.user_scores]
+    return replace(labels, scores=audits, user_scores=users), len(labels.scores) - len(audits)
 
 
 def _written(folder: Path, name: str, sources: list[list[dict[str, Any]]]) -> list[Path]:

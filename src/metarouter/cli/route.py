@@ -51,4 +51,12 @@ def record(decision: Decision) -> dict[str, Any]:
 
 
 def _lines(stream: Iterable[str]) -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in stream if line.strip())
+    n_blank = 0
+    for line in stream:
+        if line.strip():
+            yield line.rstrip("\r\n")
+        else:
+            n_blank += 1
+    if n_blank:
+        # the n-th line of the output is no longer about the n-th of the input
+        typer.echo(f"metarouter: {n_blank} blank lines of stdin were left out", err=True)

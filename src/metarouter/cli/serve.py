@@ -59,6 +59,10 @@ def serve(
         for name, split in gateway.current.splits.items():
             arms = ", ".join(f"{arm} {share:g}" for arm, share in split.arms.items())
             say(f"split {name}: {arms}, by {split.by}")
+        prices = gateway.current.prices
+        models = {model for policy in gateway.policies.values() for model in policy.models}
+        for model in sorted(model for model in models if not prices.knows(model)):
+            say(f"no price of {model} is known, so that it counts as free; set prices.{model}")
         say(f"settings are good; upstreams: {', '.join(settings.upstreams)}")
         return
     run(gateway, lambda url: typer.echo(f"metarouter serves on {url}/v1", err=True))
