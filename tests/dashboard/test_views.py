@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from metarouter.dashboard.comparison import comparison_view
 from metarouter.dashboard.saving import saving_view
 from metarouter.dashboard.service import attempts_view, times_view
 from metarouter.dashboard.traffic import SPANS, time_grid, traffic_view
@@ -15,6 +16,7 @@ from metarouter.errors import DataError, InputError
 from metarouter.policy.calibrate import calibrate_share, share_prices
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.store.analytics import TrafficCell
+from metarouter.store.experiments import REWARDS, DecisionLog
 
 PREMIUM = {"default": "large"}
 
@@ -172,11 +174,11 @@ def test_tries_are_counted_by_upstream() -> None:
 
 
 @pytest.fixture
-def weighed() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Gains and costs of 400 decisions between three models."""
+def weighed() -> tuple[np.ndarray[Any, Any], ...]:
+    """Gains and costs of 400 decisions between three models, each a conversation of its own."""
     rng = np.random.default_rng(3)
     gains = np.c_[np.zeros(400), rng.normal(0.1, 0.2, (400, 2))]
-    return gains, np.c_[np.full(400, 0.1), rng.uniform(0.5, 3, (400, 2))]
+    return gains, np.c_[np.full(400, 0.1), rng.uniform(0.5, 3, (400, 2))], np.arange(400)
 
 
 def test_logged_options_are_read_in_the_order_of_models() -> None:
@@ -186,16 +188,25 @@ def test_logged_options_are_read_in_the_order_of_models() -> None:
         {"model": "a", "gain": 0.2, "cost": 1.0},
         {"model": "c", "gain": 0.0, "cost": 3.0},
     ]
-    rows: list[dict[str, Any]] = [{"options": options}, {"options": options[:1]}, {"options": None}]
-    gains, costs = read_options(rows, ["a", "b"])
-    assert gains.tolist() == [[0.0, pytest.approx(0.3)]]
-    assert costs.tolist() == [[1.0, 2.0]]
+    rows: list[dict[str, Any]] = [
+        {"options": options, "conversation": "one"},
+        {"options": options[:1], "conversation": "one"},
+        {"options": None, "conversation": None},
+        {"options": options, "conversation": None},
+        {"options": options, "conversation": "one"},
+        {"options": options, "conversation": None},
+    ]
+    gains, costs, units = read_options(rows, ["a", "b"])
+    assert gains.tolist() == [[0.0, pytest.approx(0.3)]] * 4
+    assert costs.tolist() == [[1.0, 2.0]] * 4
+    assert units[0] == units[2]
+    assert len(set(units.tolist())) == 3
 
 
 def test_what_if_is_what_the_policy_decides(weighed: Any) -> None:
     """At each price, the shares, costs and gains are those of the rule's own decisions."""
-    gains, costs = weighed
-    view = what_if_view(gains, costs, 0.1)
+    gains, costs, units = weighed
+    view = what_if_view(gains, costs, units, w=0.1)
     for point in [*view["points"][::10], view["now"]]:
         rule = UtilityPolicy(models=("a", "b", "c"), w=point["w"])
         decided = [rule.decide_one(g[1:], (0.1, 0.1), c) for g, c in zip(gains, costs, strict=True)]
@@ -208,7 +219,7 @@ def test_what_if_is_what_the_policy_decides(weighed: Any) -> None:
 
 def test_what_if_differences_are_paired(weighed: Any) -> None:
     """Now differs from itself by nothing, without an error; others by the difference of means."""
-    view = what_if_view(weighed[0], weighed[1], 0.1)
+    view = what_if_view(*weighed, w=0.1)
     now = view["now"]
     (same,) = [point for point in view["points"] if point["w"] == 0.1]
     assert (same["changed"], same["gain_difference"].value) == (0.0, 0.0)
@@ -218,9 +229,56 @@ def test_what_if_differences_are_paired(weighed: Any) -> None:
         assert point["gain_difference"].value == pytest.approx(expected, abs=1e-12)
 
 
+def test_what_if_takes_the_turns_of_a_conversation_for_one(weighed: Any) -> None:
+    """Each request four times is no more to go by than once: the means and errors stay."""
+    once = what_if_view(*weighed, w=0.1)
+    again = what_if_view(*(np.repeat(column, 4, axis=0) for column in weighed), w=0.1)
+    assert (again["n"], again["units"], once["units"]) == (1600, 400, 400)
+    for one, four in zip(once["points"], again["points"], strict=True):
+        for name in ("gain", "cost", "gain_difference", "cost_difference"):
+            assert four[name].value == pytest.approx(one[name].value)
+            assert four[name].std_error == pytest.approx(one[name].std_error)
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [(["USD", "USD"], "USD"), (["calls", "calls"], "calls"), (["USD", "calls"], None)],
+)
+def test_a_shadow_costs_in_the_unit_of_who_acted(units: list[str], expected: str | None) -> None:
+    """Where acting policies count in several there is no difference to tell."""
+    n = 8
+    unit = np.array([units[row % 2] for row in range(n)], dtype=object)
+    zero, nothing = np.zeros(n, dtype=np.int64), np.full(n, np.nan)
+    log = DecisionLog(
+        models=("small", "large"),
+        policy=np.array(["one", "two"] * 4, dtype=object),
+        experiment=np.array([""] * n, dtype=object),
+        cost_unit=unit,
+        chosen=zero,
+        reference=zero,
+        propensities=np.full((n, 2), np.nan),
+        gains=np.zeros((n, 2)),
+        costs=np.tile([1.0, 3.0], (n, 1)),
+        spent=nothing,
+        seconds=nothing,
+        is_ok=np.ones(n, dtype=np.bool_),
+        unit=np.arange(n),
+        rewards=dict.fromkeys(REWARDS, nothing),
+        audited=np.full((n, 2), np.nan),
+        shadows=tuple({"dear": "large"} for _ in range(n)),
+        prompts=(None,) * n,
+    )
+    (shadow,) = comparison_view(log)["shadows"]
+    assert shadow["cost_unit"] == expected
+    if expected is None:
+        assert shadow["cost_difference"] is None
+    else:
+        assert shadow["cost_difference"].value == 2.0
+
+
 def test_a_higher_price_never_costs_more(weighed: Any) -> None:
     """Shares and costs fall with the price; the curve runs from always premium to never."""
-    points = what_if_view(weighed[0], weighed[1], 0.1)["points"]
+    points = what_if_view(*weighed, w=0.1)["points"]
     shares = [point["premium_share"] for point in points]
     costs = [point["cost"].value for point in points]
     assert shares == sorted(shares, reverse=True)
@@ -230,12 +288,12 @@ def test_a_higher_price_never_costs_more(weighed: Any) -> None:
 
 def test_one_decision_is_no_curve() -> None:
     with pytest.raises(DataError, match="1 decisions"):
-        what_if_view(np.zeros((1, 2)), np.ones((1, 2)), 0.0)
+        what_if_view(np.zeros((1, 2)), np.ones((1, 2)), np.zeros(1, dtype=np.int64), w=0.0)
 
 
 def test_prices_of_shares_are_those_of_one_calibration_each(weighed: Any) -> None:
     """Many shares at once give what one at a time gives; one below the smallest gives that one."""
-    gains, costs = weighed
+    gains, costs, _ = weighed
     shares = np.array([0.1, 0.5, 0.9])
     found = share_prices(gains[:, 1:], costs, shares)
     assert found.tolist() == [calibrate_share(gains[:, 1:], costs, s).w for s in shares]

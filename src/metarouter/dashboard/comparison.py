@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ from metarouter.store.experiments import (
 from metarouter.store.offpolicy import clustered_mean
 from metarouter.types import FloatArray
 
-__all__ = ["comparison_view", "shadow_cost_difference"]
+__all__ = ["comparison_view"]
 
 
 def comparison_view(log: DecisionLog) -> dict[str, Any]:
@@ -61,28 +61,28 @@ def _shadow(result: CandidateResult, log: DecisionLog) -> dict[str, Any]:
         "policy": result.policy,
         "requests": result.requests,
         "measures": _plain(result.measures),
-        "cost_difference": shadow_cost_difference(log, result.policy),
+        **_cost(log, result.policy),
         "audit": result.audit,
         "values": {name: asdict(value) for name, value in result.values.items()},
         "refusals": dict(result.refusals),
     }
 
 
-def shadow_cost_difference(log: DecisionLog, policy: str) -> Estimate | None:
-    """Expected cost of a shadow policy's choices minus that of what was chosen, a request.
+def _cost(log: DecisionLog, policy: str) -> dict[str, Any]:
+    """Expected cost of a shadow policy's choices minus that of what was chosen, and its unit.
 
-    Both are the acting policy's expectations, in its unit; None where no
-    decision knows both.
+    Both are the acting policies' expectations. No difference where no decision knows
+    both, or where the acting policies count in several units, of which there is no mean.
     """
     index = {model: number for number, model in enumerate(log.models)}
     choice = np.array([index.get(one.get(policy, ""), -1) for one in log.shadows], dtype=np.int64)
     rows = np.flatnonzero(choice >= 0)
     difference: FloatArray = log.costs[rows, choice[rows]] - log.costs[rows, log.chosen[rows]]
-    known = np.isfinite(difference)
-    if not known.any():
-        return None
-    units: Sequence[str] = log.unit[rows][known].astype(str).tolist()
-    return clustered_mean(difference[known], units)
+    rows, difference = rows[np.isfinite(difference)], difference[np.isfinite(difference)]
+    units = sorted({str(unit) for unit in log.cost_unit[rows]})
+    if len(units) != 1:
+        return {"cost_difference": None, "cost_unit": None}
+    return {"cost_difference": clustered_mean(difference, log.unit[rows]), "cost_unit": units[0]}
 
 
 def _plain(measures: Mapping[str, Estimate]) -> dict[str, Any]:

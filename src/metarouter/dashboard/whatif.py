@@ -14,7 +14,6 @@ import numpy as np
 from metarouter.errors import DataError
 from metarouter.policy.calibrate import share_prices
 from metarouter.policy.rule import best_model
-from metarouter.records import Estimate
 from metarouter.store.offpolicy import clustered_mean
 from metarouter.types import FloatArray, IntArray
 
@@ -25,37 +24,46 @@ _SHARES = np.linspace(0.0, 1.0, 51)
 Row = Mapping[str, Any]
 
 
-def read_options(rows: Sequence[Row], models: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-    """Logged gains and costs of some models.
+def read_options(
+    rows: Sequence[Row], models: Sequence[str]
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Logged gains and costs of some models, and which of them belong together.
 
     Parameters
     ----------
-    rows : mappings with `options`, each a list of models weighed.
+    rows : mappings with `options`, each a list of models weighed, and `conversation`.
     models : their order; decisions that weighed not all of them are left out.
 
     Returns
     -------
     gains, costs : arrays, shape (n, n_models)
         Gains over ``models[0]``.
+    units : int array, shape (n,)
+        Equal for the requests of one conversation.
 
     Examples
     --------
     >>> options = [{"model": "b", "gain": 0.5, "cost": 2.0}, {"model": "a", "gain": 0.0, "cost": 1}]
-    >>> read_options([{"options": options}], ["a", "b"])
-    (array([[0. , 0.5]]), array([[1., 2.]]))
+    >>> read_options([{"options": options, "conversation": None}], ["a", "b"])
+    (array([[0. , 0.5]]), array([[1., 2.]]), array([0]))
     """
     found = [{o["model"]: (o["gain"], o["cost"]) for o in row["options"] or ()} for row in rows]
-    whole = [[one[model] for model in models] for one in found if all(m in one for m in models)]
+    kept = [number for number, one in enumerate(found) if all(m in one for m in models)]
+    whole = [[found[number][model] for model in models] for number in kept]
     table = np.array(whole, dtype=np.float64).reshape(len(whole), len(models), 2)
-    return table[:, :, 0] - table[:, :1, 0], table[:, :, 1]
+    names = [rows[number]["conversation"] or f"alone {number}" for number in kept]
+    units = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return table[:, :, 0] - table[:, :1, 0], table[:, :, 1], units
 
 
-def what_if_view(gains: FloatArray, costs: FloatArray, w: float) -> dict[str, Any]:
+def what_if_view(
+    gains: FloatArray, costs: FloatArray, units: IntArray, *, w: float
+) -> dict[str, Any]:
     """The policy at many prices of cost, and at its own.
 
     Parameters
     ----------
-    gains, costs : arrays, shape (n, n_models), as :func:`read_options` gives them.
+    gains, costs, units : as :func:`read_options` gives them.
     w : the policy's price of cost.
 
     Returns
@@ -64,7 +72,7 @@ def what_if_view(gains: FloatArray, costs: FloatArray, w: float) -> dict[str, An
         `points`, dearest first, and `now`: for each the share of requests that
         leave the reference model, the expected cost of 1,000 and the mean
         predicted gain over always the reference, and their differences to
-        `now` on the same requests. Intervals are for the requests being a
+        `now` on the same requests. Intervals are for the conversations being a
         sample of those to come; that predictions may be wrong is not in them.
 
     Raises
@@ -76,24 +84,27 @@ def what_if_view(gains: FloatArray, costs: FloatArray, w: float) -> dict[str, An
         raise DataError(f"{len(gains)} decisions with gains of these models: too few to go by")
     prices = np.unique(np.append(share_prices(gains[:, 1:], costs, _SHARES), w))
     now = best_model(gains, costs, w)
-    points = [_point(gains, costs, float(price), now) for price in prices]
-    return {"n": len(gains), "points": points, "now": _point(gains, costs, w, now)}
+    points = [_point(gains, costs, units, float(price), now) for price in prices]
+    return {
+        "n": len(gains),
+        "units": len(np.unique(units)),
+        "points": points,
+        "now": _point(gains, costs, units, w, now),
+    }
 
 
-def _point(gains: FloatArray, costs: FloatArray, w: float, now: IntArray) -> dict[str, Any]:
+def _point(
+    gains: FloatArray, costs: FloatArray, units: IntArray, w: float, now: IntArray
+) -> dict[str, Any]:
     choice = best_model(gains, costs, w)
     rows = np.arange(len(choice))
     gain, cost = gains[rows, choice], 1000 * costs[rows, choice]
     return {
         "w": w,
         "premium_share": float((choice != 0).mean()),
-        "gain": _mean(gain),
-        "cost": _mean(cost),
+        "gain": clustered_mean(gain, units),
+        "cost": clustered_mean(cost, units),
         "changed": float((choice != now).mean()),
-        "gain_difference": _mean(gain - gains[rows, now]),
-        "cost_difference": _mean(cost - 1000 * costs[rows, now]),
+        "gain_difference": clustered_mean(gain - gains[rows, now], units),
+        "cost_difference": clustered_mean(cost - 1000 * costs[rows, now], units),
     }
-
-
-def _mean(values: FloatArray) -> Estimate:
-    return clustered_mean(values)

@@ -218,14 +218,15 @@ def _what_if(gateway: Gateway, query: Query) -> Mapping[str, Any]:
         decisions.c.artifact == policy.router.artifact.created,
         decisions.c.bound != "fixed",
     )
-    rows = newest_decisions(gateway.engine, _window(query), ("options",), _MOST_WEIGHED, *own)
-    gains, costs = read_options(rows, policy.models)
+    columns = ("options", "conversation")
+    rows = newest_decisions(gateway.engine, _window(query), columns, _MOST_WEIGHED, *own)
+    gains, costs, units = read_options(rows, policy.models)
     return {
         "policy": name,
         "models": policy.models,
         "premium": _premium(policy),
         "cost_unit": policy.router.policy.cost_unit,
-        **what_if_view(gains, costs, policy.router.policy.w),
+        **what_if_view(gains, costs, units, w=policy.router.policy.w),
     }
 
 

@@ -18,11 +18,11 @@ const MEASURES = [
   ["gold", "Gold score", score],
 ];
 
-export function Experiments({ span, every, about }) {
+export function Experiments({ span, every }) {
   const state = useData("experiments", { seconds: span }, slower(every, 20));
   return html`<${State} state=${state}>${(data) => html`
     <${Splits} data=${data} />
-    <${Shadows} data=${data} about=${about} />`}<//>`;
+    <${Shadows} data=${data} />`}<//>`;
 }
 
 function Splits({ data }) {
@@ -56,7 +56,7 @@ function Difference({ of, form }) {
   return html`<span class=${isClear ? "strong" : ""}><${Estimate} of=${of} form=${withSign} /></span>`;
 }
 
-function Shadows({ data, about }) {
+function Shadows({ data }) {
   if (!data.shadows.length) return html`<${Panel} id="shadows" title="Shadow policies"><p class="empty">No policy decided in the shadow in this window: see <code>shadow</code> in the settings.</p><//>`;
   return html`<${Panel} id="shadows" title="Shadow policies" note=${`What policies that did not act would have done, on the newest ${count(data.n)} decisions.`}>
       <${Table} caption="Shadow policies" rows=${data.shadows} rowKey=${(s) => s.policy} columns=${[
@@ -64,7 +64,7 @@ function Shadows({ data, about }) {
         { title: "Decisions", kind: "number", show: (s) => count(s.requests) },
         { title: "Agreement", kind: "number", show: (s) => html`<${Estimate} of=${s.measures.agreement} form=${percent} />` },
         { title: "Premium share", kind: "number", show: (s) => html`<${Estimate} of=${s.measures.premium_share} form=${percent} />` },
-        { title: "Expected cost, difference", kind: "number", show: (s) => html`<${Difference} of=${s.cost_difference} form=${cost(about.policies[0]?.cost_unit)} />` },
+        { title: "Expected cost, difference", kind: "number", show: (s) => html`<${Difference} of=${s.cost_difference} form=${cost(s.cost_unit)} />` },
         { title: "Gold score, difference", kind: "number", show: (s) => html`<${Difference} of=${s.audit} form=${score} />` },
       ]} />
     <//>

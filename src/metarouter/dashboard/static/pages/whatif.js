@@ -32,7 +32,7 @@ function Slider({ data }) {
   const money1k = (v) => (data.cost_unit === "USD" ? money(v) : `${money(v)} calls`);
   const always = points.at(-1);
   return html`
-    <${Panel} id="price" title="Price of cost" wide note=${`The newest ${count(data.n)} decisions of the policy in this window, decided again by its own code at other prices w. Gains are the router's predictions, not measured: the intervals are for the requests being a sample, not for predictions being wrong.`}>
+    <${Panel} id="price" title="Price of cost" wide note=${`The newest ${count(data.n)} decisions of the policy in this window, decided again by its own code at other prices w. Gains are the router's predictions, not measured: the intervals are for the ${count(data.units)} conversations being a sample, not for predictions being wrong.`}>
       <div class="slider">
         <label for="w">Premium share</label>
         <input id="w" type="range" min="0" max=${points.length - 1} step="1" value=${at} onInput=${(e) => setChosen(points[+e.target.value].w)}
