@@ -2,8 +2,11 @@
 
 Extension goes by these protocols: an object with the right methods is enough,
 no base class is needed. Third parties register theirs by entry points in the
-groups ``metarouter.embedders``, ``metarouter.correctors`` and
-``metarouter.gain_models``.
+groups ``metarouter.embedders`` (called with the text after the colon of
+``name:argument``), ``metarouter.correctors``, ``metarouter.gain_models`` and
+``metarouter.table_gain_models`` (called with ``seed=``), and
+``metarouter.gain_scorers`` (named by the kind of a state, called with it).
+``metarouter.testing`` has checks of what each promises.
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ BoolArray = NDArray[np.bool_]
 class ModelState:
     """All that is needed to score with a fitted object, without pickle.
 
-    `kind` picks the loader from a closed table, `config` is JSON, `arrays` go
-    to safetensors.
+    `kind` picks the loader, from a closed table or, for a gain model, from the
+    entry points of installed packages; `config` is JSON, `arrays` go to
+    safetensors.
     """
 
     kind: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from metarouter.correction import CORRECTORS, corrector_names, make_corrector
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.labels.table import GainTable, make_gain_table
-from metarouter.testing import make_simulation
+from metarouter.testing import CORRECTOR_CHECKS, make_simulation
 from metarouter.types import Corrector
 
 META = ("s", "t", "x", "r", "dr")
@@ -68,38 +68,10 @@ def fitted(name: str) -> Corrector:
 
 
 @every_corrector
-def test_fit_returns_the_corrector_and_diagnostics_are_json(name: str) -> None:
-    corrector = make_corrector(name)
-    assert isinstance(corrector, Corrector)
-    assert corrector.fit(make_table()) is corrector
-    assert json.loads(json.dumps(corrector.diagnostics_)) == corrector.diagnostics_
-
-
-@every_corrector
-def test_gold_rows_are_untouched_and_all_gains_finite(name: str) -> None:
-    """Every row comes back; preference_only leaves gold out, which is its point."""
-    table = make_table()
-    before = table.gain.copy()
-    result = fitted(name).transform(table)
-    np.testing.assert_array_equal(table.gain, before)
-    assert np.isfinite(result.gain).all()
-    assert not np.isnan(result.variance).any()
-    if name == "preference_only":
-        assert not result.is_gold.any()
-        table = table.preference()
-    gold = table.is_gold
-    assert len(result) == len(table)
-    np.testing.assert_array_equal(result.is_gold, gold)
-    np.testing.assert_array_equal(result.query, table.query)
-    np.testing.assert_array_equal(result.gain[gold], table.gain[gold])
-    np.testing.assert_array_equal(result.variance[gold], table.variance[gold])
-
-
-@every_corrector
-def test_same_seed_gives_the_same_bits(name: str) -> None:
-    one, other = corrected(name, make_table()), corrected(name, make_table())
-    np.testing.assert_array_equal(one.gain, other.gain)
-    np.testing.assert_array_equal(one.variance, other.variance)
+@pytest.mark.parametrize("check", CORRECTOR_CHECKS, ids=lambda check: check.__name__)
+def test_keeps_the_contract(name: str, check: Callable[[Any], None]) -> None:
+    """What is promised is the sentence of the check."""
+    check(partial(make_corrector, name))
 
 
 @pytest.mark.parametrize("name", [name for name in CORRECTORS if name not in PUBLISHED])
@@ -138,15 +110,6 @@ def test_the_order_of_rows_hardly_matters_where_it_draws_nothing(name: str) -> N
     one, other = corrected(name, table), corrected(name, table.rows(at))
     np.testing.assert_allclose(other.gain, one.gain[at], atol=1e-6)
     np.testing.assert_allclose(other.variance, one.variance[at], atol=1e-6)
-
-
-@every_corrector
-def test_a_new_table_can_be_corrected(name: str) -> None:
-    """Queries that the corrector never saw, also without gold among them."""
-    new = make_table(80, seed=5).preference()
-    result = fitted(name).transform(new)
-    assert len(result) == len(new)
-    assert np.isfinite(result.gain).all()
 
 
 @every_corrector

@@ -64,6 +64,16 @@ def test_a_known_share_of_gold_stands_for_the_propensity() -> None:
     np.testing.assert_array_equal(one.gain, other.gain)
 
 
+@pytest.mark.parametrize("name", ["x", "r", "dr"])
+def test_a_known_propensity_may_differ_by_row(name: str) -> None:
+    """An array is used as it is; on another table it does not fit, and that is said."""
+    known = np.linspace(0.1, 0.9, len(TABLE))
+    corrector = make_corrector(name, annotation_propensity=known).fit(TABLE)
+    np.testing.assert_array_equal(corrector.learner_.propensity_.used, known)  # type: ignore[attr-defined]
+    with pytest.raises(OptionError, match=f"{len(TABLE) - 1} values"):
+        make_corrector(name, annotation_propensity=known).fit(TABLE.rows(np.arange(1, len(TABLE))))
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_constant_bias_is_found(name: str) -> None:
     """With 300 gold labels the mean shift is the true one, within three standard errors."""

@@ -19,7 +19,7 @@ from metarouter.testing import WORLDS
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # Pages whose Python blocks stand on their own, each run as one program from top to bottom.
-RUN = ("docs/tutorial.md", "docs/testing.md")
+RUN = ("docs/tutorial.md", "docs/testing.md", "docs/python_api.md")
 
 
 def _text(path: str | Path) -> str:

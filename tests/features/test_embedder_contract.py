@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,19 +18,8 @@ from metarouter.features import (
     make_embedder,
     make_pipeline,
 )
+from metarouter.testing import EMBEDDER_CHECKS
 from metarouter.types import Embedder
-
-TEXTS = [
-    "What is the capital of Peru?",
-    "",
-    " \n\t ",
-    "Quelle est la dérivée de x² ? 🙂",
-    "如何证明这个定理？",
-    "مرحبا",
-    "\ud800 a lone surrogate, a \x00 and a \u200b",
-    "<s> control </s> <unk> ▁▁",
-    "word " * 50,
-]
 
 
 @pytest.fixture(scope="module")
@@ -54,30 +42,12 @@ def embedder(request: pytest.FixtureRequest, server: EmbeddingServer, tmp_path: 
     return make_embedder(request.param)
 
 
-def test_vectors_are_finite_float32_of_the_declared_shape(embedder: Embedder) -> None:
-    vectors = embedder.embed(TEXTS)
-    assert isinstance(embedder, Embedder)
-    assert vectors.dtype == np.float32
-    assert vectors.shape == (len(TEXTS), embedder.dim)
-    assert np.isfinite(vectors).all()
-
-
-def test_no_texts_give_no_rows(embedder: Embedder) -> None:
-    vectors = embedder.embed([])
-    assert vectors.shape == (0, embedder.dim)
-    assert vectors.dtype == np.float32
-
-
-def test_the_same_text_always_has_the_same_vector(embedder: Embedder) -> None:
-    np.testing.assert_array_equal(embedder.embed(TEXTS), embedder.embed(TEXTS))
-
-
-def test_a_vector_does_not_depend_on_the_batch(embedder: Embedder) -> None:
-    """Alone, in another order, or repeated: the vector stays."""
-    together = embedder.embed(TEXTS)
-    np.testing.assert_allclose(embedder.embed(TEXTS[::-1])[::-1], together, atol=1e-6)
-    np.testing.assert_allclose(embedder.embed(TEXTS[3:4])[0], together[3], atol=1e-6)
-    np.testing.assert_allclose(embedder.embed([TEXTS[0]] * 3), together[[0, 0, 0]], atol=1e-6)
+@pytest.mark.parametrize("check", EMBEDDER_CHECKS, ids=lambda check: check.__name__)
+def test_keeps_the_contract(
+    embedder: Embedder, check: Callable[[Callable[[], Embedder]], None]
+) -> None:
+    """What is promised is the sentence of the check."""
+    check(lambda: embedder)
 
 
 def test_different_texts_have_different_vectors(embedder: Embedder) -> None:
@@ -87,20 +57,6 @@ def test_different_texts_have_different_vectors(embedder: Embedder) -> None:
 
 def test_a_very_long_text_is_taken(embedder: Embedder) -> None:
     assert np.isfinite(embedder.embed(["lorem ipsum " * 100_000, "x" * 300_000])).all()
-
-
-def test_threads_may_share_it(embedder: Embedder) -> None:
-    """Concurrent calls give what one call after the other gives."""
-    texts = [f"Text number {i} about topic{i % 7} {'again ' * (i % 5)}" for i in range(40)]
-    expected = embedder.embed(texts)
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(3):
-            rows = list(pool.map(lambda text: embedder.embed([text])[0], texts))
-            np.testing.assert_allclose(np.stack(rows), expected, atol=1e-6)
-
-
-def test_the_name_is_stable_and_its_own(embedder: Embedder) -> None:
-    assert embedder.name == embedder.name.strip() != ""
 
 
 def test_names_are_distinct() -> None:

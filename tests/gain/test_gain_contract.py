@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from metarouter.errors import DataError, NotFittedError
-from metarouter.gain import GAIN_MODELS, load_gain_model, make_gain_model
-from metarouter.types import FloatArray, GainModel, ModelState
+from metarouter.errors import DataError
+from metarouter.gain import GAIN_MODELS, make_gain_model
+from metarouter.testing import GAIN_MODEL_CHECKS
+from metarouter.types import FloatArray, GainModel
 
 NAMES = [name for name in GAIN_MODELS if name != "auto"]  # which is two_fidelity
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -44,41 +45,10 @@ def fitted(name: str) -> GainModel:
     return fit(name, *make_rows(100)[:2])
 
 
-def test_keeps_the_protocol(name: str) -> None:
-    """It has fit, predict and state, and fit returns the model itself."""
-    model = make_gain_model(name)
-    assert isinstance(model, GainModel)
-    assert model.fit(*make_rows(30)[:2]) is model
-
-
-def test_predicts_finite_gains_with_positive_std(name: str) -> None:
-    """Mean and std have one finite float64 for each row, also far from the data."""
-    estimate = fitted(name).predict(10 * make_rows(7, seed=1)[0])
-    for values in (estimate.mean, estimate.std):
-        assert values.shape == (7,)
-        assert values.dtype == np.float64
-        assert np.isfinite(values).all()
-    assert (estimate.std > 0).all()
-
-
-def test_same_seed_gives_the_same_predictions(name: str) -> None:
-    """Two fits with one seed are equal to the last bit."""
-    features, gain, _ = make_rows(100)
-    first, second = fitted(name).predict(features), fit(name, features, gain).predict(features)
-    np.testing.assert_array_equal(first.mean, second.mean)
-    np.testing.assert_array_equal(first.std, second.std)
-
-
-def test_a_row_of_weight_zero_is_as_if_absent(name: str) -> None:
-    """Absurd gains with weight 0 change nothing."""
-    features, gain, _ = make_rows(100)
-    weight = np.where(np.arange(100) % 4 == 0, 0.0, 1.0)
-    absurd = np.where(weight == 0, 1e6, gain)
-    kept = weight > 0
-    whole = fit(name, features, absurd, weight).predict(features)
-    part = fit(name, features[kept], gain[kept]).predict(features)
-    np.testing.assert_allclose(whole.mean, part.mean, rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(whole.std, part.std, rtol=1e-6)
+@pytest.mark.parametrize("check", GAIN_MODEL_CHECKS, ids=lambda check: check.__name__)
+def test_keeps_the_contract(name: str, check: Callable[[Any], None]) -> None:
+    """What is promised is the sentence of the check."""
+    check(partial(make_gain_model, name))
 
 
 def test_only_relative_weights_count(name: str) -> None:
@@ -155,31 +125,6 @@ def test_std_is_the_size_of_the_error(name: str) -> None:
     assert 0.4 < np.sqrt(np.mean(squares)) < 2.0
 
 
-def test_state_round_trip_predicts_the_same(name: str) -> None:
-    """Config through JSON and arrays give a scorer with the same predictions."""
-    model = fitted(name)
-    state = model.state()
-    copy = ModelState(
-        kind=state.kind,
-        config=json.loads(json.dumps(state.config)),
-        arrays={key: np.ascontiguousarray(array) for key, array in state.arrays.items()},
-    )
-    features = make_rows(40, seed=2)[0]
-    here, there = model.predict(features), load_gain_model(copy).predict(features)
-    np.testing.assert_allclose(there.mean, here.mean, atol=1e-9)
-    np.testing.assert_allclose(there.std, here.std, atol=1e-7)
-
-
-def test_a_row_scores_the_same_alone_as_in_a_batch(name: str) -> None:
-    """Serving one query at a time changes nothing."""
-    model = fitted(name)
-    features = make_rows(9, seed=2)[0]
-    batch = model.predict(features)
-    alone = [model.predict(features[i : i + 1]) for i in range(9)]
-    np.testing.assert_allclose([e.mean[0] for e in alone], batch.mean, rtol=1e-9)
-    np.testing.assert_allclose([e.std[0] for e in alone], batch.std, rtol=1e-7)
-
-
 @pytest.mark.speed
 def test_two_thousand_rows_fit_in_reasonable_time_and_are_learned(name: str) -> None:
     """2,000 rows of 64 features take less than 20 s of processor time."""
@@ -189,14 +134,6 @@ def test_two_thousand_rows_fit_in_reasonable_time_and_are_learned(name: str) -> 
     assert time.process_time() - began < 20
     fresh, _, truth = make_rows(500, d=64, seed=5)
     assert np.corrcoef(model.predict(fresh).mean, truth)[0, 1] > 0.85
-
-
-def test_asking_before_fit_is_an_error(name: str) -> None:
-    """Predict and state need fit first."""
-    with pytest.raises(NotFittedError, match="fit"):
-        make_gain_model(name).predict(np.zeros((1, 2)))
-    with pytest.raises(NotFittedError, match="fit"):
-        make_gain_model(name).state()
 
 
 @pytest.mark.parametrize(

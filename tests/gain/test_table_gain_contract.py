@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from metarouter.correction import CORRECTORS, learn_gain, make_corrector
-from metarouter.errors import ArtifactError, DataError, NotFittedError
+from metarouter.errors import ArtifactError, DataError
 from metarouter.gain import (
     TABLE_GAIN_MODELS,
     PoolGainModel,
@@ -20,6 +20,7 @@ from metarouter.gain import (
     make_table_gain_model,
 )
 from metarouter.labels import GainTable, make_gain_table
+from metarouter.testing import TABLE_GAIN_MODEL_CHECKS
 from metarouter.types import FloatArray, ModelState, TableGainModel
 
 # Fitting mf needs torch: ./run test torch runs its part of the battery.
@@ -75,27 +76,10 @@ def ask(n: int = 9, d: int = 6) -> FloatArray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keeps_the_protocol(name: str) -> None:
-    """It has fit, predict, win_probability and state, and fit returns the model itself."""
-    model = make_table_gain_model(name)
-    assert isinstance(model, TableGainModel)
-    assert model.fit(make_pair(40)) is model
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("table", [make_pair(), make_pool()], ids=["pair", "pool"])
-def test_predicts_finite_gains_and_probabilities(name: str, table: GainTable) -> None:
-    """One column for each candidate, finite also far from the data, std above 0."""
-    assert table.features is not None
-    model = fit(name, table)
-    x = 50 * ask(7, table.features.shape[1])
-    estimate, win = model.predict(x), model.win_probability(x)
-    for values in (estimate.mean, estimate.std, win):
-        assert values.shape == (7, len(table.models) - 1)
-        assert values.dtype == np.float64
-        assert np.isfinite(values).all()
-    assert (estimate.std > 0).all()
-    assert ((win >= 0) & (win <= 1)).all()
+@pytest.mark.parametrize("check", TABLE_GAIN_MODEL_CHECKS, ids=lambda check: check.__name__)
+def test_keeps_the_contract(name: str, check: Callable[[Any], None]) -> None:
+    """What is promised is the sentence of the check."""
+    check(partial(make_table_gain_model, name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,30 +88,6 @@ def test_a_gain_is_the_scale_times_two_p_minus_one(name: str) -> None:
     x = ask()
     expected = 2.0 * fitted(name).win_probability(x) - 1.0  # the labels' scale is 1
     np.testing.assert_allclose(fitted(name).predict(x).mean, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_same_seed_gives_the_same_predictions(name: str) -> None:
-    """Two fits with one seed are equal to the last bit."""
-    x = ask()
-    again = fit(name, make_pair())
-    np.testing.assert_array_equal(again.predict(x).mean, fitted(name).predict(x).mean)
-    np.testing.assert_array_equal(again.predict(x).std, fitted(name).predict(x).std)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("column", ["weight", "variance"])
-def test_rows_that_do_not_count_are_as_if_absent(name: str, column: str) -> None:
-    """Absurd gains with weight 0 or infinite variance change nothing."""
-    table = make_pair()
-    out = np.arange(len(table)) % 4 == 0
-    values: dict[str, Any] = {"weight": np.where(out, 0.0, 1.0)}
-    values["variance"] = np.where(out, np.inf, 0.0)
-    absurd = replace(table, gain=np.where(out, 1e6, table.gain), **{column: values[column]})
-    x = ask()
-    whole, part = fit(name, absurd).predict(x), fit(name, table.rows(~out)).predict(x)
-    np.testing.assert_allclose(whole.mean, part.mean, rtol=1e-9)
-    np.testing.assert_allclose(whole.std, part.std, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,53 +101,12 @@ def test_labels_times_three_give_predictions_times_three(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_at_a_time_equals_a_batch(name: str) -> None:
-    """The other queries of a batch do not matter beyond the last bits of a product."""
-    x = ask()
-    batch = fitted(name).predict(x)
-    alone = [fitted(name).predict(x[i : i + 1]) for i in range(len(x))]
-    np.testing.assert_allclose([e.mean[0] for e in alone], batch.mean, atol=1e-5)
-    np.testing.assert_allclose([e.std[0] for e in alone], batch.std, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_queries_give_no_predictions(name: str) -> None:
-    """An empty batch has the shape of one."""
-    assert fitted(name).predict(np.zeros((0, 6))).mean.shape == (0, 1)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_state_predicts_the_same_after_json(name: str) -> None:
-    """Arrays and plain JSON are all that is needed, for gains and for wins."""
-    state = fitted(name).state()
-    config = json.loads(json.dumps(state.config, allow_nan=False))
-    assert all(array.dtype.kind in "fi" for array in state.arrays.values())
-    scorer = load_gain_model(ModelState(kind=state.kind, config=config, arrays=state.arrays))
-    x = ask()
-    np.testing.assert_array_equal(scorer.predict(x).mean, fitted(name).predict(x).mean)
-    np.testing.assert_array_equal(scorer.predict(x).std, fitted(name).predict(x).std)
-    win = scorer.win_probability(x)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(win, fitted(name).win_probability(x))
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_state_without_its_arrays_is_refused(name: str) -> None:
     """A damaged artifact is told, with the kind and what it lacks."""
     state = fitted(name).state()
     damaged = ModelState(kind=state.kind, config=state.config)
     with pytest.raises(ArtifactError, match=f"{state.kind!r} lacks"):
         load_gain_model(damaged)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_asking_before_fit_is_an_error(name: str) -> None:
-    """Predict, win_probability and state need fit first."""
-    model = make_table_gain_model(name)
-    for question in (model.predict, model.win_probability):
-        with pytest.raises(NotFittedError, match="fit"):
-            question(np.zeros((1, 6)))
-    with pytest.raises(NotFittedError, match="fit"):
-        model.state()
 
 
 @pytest.mark.parametrize("name", NAMES)

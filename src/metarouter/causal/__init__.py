@@ -20,6 +20,12 @@ from metarouter.causal.learners import (
 )
 from metarouter.causal.overlap import OverlapReport
 from metarouter.causal.propensity import Propensity, PropensityFit
+from metarouter.causal.pseudo_outcomes import (
+    PseudoOutcome,
+    dr_pseudo_outcome,
+    r_pseudo_outcome,
+    x_pseudo_outcome,
+)
 from metarouter.causal.sensitivity import (
     CovariateStrength,
     Nuisances,
@@ -38,6 +44,7 @@ __all__ = [
     "OverlapReport",
     "Propensity",
     "PropensityFit",
+    "PseudoOutcome",
     "RLearner",
     "SLearner",
     "Sensitivity",
@@ -45,9 +52,12 @@ __all__ = [
     "XLearner",
     "compare_strength",
     "cross_fit",
+    "dr_pseudo_outcome",
     "estimate_functional",
     "estimate_sensitivity",
     "fit_nuisances",
+    "r_pseudo_outcome",
     "repeat_median",
     "stratified_folds",
+    "x_pseudo_outcome",
 ]

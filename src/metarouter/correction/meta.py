@@ -46,10 +46,11 @@ class MetaCorrector:
     Parameters
     ----------
     learner : {"s", "t", "x", "r", "dr"}
-    annotation_propensity : float, or None
-        P(gold given x) when known by design, else the share of gold rows is
-        taken when `estimate_propensity` is False and a calibrated logistic
-        regression is fitted when it is True.
+    annotation_propensity : float, array of shape (n_rows,), or None
+        P(gold given x) when known by design: one for all, or that of each row
+        of the fitted table. Else the share of gold rows is taken when
+        `estimate_propensity` is False and a calibrated logistic regression is
+        fitted when it is True.
     estimate_propensity : bool, default True
     alignment : str, default "none"
     n_folds, n_repeats, seed : int
@@ -70,7 +71,7 @@ class MetaCorrector:
     """
 
     learner: str = "dr"
-    annotation_propensity: float | None = None
+    annotation_propensity: float | FloatArray | None = None
     estimate_propensity: bool = True
     alignment: str = "none"
     n_folds: int = 5

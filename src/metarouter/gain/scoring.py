@@ -1,8 +1,12 @@
-"""NumPy-only scoring of fitted gain models, from a closed table of kinds.
+"""NumPy-only scoring of fitted gain models, by the kind of their state.
 
 A gain model exports a :class:`~metarouter.types.ModelState` when it is fitted
 and predicts through the scorer made here from that state. So what is served
 is what was measured: there is no second implementation to drift.
+
+An installed package may bring a kind of its own: an entry point in the group
+``metarouter.gain_scorers``, named after the kind, whose object is called with
+the state. A built-in kind wins over one of the same name.
 
 ========== ===============================================================
 kind   arrays
@@ -39,6 +43,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,7 +54,9 @@ from metarouter.gain.posterior import PosteriorScorer
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
 
-__all__ = ["GainScorer", "WinScorer", "gain_kernel", "load_gain_model"]
+__all__ = ["ENTRY_POINT_GROUP", "GainScorer", "WinScorer", "gain_kernel", "load_gain_model"]
+
+ENTRY_POINT_GROUP = "metarouter.gain_scorers"
 
 # Bounds the temporary arrays of a batch: 4 million float64 are 32 MB.
 _CHUNK_CELLS = 4_000_000
@@ -99,11 +106,12 @@ def load_gain_model(state: ModelState) -> GainScorer:
     >>> load_gain_model(state).predict(np.array([[0.0], [1.0]])).mean.tolist()
     [0.5, 2.5]
     """
-    make = _SCORERS.get(state.kind)
+    make = _SCORERS.get(state.kind) or _installed(state.kind)
     if make is None:
         raise ArtifactError(
-            f"gain model kind = {state.kind!r}; allowed: {', '.join(sorted(_SCORERS))}; "
-            "a newer metarouter may have written it"
+            f"gain model kind = {state.kind!r}; allowed: {', '.join(sorted(_SCORERS))}, and what "
+            f"installed packages register in the group {ENTRY_POINT_GROUP}; a newer metarouter "
+            "may have written it"
         )
     try:
         return make(state)
@@ -384,6 +392,14 @@ def _check_width(features: NDArray[Any], width: int) -> None:
 
 def _floats(state: ModelState, name: str) -> FloatArray:
     return np.asarray(state.arrays[name], dtype=np.float64)
+
+
+def _installed(kind: str) -> Callable[[ModelState], GainScorer] | None:
+    """Scorer of a kind that another package brings."""
+    for plugin in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+        make: Callable[[ModelState], GainScorer] = plugin.load()
+        return make
+    return None
 
 
 def _of(module: str, name: str) -> Callable[[ModelState], GainScorer]:

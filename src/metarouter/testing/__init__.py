@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from metarouter.testing.contracts import (
+    CORRECTOR_CHECKS,
+    EMBEDDER_CHECKS,
+    GAIN_MODEL_CHECKS,
+    TABLE_GAIN_MODEL_CHECKS,
+)
 from metarouter.testing.fake_provider import FakeProvider, FakeRequest, Fault, Faults
 from metarouter.testing.judges import SIMULATED_JUDGES, semi_synthetic_votes
 from metarouter.testing.nuisances import OracleNuisances
@@ -17,8 +23,12 @@ from metarouter.testing.upstream import (
 from metarouter.testing.worlds import WORLDS, World, WorldOptions, WorldPaths, make_world
 
 __all__ = [
+    "CORRECTOR_CHECKS",
+    "EMBEDDER_CHECKS",
+    "GAIN_MODEL_CHECKS",
     "SIMULATED_BIASES",
     "SIMULATED_JUDGES",
+    "TABLE_GAIN_MODEL_CHECKS",
     "WORLDS",
     "FakeProvider",
     "FakeRequest",
