@@ -83,11 +83,13 @@ def measure(
     name = "causal_lm" if router in TRAININGS else router
     model = make_pool_model(name, seed=seed, **TRAININGS.get(router, {})).fit(table)
     seconds = time.process_time() - started
+    started = time.process_time()
     score = model.predict((stage_of(model) or pipeline).transform(texts[1])).mean[:, 0]
     return {
         "router": router,
         "score": score.tolist(),
         "fit_cpu_seconds": round(seconds),
+        "each_cpu_seconds": round((time.process_time() - started) / len(test), 4),
         "held_out_losses": [round(loss, 3) for loss in getattr(model, "losses_", ())],
     }
 
@@ -100,11 +102,12 @@ def as_markdown(benchmark: Benchmark, records: list[Record], test: IntArray) -> 
     ]
     less = {d.router: shown(d.apgr) for d in compare_routers(results, results[0].router)}
     return markdown(
-        ["router", "APGR", f"less {results[0].router}", "fit, processor s", "held-out losses"],
+        ["router", "APGR", f"less {results[0].router}", "fit, s", "each, s", "held-out losses"],
         [
             [
                 f"`{record['router']}`", shown(result.apgr), less.get(result.router, ""),
-                str(record["fit_cpu_seconds"]), ", ".join(map(str, record["held_out_losses"])),
+                str(record["fit_cpu_seconds"]), str(record["each_cpu_seconds"]),
+                ", ".join(map(str, record["held_out_losses"])),
             ]
             for record, result in zip(records, results, strict=True)
         ],

@@ -75,7 +75,7 @@ class MFScorer:
         return gains
 
     def _predict(self, features: NDArray[Any]) -> GainEstimate:
-        departure = self.member_gains(features).mean(axis=1) - self._centre
+        departure = self.member_gains(features).sum(axis=1) / len(self._level) - self._centre
         mean = self._mean_gain + self._slope * departure
         if self._error is None:
             return GainEstimate(mean=mean, std=np.zeros_like(mean))
