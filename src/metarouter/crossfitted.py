@@ -47,12 +47,16 @@ class CrossFitted:
         over its baseline.
     gain : float array, shape (n,); the gold gain.
     weight : float array, shape (n,).
+    fold : int array, shape (n,); whose model predicted the row.
+    level : float array, shape (n,); what that model predicts for all gold rows, on average.
     """
 
     query: IntArray
     score: FloatArray
     gain: FloatArray
     weight: FloatArray
+    fold: IntArray
+    level: FloatArray
 
     @property
     def n_queries(self) -> int:
@@ -61,14 +65,24 @@ class CrossFitted:
 
     def by_query(self) -> CrossFitted:
         """Weighted means over the rows of each query, which are independent of each other."""
-        queries, row = np.unique(self.query, return_inverse=True)
+        queries, first, row = np.unique(self.query, return_index=True, return_inverse=True)
         weight = np.bincount(row, self.weight).astype(np.float64)
         return CrossFitted(
             query=queries,
             score=np.bincount(row, self.weight * self.score) / weight,
             gain=np.bincount(row, self.weight * self.gain) / weight,
             weight=weight,
+            fold=self.fold[first],
+            level=self.level[first],
         )
+
+    def levelled(self) -> FloatArray:
+        """Scores of a pair as if all models were on the level that they have on average.
+
+        The level of a model is that of the labels of the other folds, which is low where those
+        of its own fold are high: scores of several folds must not be compared as they are.
+        """
+        return self.score - self.level + float(self.level.mean())
 
 
 def cross_fit(
@@ -84,7 +98,7 @@ def cross_fit(
     Parameters
     ----------
     table : GainTable
-        Gold and preference rows; features it may hold are not used.
+        Gold and preference rows; features it may hold are not used, nor rows of weight 0.
     make_features : callable without arguments
         Gives an unfitted feature pipeline.
     learn : callable
@@ -101,23 +115,28 @@ def cross_fit(
     DataError
         When fewer than 20 queries have a gold label.
     """
+    table = table.rows(table.weight > 0)
     kept, fold = _folded(table, folds, np.random.default_rng(seed))
     table = take_queries(table, kept)
     shared = _plain_features(table, fold, make_features)
     score = np.full(len(table), np.nan)
+    level = np.full(len(table), np.nan)
+    gold = np.flatnonzero(table.is_gold)
     for k in range(folds):
         seen = fold != k
         features = _fitted_on(table, seen, make_features) if shared is None else shared
         whole = table.with_features(features)
-        test = table.is_gold & ~seen[table.query]
         model = learn(take_queries(whole, np.flatnonzero(seen)))
-        score[test] = predicted_contrast(model, whole.rows(test))
-    gold = table.is_gold
+        predicted = predicted_contrast(model, whole.rows(gold))
+        own = ~seen[table.query[gold]]
+        score[gold[own]], level[gold[own]] = predicted[own], predicted.mean()
     return CrossFitted(
         query=kept[table.query[gold]],
         score=score[gold],
         gain=table.gain[gold],
         weight=table.weight[gold],
+        fold=fold[table.query[gold]],
+        level=level[gold],
     )
 
 

@@ -28,6 +28,7 @@ from metarouter.evaluation.metrics import (
     efficiency_gain_area,
     efficiency_gain_area_statistic,
     efficiency_gain_at_statistic,
+    folded_area_statistic,
 )
 
 Array = NDArray[np.float64]
@@ -256,3 +257,21 @@ def test_ranges_are_checked() -> None:
     """An empty or reversed range of shares is refused."""
     with pytest.raises(OptionError, match="low, high"):
         efficiency_gain_area([1.0], [1.0], 0.8, 0.2)
+
+
+def test_the_area_within_folds_is_their_mean_by_weight() -> None:
+    """Ranks of other folds do not matter, nor does a fold that a resample left out."""
+    rng = np.random.default_rng(5)
+    score, gain, fold = rng.normal(size=40), rng.normal(size=40), np.arange(40) % 4
+    weights = rng.integers(0, 3, size=(3, 40)).astype(np.float64)
+    weights[1, fold == 2] = 0.0
+    found = folded_area_statistic(score, gain, fold)(weights)
+    for row, value in zip(weights, found, strict=True):
+        total = 0.0
+        for k in range(4):
+            repeats = np.repeat(np.flatnonzero(fold == k), row[fold == k].astype(int))
+            if len(repeats):
+                total += len(repeats) * efficiency_gain_area(score[repeats], gain[repeats])
+        assert value == pytest.approx(total / row.sum())
+    moved = folded_area_statistic(score + 7.0 * fold, gain, fold)(weights)
+    np.testing.assert_allclose(moved, found)
