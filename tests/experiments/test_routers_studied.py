@@ -85,3 +85,37 @@ def test_probes_of_a_new_model_are_questions_that_neither_trained_nor_test() -> 
     ]
     assert [len(part) for part in parts] == [100, 200, 150]
     assert len(set.union(*parts)) == 450
+
+
+def test_what_probes_add_is_paired_by_new_model() -> None:
+    """Models differ by far more than methods do; the difference is the same for each."""
+    from onboarding_report import Row, table
+
+    def row(model: int, method: str, k: int, more: float) -> Row:
+        return Row(
+            world="toy", model=f"model {model}", seed=0, method=method, k=k, area=model + more
+        )
+
+    rows = [
+        row(model, *cell)
+        for model in range(1, 4)
+        for cell in (
+            ("onboard", 0, 0.0),
+            ("onboard", 20, 0.5),
+            ("alone", 20, 0.2),
+            ("refit", 99, 1),
+        )
+    ]
+    cells = next(line for line in table(rows).splitlines() if line.startswith("| onboard | 20"))
+    assert "| 0.30 [0.30, 0.30] | 0.50 [0.50, 0.50] |" in cells
+    assert "| 83% |" in cells
+
+
+def test_a_study_of_onboarding_goes_on_from_its_log(tmp_path: Path) -> None:
+    from onboarding_report import Row, append_rows, read_rows
+
+    row = Row(world="toy", model="a", seed=0, method="onboard", k=0, area=1.0, covered=0.9)
+    assert read_rows(tmp_path / "log" / "rows.jsonl") == []
+    for _ in range(2):
+        append_rows(tmp_path / "log" / "rows.jsonl", [row])
+    assert read_rows(tmp_path / "log" / "rows.jsonl") == [row, row]
