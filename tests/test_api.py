@@ -398,3 +398,27 @@ def test_a_missing_router_is_an_artifact_error(tmp_path: Path) -> None:
     """The public error is the one that load raises."""
     with pytest.raises(ArtifactError):
         mr.load(tmp_path / "none")
+
+
+def test_a_prompt_shows_values_in_a_line(world: World, paths: WorldPaths) -> None:
+    """In a notebook a table is not its texts, nor a router its arrays."""
+    router = _fit(paths.gold, paths.preference, w=0.25)
+    assert repr(world.table) == (
+        "GainTable(400 rows: 100 gold, 300 preference; 400 queries; "
+        "models ('cheap', 'premium'); no features)"
+    )
+    assert repr(world).startswith("World('topic_bias'; GainTable(400 rows")
+    version = router.policy.version
+    assert repr(router) == (f"Router(('cheap', 'premium'); w = 0.25 per calls; policy {version})")
+    evaluation = mr.evaluate_router(router, paths.test, n_boot=200)
+    for value in (router.artifact, *router.artifact.parts.values(), evaluation):
+        assert len(repr(value)) < 400
+
+
+def test_values_that_hold_arrays_are_equal_to_themselves_alone(world: World) -> None:
+    """Comparing two of them has an answer, and they can be kept in a set."""
+    table = world.table
+    copy = table.rows(np.arange(len(table)))
+    assert table == table
+    assert table != copy
+    assert len({table, copy, mr.GainEstimate(mean=table.gain, std=table.gain)}) == 3

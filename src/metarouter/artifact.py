@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from metarouter.errors import ArtifactError
+from metarouter.errors import ArtifactError, shorten
 from metarouter.types import ModelState
 
 __all__ = ["SCHEMA_VERSION", "LabelFingerprint", "RouterArtifact", "load_artifact", "save_artifact"]
@@ -51,7 +51,7 @@ class LabelFingerprint:
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class RouterArtifact:
     """All that a router folder holds.
 
@@ -74,6 +74,10 @@ class RouterArtifact:
     metrics: dict[str, Any] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{name}: {state.kind}" for name, state in self.parts.items())
+        return f"RouterArtifact({shorten(self.models)}; {kinds}; {self.created})"
 
 
 class _Part(msgspec.Struct, frozen=True):

@@ -52,7 +52,7 @@ class ModelSpec:
     output_usd_per_mtok: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GainEstimate:
     """Predicted quality gains over the reference model.
 

@@ -40,7 +40,7 @@ AnyQuery = str | Query | Sequence[Message | Mapping[str, Any]]
 """What can be routed: a text, a :class:`Query`, or a chat history."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Router:
     """Chooses a model for each query by predicted gain and cost.
 
@@ -61,6 +61,11 @@ class Router:
     scorer: GainScorer
     cost: CostModel
     policy: UtilityPolicy
+
+    def __repr__(self) -> str:
+        policy = self.policy
+        what = f"w = {policy.w:.4g} per {policy.cost_unit}; policy {policy.version}"
+        return f"Router({shorten(self.models)}; {what})"
 
     @classmethod
     def from_artifact(cls, artifact: RouterArtifact) -> Self:

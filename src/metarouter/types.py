@@ -40,7 +40,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class ModelState:
     """All that is needed to score with a fitted object, without pickle.
 
@@ -52,6 +52,10 @@ class ModelState:
     kind: str
     config: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        numbers = sum(array.size for array in self.arrays.values())
+        return f"ModelState({self.kind!r}; {len(self.arrays)} arrays of {numbers:,} numbers)"
 
 
 @runtime_checkable

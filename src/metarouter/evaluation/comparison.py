@@ -172,7 +172,7 @@ class MethodSummary:
     ceiling_ratio: Estimate | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class CompareResult:
     """All records of a comparison, with the questions one asks of them.
 
@@ -184,6 +184,13 @@ class CompareResult:
 
     records: tuple[CompareRecord, ...]
     config: CompareConfig
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"CompareResult({len(self.records)} records: {', '.join(config.correctors)}; "
+            f"{', '.join(config.gain_models)}; n_gold {config.n_gold}; {len(config.seeds)} seeds)"
+        )
 
     def values(
         self,

@@ -114,7 +114,7 @@ class QualityCurve:
     oracle_cost: FloatArray
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Evaluation:
     """All that was measured of one router; see the report for its reading.
 
@@ -170,6 +170,9 @@ class Evaluation:
     warnings: tuple[str, ...]
     limits: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Evaluation(n = {self.n}: {self.verdict.sentence})"
 
     def as_records(self) -> list[dict[str, Any]]:
         """The flat records of the command line's JSON."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.errors import DataError
+from metarouter.errors import DataError, shorten
 from metarouter.types import BoolArray, FloatArray, IntArray
 
 __all__ = ["GainTable", "make_gain_table"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class GainTable:
     """Quality gains of models over others, from two label sources.
 
@@ -69,6 +69,16 @@ class GainTable:
     candidate_tokens: FloatArray
     baseline_tokens: FloatArray
     features: NDArray[np.float32] | None = None
+
+    def __repr__(self) -> str:
+        n_gold = int(self.is_gold.sum())
+        parts = [
+            f"{len(self)} rows: {n_gold} gold, {len(self) - n_gold} preference",
+            f"{self.n_queries} queries",
+            f"models {shorten(self.models)}",
+            "no features" if self.features is None else f"{self.features.shape[1]} features",
+        ]
+        return f"GainTable({'; '.join(parts)})"
 
     def __len__(self) -> int:
         return len(self.gain)

@@ -9,7 +9,7 @@ from metarouter.types import FloatArray
 __all__ = ["OracleNuisances"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OracleNuisances:
     """The true nuisance values at the rows of a table, each of shape (n_rows,).
 

@@ -19,7 +19,7 @@ SimulatedBias = Literal["none", "constant", "linear", "topic", "nonlinear", "per
 SIMULATED_BIASES: tuple[str, ...] = get_args(SimulatedBias)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Simulation:
     """Features and labels of which every truth is known. Arrays are about training rows.
 
@@ -48,6 +48,9 @@ class Simulation:
     table: GainTable
     test: GainTable
     test_psi: FloatArray
+
+    def __repr__(self) -> str:
+        return f"Simulation({self.bias!r}; {self.table!r}; {len(self.test)} test queries)"
 
     def all_gold(self) -> GainTable:
         """The ceiling: the training table with a gold label in every row."""

@@ -72,7 +72,7 @@ class WorldPaths:
     test: Path
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class World:
     """Labelled queries with known truth. Arrays are about training queries.
 
@@ -114,6 +114,9 @@ class World:
     table: GainTable
     test: GainTable
     test_psi: FloatArray
+
+    def __repr__(self) -> str:
+        return f"World({self.name!r}; {self.table!r}; {len(self.test_psi)} test queries)"
 
     def nuisances(self) -> OracleNuisances:
         """The true nuisance values at the rows of `table`."""
