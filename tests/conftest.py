@@ -28,6 +28,18 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a real browser; a build server that lacks one has to say so, or the test fails."""
+    found = shutil.which("chromium")
+    if found is not None:
+        return found
+    is_wanted = os.environ.get("CI") == "true" and os.environ.get("METAROUTER_NO_BROWSER") != "1"
+    if is_wanted:
+        pytest.fail("chromium is not installed, and CI=true; METAROUTER_NO_BROWSER=1 skips this")
+    pytest.skip("chromium is not installed")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Address of an empty database, by turns of either kind."""

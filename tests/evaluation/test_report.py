@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -384,12 +383,9 @@ def test_inline_svg_drops_metadata_and_prefixes_ids() -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1000, False), (1000, True), (390, False)])
 def test_browser_draws_the_report_without_errors(
-    page_text: str, tmp_path: Path, width: int, dark: bool
+    chromium: str, page_text: str, tmp_path: Path, width: int, dark: bool
 ) -> None:
     """Chromium runs no script, logs no error, and scrolls sideways at no width."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
     path = tmp_path / "report.html"
     probe = (
         "<script>addEventListener('load', () => { const r = document.documentElement;"
