@@ -1,6 +1,7 @@
 """A model, or a pair, that no router was fitted on: k labels against a full refit.
 
     OPENBLAS_NUM_THREADS=1 ./run python experiments/onboarding.py --data ../shared/data --seeds 5
+        [--departure 0.03 --no-departure 0.1]
 
 MMLU-Pro: each of 30 models in turn is new to a router of the others, over a
 reference model; 3,000 questions train, 5,000 test. Pairs: each of 14 pairs is
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +35,7 @@ import numpy as np
 from metarouter.benchmark.data import Benchmark, load_benchmark
 from metarouter.features import make_pipeline
 from metarouter.gain.onboarded import onboarding_rows
-from metarouter.gain.population import NewGain, estimate_gain, make_population
+from metarouter.gain.population import NewGain, Population, estimate_gain, make_population
 from metarouter.linear import Ridge
 from metarouter.types import FloatArray, IntArray
 from onboarding_report import (
@@ -54,16 +55,26 @@ N_TRAIN, N_TEST = 3_000, 5_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Queries of one seed: features, and which train and test."""
+    """Queries of one seed: features, which train and test, and the prior of s for them."""
 
     features: FloatArray
     train: IntArray
     test: IntArray
     subject: IntArray
+    prior: tuple[float, float]
 
     @property
     def size(self) -> float:
         return float(np.sqrt((self.features[self.train] ** 2).sum(axis=1).mean()))
+
+    def population(self, known: FloatArray) -> Population:
+        """What is believed of a new model, from the known gains."""
+        departure, no_departure = self.prior
+        return replace(
+            make_population(known[self.train].mean(axis=0)),
+            departure=departure,
+            no_departure=no_departure,
+        )
 
     def ridge(self, gain: FloatArray, rows: IntArray) -> FloatArray:
         """Predicted gain of every query, learned on some."""
@@ -74,12 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--departure", type=float, default=0.03, help="median of the prior of s")
+    parser.add_argument("--no-departure", type=float, default=0.1, help="probability of s = 0")
     parser.add_argument("--out", type=Path, default=Path("results/onboarding.jsonl"))
     arguments = parser.parse_args()
     arguments.out.unlink(missing_ok=True)
     for seed in range(arguments.seeds):
-        append_rows(arguments.out, mmlu_pro(arguments.data, seed))
-        append_rows(arguments.out, pairs(arguments.data, seed))
+        append_rows(arguments.out, mmlu_pro(arguments, seed))
+        append_rows(arguments.out, pairs(arguments, seed))
         print(f"seed {seed} done", flush=True)
     report(read_rows(arguments.out))
 
@@ -87,10 +100,10 @@ def main() -> None:
 read = cache(load_benchmark)
 
 
-def mmlu_pro(data: Path, seed: int) -> Iterator[Row]:
+def mmlu_pro(arguments: argparse.Namespace, seed: int) -> Iterator[Row]:
     """Each model of the pool as the new one, over two references."""
-    benchmark = read("mmlu-pro", data)[0]
-    split, chosen = draw(benchmark, seed, N_TRAIN, N_TEST)
+    benchmark = read("mmlu-pro", arguments.data)[0]
+    split, chosen = draw(benchmark, seed, N_TRAIN, N_TEST, prior_of(arguments))
     quality = benchmark.quality[chosen]
     for reference in REFERENCES:
         at = benchmark.models.index(reference)
@@ -102,10 +115,10 @@ def mmlu_pro(data: Path, seed: int) -> Iterator[Row]:
             yield from study(f"mmlu-pro over {reference}", name, seed, split, gains[:, j], rest)
 
 
-def pairs(data: Path, seed: int) -> Iterator[Row]:
+def pairs(arguments: argparse.Namespace, seed: int) -> Iterator[Row]:
     """Each pair as the new one, for the router of one other pair and for all."""
-    benchmarks = read("pairs", data)
-    split, chosen = draw(benchmarks[0], seed, len(benchmarks[0]) // 2, None)
+    benchmarks = read("pairs", arguments.data)
+    split, chosen = draw(benchmarks[0], seed, len(benchmarks[0]) // 2, None, prior_of(arguments))
     gains = [each.gain[chosen] for each in benchmarks]
     known = [split.ridge(gain, split.train) for gain in gains]
     for each, gain in zip(benchmarks, gains, strict=True):
@@ -122,8 +135,16 @@ def pairs(data: Path, seed: int) -> Iterator[Row]:
             yield from study("pairs: one other router", each.pair, seed, split, gain, one)
 
 
+def prior_of(arguments: argparse.Namespace) -> tuple[float, float]:
+    return arguments.departure, arguments.no_departure
+
+
 def draw(
-    benchmark: Benchmark, seed: int, n_train: int, n_test: int | None
+    benchmark: Benchmark,
+    seed: int,
+    n_train: int,
+    n_test: int | None,
+    prior: tuple[float, float],
 ) -> tuple[Split, IntArray]:
     """A random split of the distinct prompts, with features learned on the training part."""
     rng = np.random.default_rng(seed)
@@ -136,6 +157,7 @@ def draw(
         train=np.arange(n_train),
         test=np.arange(n_train, len(chosen)),
         subject=benchmark.subject[chosen],
+        prior=prior,
     )
     return split, chosen
 
@@ -145,7 +167,7 @@ def study(
 ) -> Iterator[Row]:
     """All sizes and methods for one new model."""
     rows = onboarding_rows(known, split.features, split.size)
-    population = make_population(known[split.train].mean(axis=0))
+    population = split.population(known)
     probes = probe_order(seed, model, split.train)
     for k in SIZES:
         at = probes[:k]

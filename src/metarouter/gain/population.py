@@ -32,7 +32,6 @@ __all__ = ["NewGain", "Population", "estimate_gain", "make_population"]
 
 _POPULATION = np.array([0.1, 0.3, 1.0, 3.0])  # τ: spread of the new model over the others'
 _OWN = np.array([0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0])  # s: own departure over label noise
-_NO_DEPARTURE = 0.1  # prior probability of s = 0
 _NOISE = np.array([0.75, 1.0])  # σ² over the variance of the labels
 _KEEP = 1e-3  # hypotheses below this share of the best are dropped
 _PRIOR_NOISE, _PRIOR_LABELS = 0.25, 5.0  # of right-or-wrong pairs; counts as so many labels
@@ -48,11 +47,18 @@ class Population:
     mean : array, shape (m,); π.
     root : array, shape (m, r); V = root root'.
     level_variance : float; v_b, in squared gain units.
+    departure : float, default 0.03
+        Median of s where the model departs at all: the core's prior of a gain's
+        signal.
+    no_departure : float in (0, 1), default 0.1
+        Prior probability that it does not, s = 0.
     """
 
     mean: FloatArray
     root: FloatArray
     level_variance: float
+    departure: float = 0.03
+    no_departure: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +179,7 @@ def _hypotheses(population: Population, n_own: int, variance: float) -> list[_Hy
             ),
             noise=float(share * variance),
             departs=bool(s > 0),
-            log_prior=_log_prior(tau, s),
+            log_prior=_log_prior(population, tau, s),
         )
         for tau in _POPULATION
         for s in _OWN
@@ -241,10 +247,11 @@ class _Problem:
         return result
 
 
-def _log_prior(tau: float, s: float) -> float:
-    """Log-normal about τ = 1 and about s = 0.03, the core's prior of a gain's signal."""
-    weights = np.exp(-0.5 * (np.log(_OWN[1:] / 0.03) / 2.0) ** 2)
-    weights = np.append(_NO_DEPARTURE, (1.0 - _NO_DEPARTURE) * weights / weights.sum())
+def _log_prior(population: Population, tau: float, s: float) -> float:
+    """Log-normal about τ = 1 and, where there is a departure, about its median."""
+    weights = np.exp(-0.5 * (np.log(_OWN[1:] / population.departure) / 2.0) ** 2)
+    some = 1.0 - population.no_departure
+    weights = np.append(population.no_departure, some * weights / weights.sum())
     return float(np.log(weights[s == _OWN][0]) - 0.5 * np.log(tau) ** 2)
 
 
