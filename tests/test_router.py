@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from metarouter.calibration import CalibrationTarget
 from metarouter.errors import ArtifactError, InputError, OptionError
 from metarouter.fitting import FitOptions, fit_table
 from metarouter.labels.queries import hash_queries
 from metarouter.labels.table import make_gain_table
 from metarouter.loading import load
 from metarouter.records import Message, ModelSpec, Query
+from metarouter.routellm.win_rates import router_win_rates
 from metarouter.router import Router, query_text
 from metarouter.testing import World, make_world
 from metarouter.types import ModelState
@@ -204,6 +206,43 @@ def test_a_pool_of_three_models_is_routed() -> None:
     assert decision.model == "large"
     assert {option.model for option in decision.options} == {"small", "middle", "large"}
     assert pool.predict_gain(texts[:5]).mean.shape == (5, 2)
+
+
+@pytest.mark.parametrize("gain_model", ["ridge", "sw_ranking"])
+def test_a_pair_of_a_pool_decides_by_the_pools_gains(gain_model: str, tmp_path: Path) -> None:
+    """Battles of three models route two of them: gains, costs and wins are the pool's columns."""
+    rng = np.random.default_rng(5)
+    candidate = rng.integers(1, 3, 240)
+    table = make_gain_table(
+        queries=[f"Count to {i}, {'please' if i % 2 else 'now'}." for i in range(240)],
+        gain=np.where(rng.random(240) < 0.7, 1.0, -1.0),
+        is_gold=np.zeros(240, dtype=bool),
+        models=("small", "medium", "large"),
+        candidate=candidate,
+        baseline=rng.integers(0, candidate),
+    )
+    prices = {name: ModelSpec(name=name, input_usd_per_mtok=p, output_usd_per_mtok=4.0 * p)
+              for name, p in (("small", 0.1), ("medium", 0.5), ("large", 2.0))}  # fmt: skip
+    options = FitOptions(
+        corrector="none", gain_model=gain_model, embedder="surface", cost="token", prices=prices,
+        target=CalibrationTarget(w=0.01), folds=0,
+    )  # fmt: skip
+    pool = fit_table(table, options)
+    pair, queries = pool.for_pair("large"), list(table.queries[:5])
+    pair.save(tmp_path)
+    for router in (pair, load(tmp_path)):
+        assert router.models == ("small", "large")
+        gain = router.predict_gain(queries)
+        np.testing.assert_array_equal(gain.mean, pool.predict_gain(queries).mean[:, 1])
+        np.testing.assert_array_equal(gain.std, pool.predict_gain(queries).std[:, 1])
+        expected = pool.expected_costs(queries)[:, [0, 2]]
+        np.testing.assert_array_equal(router.expected_costs(queries), expected)
+        wins = router_win_rates(router, queries)
+        of_pool = router_win_rates(pool, queries, strong="large", weak="small")
+        np.testing.assert_allclose(wins, of_pool, atol=1e-12)
+    assert pair.policy.version != pool.policy.version
+    with pytest.raises(OptionError, match="one of medium, large"):
+        pool.for_pair("small")
 
 
 def test_token_costs_price_a_query_by_its_length(world: World) -> None:

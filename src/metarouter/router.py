@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from metarouter.artifact import RouterArtifact, save_artifact
 from metarouter.errors import ArtifactError, InputError, OptionError, shorten
 from metarouter.features.stages import FeatureStage, load_stage
+from metarouter.gain.pair_view import pair_view_state
 from metarouter.gain.scoring import GainScorer, load_gain_model
 from metarouter.labels.messages import message_problem, render_messages
-from metarouter.policy.costs import CostModel, estimate_tokens, load_cost
+from metarouter.policy.costs import CostModel, estimate_tokens, keep_models, load_cost
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.records import Decision, GainEstimate, Message, Query
 from metarouter.types import FloatArray, ModelState
@@ -205,6 +206,50 @@ class Router:
             config=self.artifact.config | config,
         )
         return replace(self, artifact=artifact, policy=_load_policy(artifact))
+
+    def for_pair(self, premium: str) -> Router:
+        """The router of two of a pool's models: the reference model and `premium`.
+
+        So a pair's router can learn from battles between many models. To have
+        another reference, put it first before the fit
+        (:func:`metarouter.labels.battles.reorder_models`).
+
+        Parameters
+        ----------
+        premium : str, a model but the reference.
+
+        Returns
+        -------
+        Router
+            With the same gains, costs and price of cost: calibrate it again.
+            What was measured at fitting was of the pool, so it has no metrics.
+
+        Raises
+        ------
+        OptionError
+            When `premium` is no candidate of this router.
+
+        Examples
+        --------
+        >>> from metarouter.fitting import FitOptions, fit_table
+        >>> from metarouter.labels.battles import read_battles
+        >>> battles = [{"prompt": f"How tall is building number {i}?", "model_a": a, "model_b": b,
+        ...     "winner": "model_a"} for i in range(9) for a, b in ("zy", "yx", "zx")]
+        >>> table = read_battles(battles, cheap="y")
+        >>> pool = fit_table(table, FitOptions(corrector="none", gain_model="knn", folds=0))
+        >>> pool.models, pool.for_pair("z").models
+        (('y', 'x', 'z'), ('y', 'z'))
+        """
+        if premium not in self.models[1:]:
+            raise OptionError.of("premium", premium, f"one of {', '.join(self.models[1:])}")
+        place, parts = self.models.index(premium), dict(self.artifact.parts)
+        parts["gain"] = pair_view_state(parts["gain"], place - 1)
+        parts["cost"] = keep_models(parts["cost"], [0, place])
+        parts["policy"] = policy_state(parts, w=self.policy.w, cost_unit=self.policy.cost_unit)
+        models = (self.models[0], premium)
+        config = self.artifact.config | {"pool": list(self.models)}
+        artifact = replace(self.artifact, models=models, parts=parts, config=config, metrics={})
+        return type(self).from_artifact(artifact)
 
     def save(self, folder: str | Path) -> None:
         """Write the router to a folder; an interrupted save leaves the old one whole.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import OptionError
-from metarouter.gain.scoring import GainScorer, load_gain_model
+from metarouter.gain.scoring import GainScorer, WinScorer, load_gain_model
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
 
-__all__ = ["PairView", "PairViewScorer"]
+__all__ = ["PairView", "PairViewScorer", "load_pair_view", "pair_view_state"]
 
 _PREFIX = "pool."
 
@@ -31,7 +30,8 @@ class PairView:
     Battles between models that will never be routed to still teach a ranking
     what prompts are like. Put the cheap model first with
     :func:`metarouter.labels.battles.reorder_models`, fit the pool, and serve the
-    premium model's gain alone.
+    premium model's gain alone. A fitted router does this by
+    :meth:`metarouter.Router.for_pair`.
 
     Parameters
     ----------
@@ -46,6 +46,7 @@ class PairView:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from metarouter.gain import make_table_gain_model
     >>> from metarouter.labels.table import make_gain_table
     >>> table = make_gain_table(queries=list("abc"), models=("x", "y", "z"), gain=[1.0, 1.0, -1.0],
@@ -58,23 +59,23 @@ class PairView:
     def __init__(self, pool: _Pool, models: tuple[str, ...], premium: str) -> None:
         if premium not in models[1:]:
             raise OptionError.of("premium", premium, f"one of {', '.join(models[1:])}")
-        inner = pool.state()
-        self._state = ModelState(
-            kind="pair_view",
-            config={
-                "column": models.index(premium) - 1,
-                "pool": {"kind": inner.kind, "config": inner.config},
-            },
-            arrays={_PREFIX + name: array for name, array in inner.arrays.items()},
-        )
-        self._scorer = PairViewScorer(self._state)
+        self._state = pair_view_state(pool.state(), models.index(premium) - 1)
+        self._scorer = load_pair_view(self._state)
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """The candidate's gain over the reference, mean and std of shape (n, 1)."""
         return self._scorer.predict(features)
 
     def win_probability(self, features: NDArray[Any]) -> FloatArray:
-        """P(candidate beats the reference), shape (n, 1)."""
+        """P(candidate beats the reference), shape (n, 1).
+
+        Raises
+        ------
+        OptionError
+            When the pool's model knows gains alone.
+        """
+        if not isinstance(self._scorer, _PairWinScorer):
+            raise OptionError("the pool's model knows gains, not probabilities of wins")
         return self._scorer.win_probability(features)
 
     def state(self) -> ModelState:
@@ -85,32 +86,39 @@ class PairView:
 class PairViewScorer:
     """Scores :class:`PairView` from its state, with NumPy alone."""
 
-    def __init__(self, state: ModelState) -> None:
-        column = int(state.config["column"])
+    def __init__(self, pool: GainScorer, column: int) -> None:
+        self._pool = pool
         self._column = slice(column, column + 1)
-        inner = state.config["pool"]
-        self._pool: GainScorer = load_gain_model(
-            ModelState(
-                kind=inner["kind"],
-                config=inner["config"],
-                arrays={n.removeprefix(_PREFIX): a for n, a in state.arrays.items()},
-            )
-        )
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """The candidate's column of the pool's gains, shape (n, 1)."""
         gain = self._pool.predict(features)
         return GainEstimate(mean=gain.mean[:, self._column], std=gain.std[:, self._column])
 
-    def win_probability(self, features: NDArray[Any]) -> FloatArray:
-        """The candidate's column of the pool's probabilities, shape (n, 1).
 
-        Raises
-        ------
-        OptionError
-            When the pool's model knows gains alone.
-        """
-        ask = getattr(self._pool, "win_probability", None)
-        if ask is None:
-            raise OptionError(f"{type(self._pool).__name__} knows gains, not probabilities of wins")
-        return np.asarray(ask(features)[:, self._column])
+class _PairWinScorer(PairViewScorer):
+    """The same of a pool whose scorer knows wins as well."""
+
+    _pool: WinScorer
+
+    def win_probability(self, features: NDArray[Any]) -> FloatArray:
+        """The candidate's column of the pool's probabilities, shape (n, 1)."""
+        return self._pool.win_probability(features)[:, self._column]
+
+
+def pair_view_state(pool: ModelState, column: int) -> ModelState:
+    """State of kind "pair_view": a pool's state, and which candidate of it to keep."""
+    config = {"column": column, "pool": {"kind": pool.kind, "config": pool.config}}
+    if "scale" in pool.config:
+        config["scale"] = pool.config["scale"]  # the gain of a certain win
+    arrays = {_PREFIX + name: array for name, array in pool.arrays.items()}
+    return ModelState(kind="pair_view", config=config, arrays=arrays)
+
+
+def load_pair_view(state: ModelState) -> PairViewScorer:
+    """The scorer of a state that :func:`pair_view_state` made."""
+    inner = state.config["pool"]
+    arrays = {name.removeprefix(_PREFIX): array for name, array in state.arrays.items()}
+    pool = load_gain_model(ModelState(kind=inner["kind"], config=inner["config"], arrays=arrays))
+    make = _PairWinScorer if hasattr(pool, "win_probability") else PairViewScorer
+    return make(pool, int(state.config["column"]))

@@ -422,7 +422,7 @@ _SCORERS: dict[str, Callable[[ModelState], GainScorer]] = {
     "sw_ranking": _of("sw_ranking", "SWRankingScorer"),
     "knn": _of("neighbours", "NeighbourScorer"),
     "cluster": _of("cluster", "ClusterScorer"),
-    "pair_view": _of("pair_view", "PairViewScorer"),
+    "pair_view": _of("pair_view", "load_pair_view"),
     "random": _of("reference", "RandomScorer"),
     "always": _of("reference", "AlwaysScorer"),
     "mf": _of("mf_scorer", "MFScorer"),

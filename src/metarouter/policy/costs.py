@@ -26,6 +26,7 @@ __all__ = [
     "constant_predictor",
     "estimate_tokens",
     "fit_token_predictor",
+    "keep_models",
     "load_cost",
 ]
 
@@ -323,6 +324,22 @@ def load_cost(state: ModelState) -> UnitCost | TokenCost:
         return _LOADERS[state.kind](state)
     except KeyError as error:
         raise ArtifactError(f"cost model {state.kind!r}: {error} is missing or unknown") from error
+
+
+def keep_models(state: ModelState, models: Sequence[int]) -> ModelState:
+    """The state of a cost model of some of its models alone, in the given order.
+
+    Examples
+    --------
+    >>> load_cost(keep_models(UnitCost(units=(0.0, 1.0, 3.0)).state(), [0, 2]))
+    UnitCost(units=(0.0, 3.0))
+    """
+    config, kept = dict(state.config), list(models)
+    if "units" in config:
+        config["units"] = [config["units"][model] for model in kept]
+    # The last axis of each array of token costs is that of the models.
+    arrays = {name: array[..., kept] for name, array in state.arrays.items()}
+    return ModelState(kind=state.kind, config=config, arrays=arrays)
 
 
 def _load_unit(state: ModelState) -> UnitCost:
