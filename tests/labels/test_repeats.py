@@ -10,8 +10,8 @@ from metarouter.labels.repeats import merge_repeats
 from metarouter.labels.table import GainTable, make_gain_table
 
 
-def test_labels_of_a_query_are_averaged_by_source_and_judge() -> None:
-    """Gold merges over judges, votes of different judges stay apart."""
+def test_labels_of_a_query_are_averaged_by_source() -> None:
+    """First those of a judge, then those of the judges: one query is one row a source."""
     table = make_gain_table(
         queries=["a", "b"],
         query=[0, 0, 0, 0, 0, 1],
@@ -24,8 +24,58 @@ def test_labels_of_a_query_are_averaged_by_source_and_judge() -> None:
 
     merged = merge_repeats(table)
 
-    np.testing.assert_allclose(np.sort(merged.gain), np.sort([0.25, 0.4, -1.0, 0.3]))
+    np.testing.assert_allclose(np.sort(merged.gain), np.sort([0.25, -0.3, 0.3]))
     assert merged.weight[merged.is_gold].tolist() == [2.0]
+
+
+def test_who_judged_together_is_a_panel() -> None:
+    """Each set of judges is a judge of its own; rare sets share one."""
+    pairs = [(i, j) for i in range(8) for j in range(i)]  # 28 panels of two
+    query = np.repeat(np.arange(2 * len(pairs) + 1), 2)
+    judge = np.array([j for pair in [*pairs, *pairs, (3, 3)] for j in pair])
+    table = make_gain_table(
+        queries=[str(i) for i in range(query.max() + 1)],
+        query=query,
+        gain=np.zeros(len(query)),
+        is_gold=np.zeros(len(query), dtype=bool),
+        judge=judge,
+        judges=tuple("abcdefgh"),
+    )
+
+    merged = merge_repeats(table)
+
+    first, second = merged.judge[: len(pairs)], merged.judge[len(pairs) : -1]
+    assert first.tolist() == second.tolist()
+    assert merged.judge[-1] == 3
+    alone = np.bincount(first)
+    assert sorted(alone[alone > 0].tolist()) == [1] * 20 + [8]
+    assert merged.judges[first.max()] == "other panels"
+
+
+@pytest.mark.parametrize("corrector", ["auto", "none", "r", "dr", "x"])
+def test_the_same_verdicts_under_five_names_are_no_more_than_under_one(corrector: str) -> None:
+    """What features miss of a query is the same in all of them."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(240, 6)).astype(np.float32)
+    verdict = 0.3 * X[:, 0] + rng.normal(size=240)
+    gold = np.arange(240) < 60
+
+    def learned(k: int) -> np.ndarray:
+        votes = np.tile(np.flatnonzero(~gold), k)
+        query = np.concatenate([np.flatnonzero(gold), votes])
+        table = make_gain_table(
+            queries=[str(i) for i in range(240)],
+            query=query,
+            gain=verdict[query],
+            is_gold=gold[query],
+            judge=np.concatenate([np.zeros(60, dtype=int), np.repeat(np.arange(k), 180)]),
+            judges=tuple(map(str, range(k))),
+            features=X,
+        )
+        estimate = learn_gain(table, make_corrector(corrector), gain_model="ridge").predict(X)
+        return np.stack([estimate.mean, estimate.std])
+
+    np.testing.assert_allclose(learned(5), learned(1), atol=1e-9)
 
 
 def test_equal_texts_are_one_query_and_rows_without_weight_go() -> None:
