@@ -92,6 +92,24 @@ def test_routing_value_is_the_gain_of_the_choices_above_random_ones(
     assert 0 < found["robustness_value_a"] < found["robustness_value"] < 1
 
 
+def test_routing_value_does_not_depend_on_the_level_of_the_gain(
+    world: World, features: Any
+) -> None:
+    """Nor does its error: a constant gain is collected by random choices just as well."""
+    table = world.table.with_features(features)
+    higher = table.with_gains(table.gain + 3.0 * table.is_gold, table.variance)
+
+    def choose(queries: IntArray) -> IntArray:
+        return np.asarray(features[queries, 0] > np.median(features[:, 0]), dtype=np.int64)
+
+    plain, moved = (
+        audit_labels(one, choose=choose)["sensitivity"]["routing_value"]["estimate"]
+        for one in (table, higher)
+    )
+    assert moved["value"] == pytest.approx(plain["value"], abs=1e-9)
+    assert moved["std_error"] == pytest.approx(plain["std_error"], rel=1e-6)
+
+
 def test_choices_that_are_all_the_same_have_no_routing_value(world: World, features: Any) -> None:
     table = world.table.with_features(features)
     audit = audit_labels(table, choose=lambda queries: np.ones(len(queries), dtype=np.int64))

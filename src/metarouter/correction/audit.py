@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,21 @@ class _Study:
             },
         )
 
+    def around_mean_gain(self) -> _Study:
+        """The same with gold gains less their mean ψ."""
+        gain, is_gold = self.units.gain, self.units.is_gold
+        level = estimate_functional(gain, is_gold, self.full, coef_control=0.0).value
+
+        def less(nuisances: Nuisances) -> Nuisances:
+            return replace(nuisances, mu1=nuisances.mu1 - level)
+
+        return replace(
+            self,
+            units=replace(self.units, gain=gain - level * is_gold),
+            full=less(self.full),
+            without={name: less(short) for name, short in self.without.items()},
+        )
+
     def sensitivity(
         self, coef_treated: FloatArray | float, coef_control: FloatArray | float
     ) -> dict[str, Any] | str:
@@ -228,4 +243,5 @@ def _routing_value(study: _Study, choice: IntArray | None) -> dict[str, Any] | s
     chosen = choice[study.units.query].astype(np.float64)
     if np.ptp(chosen) == 0:
         return "cannot be told: the router sends every query to the same model"
-    return study.sensitivity(chosen - chosen.mean(), 0.0)
+    # The value is that of ψ − E ψ too, whose errors hold those of the estimated share E c.
+    return study.around_mean_gain().sensitivity(chosen - chosen.mean(), 0.0)
