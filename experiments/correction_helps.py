@@ -125,12 +125,16 @@ def run(arguments: argparse.Namespace, log: Log) -> None:
 
 
 def summarise(records: Iterable[Record]) -> str:
-    """Each router's mean area by method, and the paired differences that answer the question."""
+    """Each router's mean area by method, and the paired differences that answer the question.
+
+    A pair whose methods are not all finished is left out.
+    """
     by = areas(records)
     lines = []
     for router in dict.fromkeys(cell for _, cell in by):
-        pairs = [methods for (_, cell), methods in by.items() if cell == router]
-        names = [name for name in METHODS if all(name in methods for methods in pairs)]
+        found = [methods for (_, cell), methods in by.items() if cell == router]
+        names = [name for name in METHODS if any(name in methods for methods in found)]
+        pairs = [methods for methods in found if set(names) <= set(methods)]
         mean = {name: np.array([methods[name].mean() for methods in pairs]) for name in names}
         n_seeds = min(len(methods[names[0]]) for methods in pairs)
         lines.append([
