@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from metarouter.errors import OptionError
+from metarouter.errors import DataError, OptionError
 from metarouter.gain import PoolGainModel, load_gain_model, make_gain_model, make_table_gain_model
 from metarouter.gain.pair_view import PairView
+from metarouter.gain.sw_ranking import SWRanking
 from metarouter.labels import GainTable, make_gain_table
 from metarouter.labels.battles import keep_models, reorder_models
 from metarouter.types import ModelState
@@ -69,6 +70,20 @@ def test_models_of_one_gain_have_no_probabilities() -> None:
     assert view.predict(X).mean.shape == (6, 1)
     with pytest.raises(OptionError, match="knows gains, not probabilities"):
         view.win_probability(X)
+
+
+def test_models_of_one_tier_are_no_pair() -> None:
+    """Within a tier a ranking tells no query from another, so a router would be constant."""
+    pool = SWRanking(num_tiers=2).fit(make_arena())
+    together = {"abcde"[i] for i in range(1, 5) if pool.tier_[i] == pool.tier_[0]}
+    assert together
+    for name in "bcde":
+        if name not in together:
+            assert PairView(pool, tuple("abcde"), name).predict(X).mean.std() > 0
+            continue
+        assert pool.predict(X).mean[:, "abcde".index(name) - 1].std() < 1e-12
+        with pytest.raises(DataError, match=r"both models into tier 1.*strong_weak_table"):
+            PairView(pool, tuple("abcde"), name)
 
 
 def test_the_reference_is_no_candidate() -> None:

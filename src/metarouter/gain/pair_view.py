@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from metarouter.errors import OptionError
+from metarouter.errors import DataError, OptionError
 from metarouter.gain.scoring import GainScorer, WinScorer, load_gain_model
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
@@ -107,7 +107,21 @@ class _PairWinScorer(PairViewScorer):
 
 
 def pair_view_state(pool: ModelState, column: int) -> ModelState:
-    """State of kind "pair_view": a pool's state, and which candidate of it to keep."""
+    """State of kind "pair_view": a pool's state, and which candidate of it to keep.
+
+    Raises
+    ------
+    DataError
+        When a ranking put the candidate into the reference's tier: its gain would
+        be the same for every query.
+    """
+    tier = pool.arrays.get("tier")  # of sw_ranking
+    if tier is not None and tier[0] == tier[column + 1]:
+        raise DataError(
+            f"{pool.kind} put both models into tier {int(tier[0])}, where their battles do not "
+            "count and no query is told from another; allowed: models of different tiers; give "
+            "it more tiers, or learn from metarouter.labels.battles.strong_weak_table"
+        )
     config = {"column": column, "pool": {"kind": pool.kind, "config": pool.config}}
     if "scale" in pool.config:
         config["scale"] = pool.config["scale"]  # the gain of a certain win
