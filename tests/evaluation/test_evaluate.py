@@ -192,6 +192,19 @@ def test_test_labels_do_not_choose_the_premium_model() -> None:
     start = f"With {100 * share:.0f} % of the queries going to other models than small this router"
     assert evaluation.verdict.sentence.startswith(start)
     assert record(evaluation, "always_premium")["quality"] == pytest.approx(0.2)
+    # equal utilities go to the first of equally dear models
+    assert evaluation.model_shares == pytest.approx((1 - share, share, 0.0))
+    page = render_evaluation_report(evaluation).replace("\xa0", " ")
+    assert f"It sends 0 % to large, {100 * share:.0f} % to middle" in page
+
+
+def test_a_saving_says_what_was_counted() -> None:
+    """Calls, where no price is known: a cheap call is not free, it is not counted."""
+    calls, money = run(), run(PricedRouter(w=25.0))
+    assert calls.verdict.sentence.endswith("] of its calls.")
+    assert "] of its cost, " in money.verdict.sentence
+    assert ">calls saved<" in render_evaluation_report(calls)
+    assert ">cost saved<" in render_evaluation_report(money)
 
 
 def test_gains_without_scores_give_the_share_of_the_gain() -> None:

@@ -49,6 +49,9 @@ def say_evaluation(evaluation: Evaluation, json_out: str | None) -> None:
         f"{evaluation.facts['cost_unit']}; intervals: 95 %, over {evaluation.n:,} queries",
         json_out,
     )
+    if len(evaluation.models) > 2:
+        shares = zip(evaluation.models, evaluation.model_shares, strict=True)
+        say(f"sent to {', '.join(f'{model} {share:.0%}' for model, share in shares)}", json_out)
     say(f"\n{evaluation.verdict.sentence}", json_out)
     say(f"{evaluation.verdict.headline}. {evaluation.verdict.basis}".rstrip(), json_out)
     for warning in evaluation.warnings:

@@ -58,6 +58,19 @@ def write_evaluation_report(evaluation: Evaluation, path: str | Path) -> None:
     ------
     InputError
         When the file cannot be written.
+
+    Examples
+    --------
+    >>> from metarouter.fitting import fit
+    >>> from metarouter.testing import make_world
+    >>> from metarouter.testing.worlds import gold_records
+    >>> from metarouter.evaluation.evaluate import evaluate_router
+    >>> world = make_world(n_queries=60, n_gold=60, n_test=40)
+    >>> router = fit(gold=gold_records(world.table), embedder="surface", folds=0)
+    >>> evaluation = evaluate_router(router, world.test, n_boot=200)
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_evaluation_report(evaluation, f"{folder}/report.html")
     """
     _write(render_evaluation_report(evaluation), path)
 
@@ -78,6 +91,17 @@ def write_compare_report(
     ------
     InputError
         When the file cannot be written.
+
+    Examples
+    --------
+    >>> from metarouter.evaluation.experiment import compare
+    >>> from metarouter.testing import make_world
+    >>> labels = make_world(n_queries=80, n_gold=60, n_test=0).table
+    >>> result = compare(labels, n_gold=[20], correctors=["none"], seeds=2, n_test=20,
+    ...     embedder="surface", jobs=1)
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_compare_report(result, f"{folder}/report.html")
     """
     _write(render_compare_report(result, bias_map=bias_map), path)
 
@@ -179,12 +203,26 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
     router = _policy(evaluation, "router")
     rows = [
         _kept_parts(evaluation),
-        ("cost saved", *_percent_parts(evaluation.saving)),
+        (f"{_counted(evaluation)} saved", *_percent_parts(evaluation.saving)),
         ("premium calls", _percent(router.premium_share), f"of {evaluation.n:,} queries"),
         ("above random", *_signed_parts(evaluation.advantage)),
         ("APGR", number_cell(evaluation.apgr), interval_cell(evaluation.apgr)),
     ]
     return [{"name": name, "value": value, "range": range_} for name, value, range_ in rows]
+
+
+def _counted(evaluation: Evaluation) -> str:
+    """What a saving is a share of: without prices, of premium calls."""
+    return "calls" if evaluation.facts["cost_unit"] == "calls" else "cost"
+
+
+def _shares(evaluation: Evaluation) -> str:
+    """Which model of a pool answers how often; of a pair the premium share says it."""
+    if len(evaluation.models) == 2:
+        return ""
+    shares = zip(evaluation.models, evaluation.model_shares, strict=True)
+    told = ", ".join(f"{_percent(share)} to {model}" for model, share in reversed([*shares]))
+    return f" It sends {told}."
 
 
 def _kept_parts(evaluation: Evaluation) -> tuple[str, str, str]:
@@ -225,7 +263,7 @@ def _policy_table(evaluation: Evaluation) -> Table:
         values = [value for value in values if value.policy != "hull"]
     unit = evaluation.facts["cost_unit"]
     return Table(
-        caption="The router at its setting, and what to compare it with.",
+        caption=f"The router at its setting, and what to compare it with.{_shares(evaluation)}",
         columns=("policy", "premium calls", "quality", "interval", f"{unit} per 1,000", "saved"),
         rows=tuple(
             (

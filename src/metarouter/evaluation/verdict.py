@@ -74,7 +74,7 @@ def judge_router(
     ...     difference=about(-0.02), saving=about(0.58), advantage=about(0.05), is_absolute=True)
     >>> verdict.sentence  # doctest: +NORMALIZE_WHITESPACE
     "At 40 % premium calls this router keeps 97 % [95, 99] of large's quality and saves
-     58 % [56, 60] of its cost."
+     58 % [56, 60] of its calls."
     """
     status = _status(premium_share, advantage)
     return Verdict(
@@ -82,7 +82,7 @@ def judge_router(
         headline=_HEADLINES[status],
         sentence=f"{_setting(premium_share, reference)} this router "
         f"{_quality(premium, kept, difference, is_absolute)} and "
-        f"saves {percent(saving)} of its cost{_money(saved_usd_per_1k)}",
+        f"saves {percent(saving)} of its {_saved(saved_usd_per_1k)}",
         basis=_basis(status, advantage) + _width(kept),
     )
 
@@ -113,9 +113,9 @@ def _quality(premium: str, kept: Estimate, difference: Estimate, is_absolute: bo
     return f"keeps {percent(kept)} of {what}"
 
 
-def _money(saved: float | None) -> str:
-    """The end of the sentence."""
-    return "." if saved is None else f", {saved:,.2f} USD in 1,000 queries."
+def _saved(usd: float | None) -> str:
+    """The end of the sentence: what was counted, calls or money."""
+    return "calls." if usd is None else f"cost, {usd:,.2f} USD in 1,000 queries."
 
 
 def _basis(status: str, advantage: Estimate) -> str:
