@@ -276,7 +276,7 @@ class DecisionWriter:
             return True
 
     def _insert_all(self, rows: Sequence[Row]) -> None:
-        made, said, names = (_of_table(rows, table) for table in (decisions, feedback, remembered))
+        made, said, names = (_of_table(rows, table) for table in _BLANK)
         for row in made:
             row["instance"] = row["instance"] or self._spill.instance
         with self.turn, self._engine.begin() as connection:
@@ -332,6 +332,12 @@ class DecisionWriter:
         return True
 
 
+_BLANK = {
+    table: dict.fromkeys(column.name for column in table.columns)
+    for table in (decisions, feedback, remembered)
+}
+
+
 def _of_table(rows: Sequence[Row], table: sa.Table) -> list[dict[str, Any]]:
     return [_whole(row, table) for row in rows if _table_of(row) is table]
 
@@ -343,8 +349,10 @@ def _table_of(row: Row) -> sa.Table:
 
 
 def _whole(row: Row, table: sa.Table) -> dict[str, Any]:
-    """The row with every column of the table: an older version knew fewer."""
-    return {name: row.get(name) for name in table.columns.keys()}  # noqa: SIM118 - no mapping
+    """The row with each column of the table: an older version knew fewer, a newer one more."""
+    blank = _BLANK[table]
+    whole = {**blank, **row}
+    return whole if len(whole) == len(blank) else {name: whole[name] for name in blank}
 
 
 def _fitting(row: Row) -> Row:
