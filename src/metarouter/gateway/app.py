@@ -95,18 +95,18 @@ def make_gateway(
 
 def build_app(gateway: Gateway) -> ASGIApp:
     """The app of a gateway; the life span starts and flushes what it owns."""
-    proxies = [
-        Route(
-            f"/v1/{protocol.path}",
-            traced(ProxyEndpoint(gateway, protocol), gateway.tracing),
-            methods=["POST"],
-        )
+    proxies = {
+        f"/v1/{protocol.path}": traced(ProxyEndpoint(gateway, protocol), gateway.tracing)
         for protocol in PROTOCOLS
+    }
+    routes = [
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in proxies.items()),
+        *plain_routes(gateway, gateway.tracing),
+        *admin_routes(gateway),
+        *dashboard_routes(gateway),
     ]
-    plain = plain_routes(gateway, gateway.tracing)
-    routes = [*proxies, *plain, *admin_routes(gateway), *dashboard_routes(gateway)]
     routes.append(openapi_route(routes))
-    app = Starlette(routes=routes, lifespan=_lifespan(gateway))
+    app = FrontDoor(Starlette(routes=routes, lifespan=_lifespan(gateway)), proxies)
     return app if gateway.settings.auth == "keys" else HostGuard(app, gateway)
 
 
@@ -143,6 +143,21 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
             gateway.log.info("stopped", written=gateway.writer.written)
 
     return lifespan
+
+
+class FrontDoor:
+    """Leads requests that are passed on past the router, whose layers take a tenth of the time."""
+
+    def __init__(self, app: ASGIApp, proxies: Mapping[str, ASGIApp]) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        app = self._app
+        if scope["type"] == "http" and scope["method"] == "POST":
+            app = self._proxies.get(scope["path"], app)
+        await app(scope, receive, send)
 
 
 class HostGuard:

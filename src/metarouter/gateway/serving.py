@@ -20,6 +20,7 @@ __all__ = ["serve"]
 
 _BACKLOG = 2048
 _IDLE_SECONDS = 75  # longer than clients keep idle connections, so that they are who closes them
+_YOUNG = 10_000  # objects until the interpreter looks for cycles; of 700, requests would wait
 _SWITCH_SECONDS = 0.0005  # until a thread that writes lets requests go on; else 5 ms
 
 
@@ -54,6 +55,7 @@ def _hurry() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # settings and routers stay, so nobody need look through them again
+    gc.set_threshold(_YOUNG, 10, 10)
 
 
 def _reload_on_hangup(gateway: Gateway) -> None:
