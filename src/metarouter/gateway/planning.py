@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from metarouter.errors import InputError
 from metarouter.gateway.choosing import Choice, choose, stayed_choice
@@ -32,8 +34,7 @@ _LONGEST_NAME = 256  # characters of a model's name
 _CACHE_FIELD = b'"cache_control"'  # without it, an Anthropic upstream caches nothing
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Asking:
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it came in, and the generation that serves it.
 
     Attributes
@@ -77,8 +78,7 @@ class Asking:
         return f"this key may not use model {model}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What will be done for a request.
 
     Attributes

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
+
+import msgspec
 
 from metarouter.gateway.choosing import Choice
 from metarouter.gateway.deciding import ServedPolicy
 from metarouter.gateway.ids import make_decision_id
 from metarouter.gateway.upstream import Answer, Attempt
 from metarouter.gateway.wire import Usage
-from metarouter.records import Decision, ModelOption, json_value
+from metarouter.records import Decision, json_value
 
 __all__ = ["Exchange", "decision_headers", "decision_row", "routed_exchange", "with_fallback"]
 
 _MOST_OPTIONS = 10  # of an explanation, which has to fit into a header
 
 
-@dataclass(kw_only=True, slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, kw_only=True):
     """What is known of a request so far; filled in as it goes."""
 
     endpoint: str
@@ -33,15 +34,15 @@ class Exchange:
     conversation: str | None = None
     prompt: str | None = None
     decision_seconds: float | None = None
-    decision_id: str = field(default_factory=make_decision_id)
-    created: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.perf_counter)
-    attempts: list[Attempt] = field(default_factory=list)
+    decision_id: str = msgspec.field(default_factory=make_decision_id)
+    created: float = msgspec.field(default_factory=time.time)
+    started: float = msgspec.field(default_factory=time.perf_counter)
+    attempts: list[Attempt] = []
     answered: str | None = None
     status: int | None = None
     outcome: str = "failed"
     first_byte_seconds: float | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     answer_bytes: int = 0
     spent: float | None = None
 
@@ -124,11 +125,6 @@ def _header_bytes(value: str) -> bytes:
     return "".join(c if " " <= c <= "~" else "?" for c in value).encode()
 
 
-def _plain(value: ModelOption | Attempt) -> dict[str, Any]:
-    """A flat record as JSON has it; much faster than ``dataclasses.asdict``."""
-    return {name: _finite(getattr(value, name)) for name in value.__slots__}
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -153,13 +149,13 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "threshold": _finite(decision.threshold),
         "cost": _finite(decision.cost),
         "cost_unit": None if policy is None else policy.router.policy.cost_unit,
-        "options": [_plain(option) for option in decision.options],
+        "options": decision.options,
         "logging_propensity": 1.0 if choice is None else choice.joint_propensity,
         "bound": decision.bound,
         "reason": decision.reason,
         "outcome": exchange.outcome,
         "status": exchange.status,
-        "attempts": [_plain(attempt) for attempt in exchange.attempts],
+        "attempts": exchange.attempts,
         "prompt_tokens": exchange.usage.prompt_tokens,
         "completion_tokens": exchange.usage.completion_tokens,
         "decision_seconds": exchange.decision_seconds,

@@ -12,9 +12,10 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from metarouter.errors import MissingDependencyError
 from metarouter.gateway import span_names as names
@@ -182,7 +183,9 @@ class RequestTrace:
             span = self._tracing.start_try(self._span, self._operation, target, call.dialect)
             self._open = span, time.time_ns()
             own = [pair for pair in call.headers if pair[0] not in _CONTEXT_HEADERS]
-            return replace(call, headers=[*own, *self._tracing.context_headers(span)])
+            return msgspec.structs.replace(
+                call, headers=[*own, *self._tracing.context_headers(span)]
+            )
 
         return begin
 

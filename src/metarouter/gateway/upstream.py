@@ -16,13 +16,22 @@ import math
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from metarouter.gateway.any_llm import ProviderClient, ProviderRefusal
@@ -65,8 +74,7 @@ _NOT_RETURNED = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A model at an upstream: our name for it, and the name there."""
 
     upstream: str
@@ -74,8 +82,7 @@ class Target:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One try: where, how it ended ("ok" or what failed), and after how long."""
 
     upstream: str
@@ -84,8 +91,7 @@ class Attempt:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpstreamCall:
+class UpstreamCall(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent, whichever target gets it.
 
     Attributes
@@ -112,8 +118,7 @@ class UpstreamCall:
     before_try: Callable[[Target, UpstreamCall], UpstreamCall] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An upstream's answer, its first bytes read.
 
     Attributes
@@ -202,14 +207,13 @@ class Upstreams:
         return new
 
     async def __aenter__(self) -> Upstreams:
-        automatic = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
         self._pool.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_LINE,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            skip_auto_headers=automatic,
+            request_class=_PlainRequest,
             timeout=aiohttp.ClientTimeout(total=None),
         )
         return self
@@ -341,6 +345,13 @@ class Upstreams:
             raise
         upstream.breaker.note(True)
         return answer
+
+
+class _PlainRequest(aiohttp.ClientRequest):
+    """A request with no headers but those it is given; `skip_auto_headers` takes 9 us for that."""
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+        """Add nothing."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -32,8 +31,7 @@ _FIELD = re.compile(_SPACE + rb",?" + _SPACE + rb'("(?:[^"\\]|\\.)*")' + _SPACE 
 _END = re.compile(_SPACE + rb"\}" + _SPACE + rb"\Z")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Body:
+class Body(msgspec.Struct, frozen=True, kw_only=True):
     """A JSON object as bytes, with the place of each top-level field.
 
     Attributes
@@ -172,8 +170,7 @@ class _AnyUsage(msgspec.Struct):
         return self.output_tokens if self.completion_tokens is None else self.completion_tokens
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that an upstream counted; None where it did not say.
 
     Attributes
