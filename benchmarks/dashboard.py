@@ -58,8 +58,11 @@ def _copies(rows: list[dict[str, Any]], n: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
     ages = np.sort(rng.uniform(0, DAYS * 86_400, n))[::-1]  # written in order of time, as they are
     for number, age in enumerate(ages.tolist()):
-        row = rows[number % len(rows)]
-        yield row | {"decision_id": str(uuid.uuid4()), "created": time.time() - age}
+        row, round_ = rows[number % len(rows)], number // len(rows)
+        # conversations of each copy are its own: they stay as long as they are
+        talk = None if row["conversation"] is None else f"{row['conversation']}-{round_}"
+        fresh = {"decision_id": str(uuid.uuid4()), "created": time.time() - age}
+        yield row | fresh | {"conversation": talk}
 
 
 def _thumb(row: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from metarouter.dashboard.whatif import read_options, what_if_view
 from metarouter.errors import DataError, InputError
 from metarouter.policy.calibrate import calibrate_share, share_prices
 from metarouter.policy.rule import UtilityPolicy
-from metarouter.store.analytics import TrafficCell
+from metarouter.store.analytics import ShareSums, TrafficCell
 from metarouter.store.experiments import REWARDS, DecisionLog
 
 PREMIUM = {"default": "large"}
@@ -47,6 +47,14 @@ CELLS = [
 ]
 
 
+SUMS = [
+    ShareSums(bucket=0, units=10, requests=10, premium=5, squares=10, crossed=5, premium_squares=5),
+    ShareSums(
+        bucket=29, units=1, requests=7, premium=7, squares=49, crossed=49, premium_squares=49
+    ),
+]
+
+
 @pytest.mark.parametrize("seconds", SPANS)
 def test_every_span_is_cut_into_whole_buckets_up_to_now(seconds: int) -> None:
     """Buckets begin at round times; the last one holds the present."""
@@ -67,7 +75,7 @@ def test_a_span_that_pages_do_not_offer_is_refused() -> None:
 
 def test_traffic_adds_up() -> None:
     """Series, totals and tables are sums of the same cells."""
-    view = traffic_view(CELLS, time_grid(3600, 1e9), PREMIUM)
+    view = traffic_view(CELLS, SUMS, time_grid(3600, 1e9), PREMIUM)
     assert view["requests"]["ok"][0] == 8
     assert view["requests"]["failed"][59] == 1
     assert view["requests"]["decided"][59] == 6
@@ -82,7 +90,7 @@ def test_traffic_adds_up() -> None:
 
 def test_a_premium_share_is_of_policies_that_are_loaded() -> None:
     """The chosen model counts, whoever answered; other requests are in neither number."""
-    view = traffic_view(CELLS, time_grid(3600, 1e9), PREMIUM)
+    view = traffic_view(CELLS, SUMS, time_grid(3600, 1e9), PREMIUM)
     assert (view["totals"]["premium"], view["totals"]["routed"]) == (12, 17)
     (policy,) = view["policies"]
     assert policy == {"policy": "default", "model": "large", "requests": 17, "premium": 12}
@@ -90,6 +98,9 @@ def test_a_premium_share_is_of_policies_that_are_loaded() -> None:
     assert (first["routed"], first["premium"]) == (10, 5)
     assert first["share"].value == 0.5
     assert view["shares"][1]["share"] is None
+    last = view["shares"][29]
+    assert (last["routed"], last["premium"], last["share"].value) == (7, 7, 1.0)
+    assert last["share"].low < 0.3  # one conversation says little, however long
 
 
 def _weighed(model: str, spent: float | None, **fields: Any) -> dict[str, Any]:

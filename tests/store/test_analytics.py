@@ -15,8 +15,10 @@ from store_makers import make_row
 from metarouter.errors import InputError, OptionError
 from metarouter.store.analytics import (
     DecisionFilter,
+    ShareSums,
     Window,
     count_answers,
+    count_shares,
     count_traffic,
     fetch_decision,
     fetch_decisions,
@@ -50,6 +52,7 @@ def _rows() -> list[dict[str, Any]]:
                 "completion_tokens": number,
                 "reason": f"reason {number} 100% sure_",
                 "prompt": f"Why {number}?" if number % 2 else None,
+                "conversation": None if number % 7 == 0 else f"c{number // 4}",
             }
         )
     return rows
@@ -90,6 +93,33 @@ def test_a_decision_on_the_edge_of_a_bucket_is_in_the_later_one(engine: sa.Engin
     """Buckets are half open, also where a database would round to the nearest."""
     cells = count_traffic(engine, Window(start=START - 30, end=START - 9), 7)
     assert [(cell.bucket, cell.requests) for cell in cells] == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_premium_choices_are_summed_over_conversations(engine: sa.Engine) -> None:
+    """Counts, squares and products of each bucket are those of a loop over the rows."""
+    counts: defaultdict[int, dict[str, list[int]]] = defaultdict(dict)
+    for row in _inside():
+        if row["policy"] == "default":
+            bucket = int((row["created"] - START) // 120)
+            pair = counts[bucket].setdefault(row["conversation"] or row["decision_id"], [0, 0])
+            pair[0] += 1
+            pair[1] += row["model"] == "premium"
+    expected = [
+        ShareSums(
+            bucket=bucket,
+            units=len(units),
+            requests=sum(n for n, _ in units.values()),
+            premium=sum(k for _, k in units.values()),
+            squares=sum(n * n for n, _ in units.values()),
+            crossed=sum(n * k for n, k in units.values()),
+            premium_squares=sum(k * k for _, k in units.values()),
+        )
+        for bucket, units in sorted(counts.items())
+    ]
+    assert max(one.squares - one.requests for one in expected) > 0
+    premium = {"default": "premium", "other": "cheap"}
+    assert count_shares(engine, WINDOW, 120, premium) == expected
+    assert count_shares(engine, WINDOW, 120, {}) == []
 
 
 def test_answers_are_counted_by_model(engine: sa.Engine) -> None:

@@ -15,9 +15,18 @@ from numpy.typing import ArrayLike
 
 from metarouter.errors import DataError
 from metarouter.records import Estimate
+from metarouter.store.analytics import ShareSums
+from metarouter.store.offpolicy import t_quantile
 from metarouter.types import FloatArray
 
-__all__ = ["PremiumCost", "finite", "premium_cost", "saving_share", "share_estimate"]
+__all__ = [
+    "PremiumCost",
+    "clustered_share",
+    "finite",
+    "premium_cost",
+    "saving_share",
+    "share_estimate",
+]
 
 _FEW = 30  # served by the premium model: fewer make a normal interval doubtful
 
@@ -49,13 +58,62 @@ def share_estimate(count: int, n: int, level: float = 0.95) -> Estimate | None:
     """
     if n == 0:
         return None
-    z, p = NormalDist().inv_cdf(0.5 + level / 2), count / n
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
+    return _wilson(count / n, n, NormalDist().inv_cdf(0.5 + level / 2), n, level)
+
+
+def clustered_share(sums: ShareSums, level: float = 0.95) -> Estimate | None:
+    """The premium share of requests whose conversations are independent; None of nothing.
+
+    Parameters
+    ----------
+    sums : ShareSums
+    level : float, default 0.95
+
+    Returns
+    -------
+    Estimate or None
+        `n` counts conversations.
+
+    Notes
+    -----
+    Wilson's interval with the number of independent requests that the N requests of G
+    conversations are worth, ``p(1−p)/V`` and at most N, in the place of n, where
+    ``V = G/(G−1) Σ_g (k_g − p n_g)² / N²``, and with Student's quantile of G − 1 degrees
+    of freedom in the place of the normal one. Where all or none are premium, V is 0 and
+    says nothing; they are then worth ``N²/Σ n_g²``, as if each conversation spoke once.
+
+    References
+    ----------
+    Korn & Graubard (1998), "Confidence Intervals for Proportions With Small Expected
+    Number of Positive Counts Estimated From Survey Data", Survey Methodology 24(2).
+
+    Examples
+    --------
+    >>> sums = {"bucket": 0, "requests": 20, "premium": 0, "crossed": 0, "premium_squares": 0}
+    >>> alone = clustered_share(ShareSums(units=20, squares=20, **sums))
+    >>> four_each = clustered_share(ShareSums(units=5, squares=80, **sums))
+    >>> round(alone.high, 2), round(four_each.high, 2)
+    (0.16, 0.61)
+    """
+    n, units = sums.requests, sums.units
+    if units == n:
+        return share_estimate(sums.premium, n, level)
+    p = sums.premium / n
+    spread = sums.premium_squares - 2 * p * sums.crossed + p * p * sums.squares
+    worth = n * n / sums.squares
+    if units > 1 and spread > 0:
+        worth = min(float(n), p * (1 - p) * (units - 1) / units * n * n / spread)
+    return _wilson(p, worth, t_quantile(0.5 + level / 2, max(units - 1, 1)), units, level)
+
+
+def _wilson(p: float, worth: float, z: float, n: int, level: float) -> Estimate:
+    """Wilson's interval of a share that `worth` independent requests tell."""
+    centre = p + z * z / (2 * worth)
+    half = z * math.sqrt(p * (1 - p) / worth + z * z / (4 * worth * worth))
+    scale = 1 + z * z / worth
     return Estimate(
         value=p,
-        std_error=math.sqrt(p * (1 - p) / n),
+        std_error=math.sqrt(p * (1 - p) / worth),
         low=max(0.0, (centre - half) / scale),
         high=min(1.0, (centre + half) / scale),
         n=n,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metarouter.dashboard.estimates import share_estimate
+from metarouter.dashboard.estimates import clustered_share
 from metarouter.errors import InputError
-from metarouter.store.analytics import TrafficCell, Window
+from metarouter.store.analytics import ShareSums, TrafficCell, Window
 
 __all__ = ["SPANS", "TimeGrid", "group_outcome", "time_grid", "traffic_view"]
 
@@ -72,13 +72,17 @@ def group_outcome(outcome: str) -> str:
 
 
 def traffic_view(
-    cells: Sequence[TrafficCell], grid: TimeGrid, premium: Mapping[str, str]
+    cells: Sequence[TrafficCell],
+    sums: Sequence[ShareSums],
+    grid: TimeGrid,
+    premium: Mapping[str, str],
 ) -> dict[str, Any]:
     """Series and totals of a window.
 
     Parameters
     ----------
     cells : sequence of TrafficCell
+    sums : of premium choices, in the buckets of the coarser grid.
     grid : TimeGrid
     premium : the premium model of each policy that is loaded.
 
@@ -88,8 +92,9 @@ def traffic_view(
         `series` by bucket; `totals`, `models` and `policies` over the window.
         A premium share is that of requests whose policy chose its premium
         model, among those of policies that are loaded. `shares`, in fewer
-        buckets, has intervals for the share on such requests; the shares of
-        what was served are counts.
+        buckets, has intervals for the share on such requests, of which those
+        of one conversation are not independent; the shares of what was served
+        are counts.
     """
     routed = [cell for cell in cells if cell.policy in premium]
     chosen = [cell for cell in routed if cell.model == premium[cell.policy or ""]]
@@ -98,17 +103,19 @@ def traffic_view(
         group: _series([c for c in cells if group_outcome(c.outcome) == group], grid, "requests")
         for group in groups
     }
-    routed_series = _series(routed, grid, "requests")
-    premium_series = _series(chosen, grid, "requests")
+    counted = {
+        "routed": sum(cell.requests for cell in routed),
+        "premium": sum(cell.requests for cell in chosen),
+    }
     return {
         "start": grid.window.start,
         "end": grid.window.end,
         "width": grid.width,
         "starts": grid.starts,
         "requests": by_group,
-        "shares": _shares(routed_series, premium_series, grid),
+        "shares": _shares(sums, grid.coarser()),
         "spent": _series(cells, grid, "spent"),
-        "totals": _totals(cells) | {"routed": sum(routed_series), "premium": sum(premium_series)},
+        "totals": _totals(cells) | counted,
         "models": _by_model(cells),
         "policies": _by_policy(routed, premium),
     }
@@ -122,19 +129,17 @@ def _series(cells: Iterable[TrafficCell], grid: TimeGrid, name: str) -> list[flo
     return found
 
 
-def _shares(
-    routed: Sequence[float], premium: Sequence[float], grid: TimeGrid
-) -> list[dict[str, Any]]:
-    coarse = grid.coarser()
-    size = grid.n // coarse.n
-    found = []
-    for number, start in enumerate(coarse.starts):
-        inside = slice(number * size, (number + 1) * size)
-        n, dear = int(sum(routed[inside])), int(sum(premium[inside]))
-        found.append(
-            {"start": start, "routed": n, "premium": dear, "share": share_estimate(dear, n)}
-        )
-    return found
+def _shares(sums: Sequence[ShareSums], grid: TimeGrid) -> list[dict[str, Any]]:
+    found = {one.bucket: one for one in sums}
+    return [
+        {
+            "start": start,
+            "routed": one.requests if one else 0,
+            "premium": one.premium if one else 0,
+            "share": clustered_share(one) if one else None,
+        }
+        for start, one in ((start, found.get(i)) for i, start in enumerate(grid.starts))
+    ]
 
 
 def _totals(cells: Sequence[TrafficCell]) -> dict[str, Any]:

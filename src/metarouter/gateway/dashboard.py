@@ -38,6 +38,7 @@ from metarouter.store.analytics import (
     DecisionFilter,
     Window,
     count_answers,
+    count_shares,
     count_traffic,
     fetch_decision,
     fetch_decisions,
@@ -169,8 +170,10 @@ def _dialects(gateway: Gateway, model: str) -> list[str]:
 
 def _traffic(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     grid = time_grid(_whole(query, "seconds", 3600), time.time())
+    premium = _premium_models(gateway)
     cells = count_traffic(gateway.engine, grid.window, grid.width)
-    return traffic_view(cells, grid, _premium_models(gateway))
+    sums = count_shares(gateway.engine, grid.window, grid.coarser().width, premium)
+    return traffic_view(cells, sums, grid, premium)
 
 
 def _premium_models(gateway: Gateway) -> dict[str, str]:

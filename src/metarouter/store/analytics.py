@@ -23,9 +23,11 @@ from metarouter.store.tables import decisions, feedback
 
 __all__ = [
     "DecisionFilter",
+    "ShareSums",
     "TrafficCell",
     "Window",
     "count_answers",
+    "count_shares",
     "count_traffic",
     "fetch_decision",
     "fetch_decisions",
@@ -99,6 +101,27 @@ class TrafficCell:
     spent: float
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShareSums:
+    """Requests of one bucket whose policy chose its premium model, over conversations.
+
+    Attributes
+    ----------
+    bucket : number of the bucket, 0 at the start of the window.
+    units : conversations; a request without one is one of its own.
+    requests, premium : Σ n and Σ k over conversations of n requests, k of them premium.
+    squares, crossed, premium_squares : Σ n², Σ nk and Σ k².
+    """
+
+    bucket: int
+    units: int
+    requests: int
+    premium: int
+    squares: int
+    crossed: int
+    premium_squares: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +203,46 @@ def count_traffic(engine: sa.Engine, window: Window, width: float) -> list[Traff
     query = query.group_by(sa.text("bucket"), *names).order_by(sa.text("bucket"))
     with engine.connect() as connection:
         return [TrafficCell(**row) for row in connection.execute(query).mappings()]
+
+
+def count_shares(
+    engine: sa.Engine, window: Window, width: float, premium: Mapping[str, str]
+) -> list[ShareSums]:
+    """Premium choices of a window with what their interval needs, counted by the database.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    window : Window
+    width : float, seconds of one bucket.
+    premium : the premium model of each policy that counts.
+
+    Returns
+    -------
+    list of ShareSums, by bucket
+    """
+    c = decisions.c
+    dear = [sa.and_(c.policy == name, c.model == model) for name, model in premium.items()]
+    if not dear:
+        return []
+    bucket = _Floor((c.created - window.start) / float(width)).label("bucket")
+    n, k = sa.func.count(), sa.func.sum(sa.case((sa.or_(*dear), 1), else_=0))
+    each = (
+        sa.select(bucket, n.label("n"), k.label("k"))
+        .where(window.holds(c.created), c.policy.in_(premium))
+        # by its label: PostgreSQL does not know an expression with parameters again
+        .group_by(sa.text("bucket"), sa.func.coalesce(c.conversation, c.decision_id))
+        .subquery()
+    )
+    of = each.c
+    terms = (of.n, of.k, of.n * of.n, of.n * of.k, of.k * of.k)
+    sums = (sa.func.count(), *(sa.func.sum(term) for term in terms))
+    query = sa.select(of.bucket, *sums).group_by(of.bucket).order_by(of.bucket)
+    names = ("bucket", "units", "requests", "premium", "squares", "crossed", "premium_squares")
+    with engine.connect() as connection:
+        # PostgreSQL sums whole numbers to a decimal
+        rows = [map(int, row) for row in connection.execute(query)]
+    return [ShareSums(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def count_answers(engine: sa.Engine, window: Window) -> dict[str, int]:

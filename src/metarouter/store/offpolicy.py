@@ -28,6 +28,7 @@ __all__ = [
     "importance_ratios",
     "off_policy_value",
     "predict_reward",
+    "t_quantile",
 ]
 
 _FOLDS = 5
@@ -323,7 +324,7 @@ def difference_of_means(first: Estimate, second: Estimate, level: float = 0.95) 
     error, value = math.sqrt(total), first.value - second.value
     freedom = np.array([max(first.n - 1, 1), max(second.n - 1, 1)])
     df = total**2 / float((parts**2 / freedom).sum()) if total > 0 else float(freedom.sum())
-    half = error * _t_quantile(0.5 + level / 2, df) if math.isfinite(error) else math.nan
+    half = error * t_quantile(0.5 + level / 2, df) if math.isfinite(error) else math.nan
     return Estimate(
         value=value,
         std_error=error,
@@ -355,7 +356,7 @@ def _estimate(
     if n_groups >= _FEWEST:
         sums = np.bincount(groups, influence)
         error = math.sqrt(n_groups / (n_groups - 1) * float((sums**2).sum())) / n
-        half = error * _t_quantile(0.5 + level / 2, n_groups - 1)
+        half = error * t_quantile(0.5 + level / 2, n_groups - 1)
     else:
         warnings = (*warnings, f"{n_groups} independent units are too few for an interval")
     return Estimate(
@@ -369,10 +370,23 @@ def _estimate(
     )
 
 
-def _t_quantile(p: float, df: float) -> float:
+def t_quantile(p: float, df: float) -> float:
     """Student's quantile by its expansion in 1/df, to half a percent from 4 on.
 
-    Abramowitz & Stegun (1964), 26.7.5; the gateway has no SciPy.
+    Parameters
+    ----------
+    p : float in (0, 1)
+    df : float above 0, degrees of freedom.
+
+    References
+    ----------
+    Abramowitz & Stegun (1964), "Handbook of Mathematical Functions", 26.7.5; the
+    gateway has no SciPy.
+
+    Examples
+    --------
+    >>> round(t_quantile(0.975, 10), 3)
+    2.228
     """
     z = NormalDist().inv_cdf(p)
     terms = (
