@@ -158,6 +158,17 @@ def calibrate(
         When the target is missing, or the data it needs.
     DataError
         When the data cannot support it.
+
+    Examples
+    --------
+    >>> from metarouter.fitting import fit
+    >>> from metarouter.testing import make_world
+    >>> from metarouter.testing.worlds import gold_records
+    >>> world = make_world(n_queries=60, n_gold=60, n_test=40)
+    >>> router = fit(gold=gold_records(world.table), embedder="surface", folds=0)
+    >>> cheaper, found = calibrate(router, list(world.test.queries), premium_share=0.25)
+    >>> found.premium_share.value <= 0.25, cheaper.policy.w > router.policy.w
+    (True, True)
     """
     target = CalibrationTarget(
         premium_share=premium_share, budget=budget, max_loss=max_loss, confidence=confidence

@@ -35,6 +35,19 @@ def load(folder: str | Path, *, allow_endpoint: bool = False) -> Router:
     ArtifactError
         When the folder is missing, damaged, or written by a newer metarouter,
         or names an endpoint that is not allowed.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from metarouter.fitting import fit
+    >>> from metarouter.testing import make_world
+    >>> from metarouter.testing.worlds import gold_records
+    >>> world = make_world(n_queries=60, n_gold=60, n_test=0)
+    >>> router = fit(gold=gold_records(world.table), embedder="surface", folds=0)
+    >>> with TemporaryDirectory() as folder:
+    ...     router.save(folder)
+    ...     load(folder).route("Hi") == router.route("Hi")
+    True
     """
     router = Router.from_artifact(load_artifact(folder))
     for endpoint in () if allow_endpoint else router.features.endpoints:

@@ -31,6 +31,15 @@ def read_queries(path: str | Path) -> list[str]:
     ------
     InputError
         When the file cannot be read, a row has no query, or there is none.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "traffic.txt")
+    ...     _ = path.write_text("Is 91 prime?", encoding="utf-8")
+    ...     read_queries(path)
+    ['Is 91 prime?']
     """
     path = Path(path)
     found = _lines(path) if path.suffix == ".txt" else _column(path)

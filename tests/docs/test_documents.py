@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -69,6 +70,14 @@ def test_the_readme_example_routes_and_tells_what_it_saves(tmp_path: Path) -> No
     assert re.search(r"predicted gain .* threshold", reason)
     assert re.search(r"premium calls this router keeps \d+.* saves \d+", verdict)
     assert (tmp_path / "router" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("name", metarouter.__all__)
+def test_every_public_function_has_an_example(name: str) -> None:
+    """As docs/python_api.md says; that it runs is what the doctests are for."""
+    thing = getattr(metarouter, name)
+    if inspect.isfunction(thing):
+        assert ">>> " in (inspect.getdoc(thing) or "")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

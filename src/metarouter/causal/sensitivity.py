@@ -166,7 +166,31 @@ def fit_nuisances(
     make_model: Callable[[], Regressor] = Ridge,
     propensity: Propensity | None = None,
 ) -> Nuisances:
-    """Cross-fit μ₀, μ₁ and e on rows X (n, d); see :class:`Propensity` for e."""
+    """Cross-fit μ₀, μ₁ and e on rows X (n, d).
+
+    Parameters
+    ----------
+    X : array, shape (n, d)
+    y : array, shape (n,), outcomes of both sources.
+    t : bool array, shape (n,), the source.
+    folds : int array, shape (n,)
+        Of :func:`metarouter.causal.stratified_folds`; a row's nuisances come from
+        models that did not see its fold.
+    make_model : callable, default metarouter.linear.Ridge
+        Makes an unfitted regressor of the outcome.
+    propensity : Propensity, optional
+        Estimated by default.
+
+    Examples
+    --------
+    >>> from metarouter.causal.crossfit import stratified_folds
+    >>> X = np.linspace(-1, 1, 60)[:, None]
+    >>> t = np.arange(60) % 3 == 0
+    >>> folds = stratified_folds(t, 5, np.random.default_rng(0))
+    >>> found = fit_nuisances(X, X[:, 0] + t, t, folds, propensity=Propensity(known=1 / 3))
+    >>> float((found.mu1 - found.mu0).mean().round(1))
+    1.0
+    """
     mu0, mu1 = (cross_fit(make_model, X, y, folds, train_mask=rows).predictions for rows in (~t, t))
     e = (propensity or Propensity()).estimate(X, t, folds).used
     return Nuisances(mu0=mu0, mu1=mu1, e=e)

@@ -48,6 +48,21 @@ def learn_gain(
         :data:`metarouter.gain.TABLE_GAIN_MODELS`, which learn from the
         corrected table as a whole.
     seed : int, default 0
+
+    Returns
+    -------
+    FittedGain
+        ``predict(features)`` gives ψ̂ and its deviation, (n, n_models − 1) each.
+
+    Examples
+    --------
+    >>> from metarouter.correction import make_corrector
+    >>> from metarouter.testing import make_simulation
+    >>> data = make_simulation(400, 4, n_gold=80, n_test=100, bias="constant")
+    >>> gain = learn_gain(data.table, make_corrector("mean_shift"), gain_model="ridge")
+    >>> low, high = gain.predict(data.test.features).interval(0.95)
+    >>> low.shape
+    (100, 1)
     """
     table = merge_repeats(table)
     corrector.fit(table)

@@ -182,6 +182,20 @@ def compare(
         When there are too few labelled queries for `n_gold` and `n_test`.
     OptionError
         When an argument is out of its range.
+
+    Notes
+    -----
+    Intervals are over splits, with the variance of a mean raised for the overlap
+    of splits (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366).
+
+    Examples
+    --------
+    >>> from metarouter.testing import make_world
+    >>> labels = make_world(n_queries=80, n_gold=60, n_test=0).table
+    >>> result = compare(labels, n_gold=[20], correctors=["gold_only", "none"], seeds=2, n_test=20,
+    ...     embedder="surface", jobs=1)
+    >>> [(row["seed"], row["corrector"], row["n_test"]) for row in result.as_records()][:2]
+    [(0, 'gold_only', 20), (0, 'none', 20)]
     """
     table = _read(gold, preference, premium=premium, cheap=cheap, score_range=score_range)
     study = _make_study(table, n_test, correctors, gain_models, embedder)
