@@ -127,6 +127,7 @@ class Evaluation:
     quality_unit : "gold score", with its range where that was given and is now 0 to 1, or
         "gold gain over <reference>".
     policies : the router, and what it should be compared with.
+    model_shares : share of the queries that the router sends to each model.
     kept : share of the premium model's quality that the router keeps (of its
         gain over the reference model, where scores are unknown); NaN where
         that quality or gain is not clearly above 0.
@@ -151,6 +152,7 @@ class Evaluation:
     quality_unit: str
     is_absolute: bool
     policies: tuple[PolicyValue, ...]
+    model_shares: tuple[float, ...]
     kept: Estimate
     difference: Estimate
     saving: Estimate
@@ -257,6 +259,7 @@ def evaluate_router(
         quality_unit=_quality_unit(held_out, router.facts.get("score_range")),
         is_absolute=held_out.is_absolute,
         policies=tuple(policies),
+        model_shares=tuple(np.eye(len(held_out.models))[routed.choice].mean(axis=0).tolist()),
         regret=_regret(routed, bootstrap),
         calibration=calibration_of_gain(
             routed.predicted, routed.std, routed.gain, _n_bins(len(routed.gain)), level

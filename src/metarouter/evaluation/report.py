@@ -203,12 +203,26 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
     router = _policy(evaluation, "router")
     rows = [
         _kept_parts(evaluation),
-        ("cost saved", *_percent_parts(evaluation.saving)),
+        (f"{_counted(evaluation)} saved", *_percent_parts(evaluation.saving)),
         ("premium calls", _percent(router.premium_share), f"of {evaluation.n:,} queries"),
         ("above random", *_signed_parts(evaluation.advantage)),
         ("APGR", number_cell(evaluation.apgr), interval_cell(evaluation.apgr)),
     ]
     return [{"name": name, "value": value, "range": range_} for name, value, range_ in rows]
+
+
+def _counted(evaluation: Evaluation) -> str:
+    """What a saving is a share of: without prices, of premium calls."""
+    return "calls" if evaluation.facts["cost_unit"] == "calls" else "cost"
+
+
+def _shares(evaluation: Evaluation) -> str:
+    """Which model of a pool answers how often; of a pair the premium share says it."""
+    if len(evaluation.models) == 2:
+        return ""
+    shares = zip(evaluation.models, evaluation.model_shares, strict=True)
+    told = ", ".join(f"{_percent(share)} to {model}" for model, share in reversed([*shares]))
+    return f" It sends {told}."
 
 
 def _kept_parts(evaluation: Evaluation) -> tuple[str, str, str]:
@@ -249,7 +263,7 @@ def _policy_table(evaluation: Evaluation) -> Table:
         values = [value for value in values if value.policy != "hull"]
     unit = evaluation.facts["cost_unit"]
     return Table(
-        caption="The router at its setting, and what to compare it with.",
+        caption=f"The router at its setting, and what to compare it with.{_shares(evaluation)}",
         columns=("policy", "premium calls", "quality", "interval", f"{unit} per 1,000", "saved"),
         rows=tuple(
             (
