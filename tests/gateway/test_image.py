@@ -19,7 +19,9 @@ from gateway_makers import HELLO
 from metarouter.testing import FakeUpstream, UpstreamReply
 
 IMAGE = os.environ.get("METAROUTER_IMAGE", "")
-ENGINE = shutil.which("podman") or shutil.which("docker") or ""
+ENGINE = (
+    os.environ.get("METAROUTER_ENGINE") or shutil.which("podman") or shutil.which("docker") or ""
+)
 SETTINGS = Path(__file__).parents[2] / "deploy/gateway.yaml"
 HARDENED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
 
