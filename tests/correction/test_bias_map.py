@@ -253,6 +253,10 @@ def test_a_higher_level_gives_wider_intervals() -> None:
     assert wide.high > narrow.high
 
 
+def test_queries_that_are_all_alike_have_no_topics() -> None:
+    assert find_topics(np.zeros((50, 3)), ["a word"] * 50, 4) == []
+
+
 def test_topics_part_the_queries_and_are_named_by_their_words() -> None:
     texts = ["prove the theorem by induction now"] * 30 + ["bake fresh bread with yeast now"] * 30
     features = np.repeat([[0.0, 1.0], [4.0, 0.0]], 30, axis=0)
@@ -341,3 +345,32 @@ def _coverage_of_domains(bias: str, n_runs: int) -> float:
 def test_coverage_of_biases_that_differ_over_a_thousand_runs(bias: str) -> None:
     """Intervals of all queries and both domains hold at once where the bias is not constant."""
     assert _coverage_of_domains(bias, 1000) >= 0.95 - 3 * 0.0069
+
+
+def _rare_gains(n_gold: int, share: float, seed: int = 0) -> GainTable:
+    """Gold labels that nearly always find both answers equal, and votes that do not."""
+    rng = np.random.default_rng(seed)
+    n = 900
+    is_gold = np.arange(n) < n_gold
+    gold = (rng.random(n) < share).astype(np.float64)
+    return make_gain_table(
+        queries=[f"query number {i} {'word ' * int(rng.integers(1, 9))}" for i in range(n)],
+        gain=np.where(is_gold, gold, rng.choice([-1.0, 0.0, 1.0], n)),
+        is_gold=is_gold,
+        features=rng.normal(size=(n, 3)).astype(np.float32),
+    )
+
+
+def test_labels_that_are_nearly_all_equal_tell_little() -> None:
+    """Thirty gains of 0 but for one or two do not show how far their mean may be off."""
+    found = make_bias_map(_rare_gains(n_gold=30, share=0.04))
+    assert {row.bias for row in found.rows} == {None}
+    assert found.p_value is None
+    assert {row.bias is None for row in make_bias_map(_rare_gains(60, 0.5)).rows} == {False}
+
+
+def test_a_hundred_equal_labels_tell_their_mean() -> None:
+    whole = make_bias_map(_rare_gains(n_gold=100, share=0.0)).rows[0]
+    assert whole.low is not None
+    assert whole.high is not None
+    assert whole.low < 0 < whole.high

@@ -36,6 +36,7 @@ __all__ = [
 _MAX_LEVELS = 12  # domains or judges shown, the best known first
 _MAX_TOPICS = 6
 _GOLD_PER_TOPIC = 20
+_PLENTY = 100  # labels of which a gain that none of them shows is the gain of 3 % at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,7 @@ class BiasMapRow:
     n_gold, n_preference : queries of the slice with a label of the source.
     bias : mean preference gain minus mean gold gain; positive: the judge
         overrates the candidate. None where a source has fewer than ten
-        queries: too few to tell.
+        queries, or more of them but gains that are too rarely off their mean.
     low, high : its interval; those of all slices hold at once.
     std_error : of `bias`.
     """
@@ -152,7 +153,10 @@ def make_bias_map(
     1/(1 − e) on preference units, normalised to sum to one within slice and source,
     ``θ̂ = mean(−Δ̂) + Σ_preference w (y − μ₀) − Σ_gold w (y − μ₁)``. Its influence
     is summed over the units of a query, so that two labels of one query are
-    compared with each other. The simultaneous intervals use the quantile of
+    compared with each other. Where gains are seldom off their mean, a few labels
+    do not show how much they vary: with kurtosis κ of a source's residuals, n
+    labels say no more of a variance than 3n/κ normal ones (n where κ < 3), and
+    ten of these, or a hundred labels, are asked for. The simultaneous intervals use the quantile of
     the largest of the studentised deviations under normal multipliers, carried
     over to t distributions with Welch's degrees of freedom; the test that the
     bias is the same uses the largest deviation from the mean bias likewise.
@@ -282,8 +286,9 @@ def _slices(pair: GainTable, n_folds: int, rng: np.random.Generator) -> list[_Sl
 def _slice(
     dimension: str, level: str, member: BoolArray, units: SourceUnits, nuisances: Nuisances
 ) -> _Slice:
-    n_gold = int((member & units.is_gold).sum())
-    is_told = min(n_gold, int(member.sum()) - n_gold) >= MIN_LABELS
+    residual = units.gain - np.where(units.is_gold, nuisances.mu1, nuisances.mu0)
+    sources = (units.is_gold, ~units.is_gold)
+    is_told = all(_is_enough(int((member & source).sum()), residual[source]) for source in sources)
     return _Slice(
         dimension=dimension,
         level=level,
@@ -291,6 +296,13 @@ def _slice(
         member=member,
         estimate=estimate_slice(units.gain, units.is_gold, nuisances, member) if is_told else None,
     )
+
+
+def _is_enough(n: int, residual: FloatArray) -> bool:
+    """Whether n labels tell how far their mean may be off, by the residuals of their source."""
+    fourth = float(((residual - residual.mean()) ** 4).mean())
+    share = 3.0 * float(residual.var()) ** 2 / fourth if fourth > 0 else 0.0
+    return n * min(share, 1.0) >= MIN_LABELS or n >= _PLENTY
 
 
 def _nuisances(units: SourceUnits, n_folds: int, rng: np.random.Generator) -> Nuisances:

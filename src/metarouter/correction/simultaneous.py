@@ -93,7 +93,7 @@ class JointEstimates:
         # The symmetric root is unique: rounding in the covariance cannot turn the draws.
         root = basis * np.sqrt(np.maximum(values, 0.0)) @ basis.T
         draws = self.rng.standard_normal((_DRAWS, len(scale))) @ root
-        return np.asarray(np.abs(draws).max(axis=1))
+        return np.asarray(np.abs(draws).max(axis=1, initial=0.0))
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:

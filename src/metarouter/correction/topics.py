@@ -28,7 +28,7 @@ def find_topics(
     features : array, shape (n, d)
     texts : sequence of n str, for the names.
     n_topics : int
-        Fewer than two gives no topics.
+        Fewer than two gives no topics, nor do features of fewer kinds.
     seed : int, default 0
 
     Returns
@@ -55,7 +55,7 @@ def find_topics(
     >>> sorted(name for name, _ in find_topics(features, texts, 2))
     ['bake, bread, fresh', 'proof, theorem']
     """
-    if n_topics < 2:
+    if n_topics < 2 or len(np.unique(features[:_READ_TEXTS], axis=0)) < n_topics:
         return []
     topic = _cluster(features, n_topics, seed)
     read = np.unique(np.linspace(0, len(texts) - 1, _READ_TEXTS).astype(np.int64))
