@@ -491,6 +491,25 @@ def test_json_that_cannot_be_written_is_one_line(
 @pytest.mark.parametrize(
     "arguments",
     [
+        lambda file: ["fit", "--gold", "none", "--out", file],
+        lambda file: ["fit", "--gold", "none", "--out", f"{file}/router"],
+        lambda file: ["evaluate", "none", "--gold", "none", "--report", f"{file}/r.html"],
+        lambda file: ["compare", "--gold", "none", "--report", f"{file}/r.html"],
+        lambda file: ["onboard", "none", "--model", "m", "--out", file],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    arguments: Callable[[str], list[str]], tmp_path: Path, capsys: Capture
+) -> None:
+    """The labels are not even looked for."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert f"{file} is not a folder" in _error(capsys, arguments(str(file)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         lambda folder: ["route", str(folder / "none"), "hi"],
         lambda folder: ["evaluate", str(folder / "none"), "--gold", "x"],
         lambda folder: ["labels", "check", str(folder / "none.jsonl")],

@@ -87,6 +87,17 @@ def test_verdicts_that_cannot_be_read_are_asked_for_again_and_left_out(
     assert sum(row.get("outcome") == "unreadable" for row in audit) == 8
 
 
+def test_a_judge_that_nobody_can_read_is_a_failure(
+    responses: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty file of labels is no success, and the message says where to look."""
+    with FakeProvider(reply=lambda body: "I cannot say.") as provider:
+        assert run(_arguments(responses, provider.url)) == 1
+    message = capsys.readouterr().err
+    assert "none of the 10 could be read" in message
+    assert "--max-tokens" in message
+
+
 @pytest.mark.parametrize(("scale", "score"), [("1-5", 0.75), ("1-10", 1 / 3)])
 def test_scores_are_read_by_fit(responses: Path, scale: str, score: float) -> None:
     with FakeProvider(

@@ -290,7 +290,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "cannot be downloaded" in done.stderr
-    assert "fetch train.csv elsewhere and pass its folder" in done.stderr
+    assert "fetch train.csv elsewhere and give its --folder" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

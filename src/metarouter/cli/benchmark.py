@@ -60,8 +60,9 @@ def benchmark(
     from metarouter.benchmark.nway import NwayRun
     from metarouter.benchmark.records import nway_records, pair_records
     from metarouter.benchmark.routers import parse_router
-    from metarouter.cli.output import emit, print_table, progress
+    from metarouter.cli.output import emit, print_table, progress, require_writable
 
+    require_writable(report, json_out)
     specs = [parse_router(name, embedder) for name in names(routers)]
     with progress("running") as callback:
         runs = _run(

@@ -48,10 +48,11 @@ def compare(
 
     Example: metarouter compare --gold g.jsonl --preference p.jsonl --n-gold 50,100 --json out.json
     """
-    from metarouter.cli.output import emit, print_table, progress, say
+    from metarouter.cli.output import emit, print_table, progress, require_writable, say
     from metarouter.evaluation.experiment import compare as run_compare
     from metarouter.evaluation.report import write_compare_report
 
+    require_writable(report, json_out)
     chosen: dict[str, Any] = {} if correctors is None else {"correctors": names(correctors)}
     with progress("comparing") as callback:
         result = run_compare(

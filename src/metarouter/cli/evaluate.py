@@ -23,11 +23,12 @@ def evaluate(
 
     Example: metarouter evaluate router --gold test.jsonl --report report.html
     """
-    from metarouter.cli.output import emit, progress, say
+    from metarouter.cli.output import emit, progress, require_writable, say
     from metarouter.evaluation.evaluate import evaluate_router
     from metarouter.evaluation.report import write_evaluation_report
     from metarouter.loading import load
 
+    require_writable(report, json_out)
     with progress("evaluating"):
         evaluation = evaluate_router(load(folder), gold, seed=seed)
         if report is not None:

@@ -56,9 +56,10 @@ def fit(
     Example: metarouter fit --gold gold.jsonl --preference votes.jsonl --out router
     """
     from metarouter.cli.fit_summary import report_fit
-    from metarouter.cli.output import progress, say
+    from metarouter.cli.output import progress, require_writable, say
     from metarouter.fitting import fit as fit_router
 
+    require_writable(out / "manifest.json", json_out)
     with progress("fitting") as callback:
         router = fit_router(
             gold or None,

@@ -84,6 +84,7 @@ def judge(
     from metarouter.cli.collection_options import money_line, money_record
     from metarouter.collection.judging import judged_rows
     from metarouter.collection.rows import read_responses
+    from metarouter.errors import DataError
 
     paid = Paid(
         out=out,
@@ -127,6 +128,11 @@ def judge(
         lines.append(position.to_text())
         record |= position.to_record()
     paid.end("judge", summary, [record], lines)
+    if n_asked and not n:
+        raise DataError(
+            f"none of the {n_asked} could be read, so that there is no label: see what "
+            f"{judge_model} answers, and `prompt` and `max_tokens`"
+        )
 
 
 def make_judge(

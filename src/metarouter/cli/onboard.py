@@ -35,10 +35,11 @@ def onboard(
 
     Example: metarouter onboard router --gold probes.jsonl --model newcomer --out router2
     """
-    from metarouter.cli.output import emit, say
+    from metarouter.cli.output import emit, require_writable, say
     from metarouter.loading import load
     from metarouter.onboarding import onboard as onboard_model
 
+    require_writable(out / "manifest.json", json_out)
     router = onboard_model(
         load(folder), gold or None, model=model, baseline=baseline, like=like, prices=prices
     )

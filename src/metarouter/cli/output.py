@@ -22,7 +22,15 @@ from typing import Any
 
 from metarouter.errors import OptionError
 
-__all__ = ["SCHEMA_VERSION", "emit", "print_table", "progress", "say", "write_text"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "emit",
+    "print_table",
+    "progress",
+    "require_writable",
+    "say",
+    "write_text",
+]
 
 SCHEMA_VERSION = 1
 _LIBRARIES = ("numpy", "scikit-learn", "scipy", "pyarrow", "tokenizers", "safetensors")
@@ -70,6 +78,27 @@ def environment() -> dict[str, str | int | None]:
         "cpus": os.cpu_count(),
         **{name: _installed(name) for name in _LIBRARIES},
     }
+
+
+def require_writable(*paths: Path | str | None) -> None:
+    """Refuse files that could not be written before the work is done; "-" and None are none.
+
+    Raises
+    ------
+    OptionError
+        When the place of a file is not a folder that may be written to.
+    """
+    for path in paths:
+        if path is None or path == "-":
+            continue
+        target = Path(path).absolute()
+        place = next(each for each in (target, *target.parents) if each.exists())
+        is_file = place == target and target.is_file()
+        if not (is_file or (place.is_dir() and place != target)) or not os.access(place, os.W_OK):
+            raise OptionError(
+                f"{path}: cannot be written: {place} is not "
+                f"{'a file' if place == target else 'a folder'} that this user may write to"
+            )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -47,7 +47,7 @@ def refit(
     Example: metarouter refit --router router --gold gold.jsonl --preference votes.jsonl --out next
     """
     from metarouter.cli.labels_export import opened_store, parsed_time
-    from metarouter.cli.output import emit, say
+    from metarouter.cli.output import emit, require_writable, say
     from metarouter.cli.serve import require_serve
     from metarouter.errors import OptionError
     from metarouter.loading import load
@@ -57,6 +57,7 @@ def refit(
 
     if out.resolve() == router.resolve():
         raise OptionError.of("out", str(out), "another folder than `router`, which goes on serving")
+    require_writable(out / "manifest.json", json_out)
     serving = load(router)
     start = parsed_time(since)
     with opened_store(store, config) as engine:

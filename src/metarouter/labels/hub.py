@@ -128,7 +128,7 @@ def _download(name: str, dataset: HubDataset, pattern: str) -> Path:
     if not dataset.on_hub:
         raise InputError(
             f"{name}: {dataset.repo} is published as pickle, which runs code when it is read; "
-            f"convert it to {pattern} in a sandbox, and pass its folder"
+            f"convert it to {pattern} in a sandbox, and give its `folder`"
         )
     try:
         from huggingface_hub import snapshot_download
@@ -141,7 +141,7 @@ def _download(name: str, dataset: HubDataset, pattern: str) -> Path:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ProviderError(
             f"{dataset.repo} cannot be downloaded: {reason[:200]}; without a network, fetch "
-            f"{pattern} elsewhere and pass its folder"
+            f"{pattern} elsewhere and give its `folder`"
         ) from error
     return Path(found)
 
