@@ -54,11 +54,6 @@ class Conversation:
     questions: Sequence[int] = ()
 
     @property
-    def digest(self) -> str:
-        """Identity of the text: equal for the steps of one tool loop."""
-        return digest_text(self.text)
-
-    @property
     def first(self) -> str:
         """The text up to the first question: the same for all requests of a conversation."""
         return self._until(self.questions[0]) if len(self.questions) > 1 else self.text

@@ -19,7 +19,6 @@ alone is this process's own: it costs a row a request to share, and says little.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -45,8 +44,7 @@ __all__ = [
 _LEAST_CACHED = 1024  # tokens; providers cache no shorter prompts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Following:
+class Following(msgspec.Struct, frozen=True, kw_only=True):
     """A request's place among others.
 
     Attributes
@@ -137,8 +135,7 @@ def call_name(text_name: str, call: str) -> str:
     return f"{text_name}|{call}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Follower:
+class Follower(msgspec.Struct, frozen=True, kw_only=True):
     """A request that may follow others.
 
     Attributes
@@ -165,25 +162,15 @@ class Follower:
         return f"{self.owner}|{self.policy}|conversation|{given}" if is_named else ""
 
     @property
-    def text_name(self) -> str:
-        """What is remembered under the text; "" for nothing."""
-        return "" if self.is_loose else self._text_name(self.conversation.digest)
-
-    @property
-    def earlier_name(self) -> str:
-        """What is remembered under the text before the last question; "" for nothing."""
-        earlier = self.conversation.earlier
-        return "" if self.is_loose or earlier is None else self._text_name(digest_text(earlier))
-
-    @property
     def sought(self) -> tuple[str, ...]:
         """Names that somebody answered under, if anybody did; the best one first."""
-        given, text = self.given_name, self.text_name
-        calls = self.conversation.calls if text else ()
+        calls = () if self.is_loose else self.conversation.calls
+        given, text = self.given_name, self.text_name(self.conversation.text) if calls else ""
         return (*((given,) if given else ()), *(call_name(text, call) for call in calls))
 
-    def _text_name(self, digest: str) -> str:
-        return f"{self.owner}|{self.policy}|loop|{digest}"
+    def text_name(self, text: str) -> str:
+        """What is remembered under a text; "" for nothing."""
+        return "" if self.is_loose else f"{self.owner}|{self.policy}|loop|{digest_text(text)}"
 
 
 def follow(
@@ -204,23 +191,24 @@ def follow(
     follower : the request.
     is_cached : whether upstreams cache a prompt that is sent like this.
     """
-    conversation, given, text = follower.conversation, follower.given_name, follower.text_name
-    place = Following(
-        conversation=conversation_identity(follower.owner, conversation, follower.options),
-        text_name=text,
-        shared=(given,) if given else (),
-    )
+    conversation, given = follower.conversation, follower.given_name
+    text, kept, cached = follower.text_name(conversation.text), None, None
     if given or conversation.is_tool_step:
         # the same text begins other conversations too: it tells nothing but of a step
         is_told = conversation.is_tool_step and conversation.text
         sought = (*follower.sought, *([text] if is_told else []))
         kept = next(filter(None, map(memory.get, sought)), None)
-        return replace(place, kept=kept, why="the conversation" if given else "the tool loop")
-    name, earlier = follower.earlier_name, conversation.earlier
-    last = memory.get(name, settings.cache_seconds) if name else None
-    if last is None or earlier is None:
-        return place
-    return replace(place, cached=_cached(last.model, earlier, prices, is_cached))
+    elif text and (earlier := conversation.earlier) is not None:
+        last = memory.get(follower.text_name(earlier), settings.cache_seconds)
+        cached = None if last is None else _cached(last.model, earlier, prices, is_cached)
+    return Following(
+        conversation=conversation_identity(follower.owner, conversation, follower.options),
+        text_name=text,
+        shared=(given,) if given else (),
+        kept=kept,
+        why="the conversation" if given else "the tool loop",
+        cached=cached,
+    )
 
 
 def _cached(model: str, text: str, prices: Prices, is_cached: bool) -> CachedPrompt:

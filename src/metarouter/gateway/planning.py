@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 import msgspec
 
@@ -273,9 +272,13 @@ class Planner:
         )
         if held is None:
             return following
-        identity = held.conversation or following.conversation
-        why = f"upstream {held.upstream} holds the response that it continues:"
-        return replace(following, conversation=identity, kept=held, why=why, cached=None)
+        return Following(
+            conversation=held.conversation or following.conversation,
+            text_name=following.text_name,
+            shared=following.shared,
+            kept=held,
+            why=f"upstream {held.upstream} holds the response that it continues:",
+        )
 
     async def _choose(
         self,
