@@ -366,7 +366,8 @@ def test_labels_that_are_nearly_all_equal_tell_little() -> None:
     found = make_bias_map(_rare_gains(n_gold=30, n_apart=1))
     assert {row.bias for row in found.rows} == {None}
     assert found.p_value is None
-    assert {row.bias is None for row in make_bias_map(_rare_gains(100, 50)).rows} == {False}
+    often = make_bias_map(_rare_gains(n_gold=100, n_apart=50)).rows
+    assert all(row.bias is not None for row in often if row.n_gold >= 20)
 
 
 def test_a_hundred_equal_labels_tell_their_mean() -> None:

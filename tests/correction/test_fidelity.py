@@ -218,6 +218,26 @@ def test_a_few_equal_gold_labels_are_not_certainty() -> None:
         assert np.median(std) > 0.1 * np.std(votes)
 
 
+@pytest.mark.parametrize("n_gold", [1, 10])
+@pytest.mark.parametrize("votes_vary", [True, False])
+def test_equal_gold_labels_teach_other_gain_models_their_level(
+    n_gold: int, votes_vary: bool
+) -> None:
+    """What gold does not tell of its noise is found alike before and after the correction."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 5))
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(200)],
+        gain=np.where(np.arange(200) < n_gold, 0.3, 0.3 + votes_vary * rng.normal(size=200)),
+        is_gold=np.arange(200) < n_gold,
+        features=x,
+    )
+    for name in ("auto", "two_fidelity"):
+        estimate = learn_gain(table, make_corrector(name), gain_model="ridge").predict(x)
+        assert 0.0 < estimate.mean.mean() < 0.4
+        assert (estimate.std > 0).all()
+
+
 def test_learn_gain_uses_the_posterior_or_fits_what_is_asked_for() -> None:
     simulation = simulate("linear", 0)
     corrector = make_corrector("auto").fit(simulation.table)

@@ -79,7 +79,7 @@ def test_labels_times_three_give_predictions_times_three(name: str) -> None:
 
 
 def test_a_constant_gain_is_predicted(name: str) -> None:
-    """Labels that all say 0.5 give 0.5, with a finite standard deviation.
+    """Labels that all say 0.5 give 0.5, with a standard deviation that is finite and not 0.
 
     The prior of two_fidelity says that the level is 0 with the weight of one label.
     """
@@ -88,6 +88,7 @@ def test_a_constant_gain_is_predicted(name: str) -> None:
     expected = 0.5 * 60 / 61 if name == "two_fidelity" else 0.5
     np.testing.assert_allclose(estimate.mean, expected, atol=1e-6)
     assert np.isfinite(estimate.std).all()
+    assert (estimate.std > 0).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -96,6 +97,7 @@ def test_a_handful_of_rows_is_enough_to_fit(name: str, n: int) -> None:
     features, gain, _ = make_rows(n)
     estimate = fit(name, features, gain).predict(features)
     assert np.isfinite(estimate.std).all()
+    assert (estimate.std > 0).all()
     assert (np.abs(estimate.mean - gain.mean()) <= np.ptp(gain) + 0.2).all()
 
 

@@ -158,7 +158,8 @@ class EvidenceCorrector:
         )
         gains, variances = table.gain.copy(), table.variance.copy()
         gains[at] = mean
-        noise = label_noise(table)
+        # As it is found in the table given back, whose votes tell it where gold does not.
+        noise = label_noise(table.with_gains(gains, variances))
         variances[at] = np.maximum(variance, _LEAST_VARIANCE * noise) - noise
         return table.with_gains(gains, variances)
 

@@ -24,7 +24,8 @@ class RidgeGain:
     The penalty is chosen by restricted marginal likelihood, which keeps its
     head on a hundred labels, or by generalised cross-validation. The standard
     deviation is that of the posterior mean: exact when labels are normal with
-    the variances that the weights state.
+    the variances that the weights state. Where labels are all equal, so that
+    they show no noise, it is taken to be of their size, and 1 where they are 0.
 
     Parameters
     ----------
@@ -51,6 +52,10 @@ class RidgeGain:
         """Fit on features (n, d), gains (n,) and precisions (n,)."""
         check_rows(features, gain, weight)
         self.model_ = Ridge(penalty=self.penalty).fit(features, gain, sample_weight=weight)
+        problem = self.model_.spectrum_
+        assert problem is not None  # noqa: S101 - set by the fit
+        if problem.total <= 1e-18 * problem.n * problem.y_mean**2:
+            self.model_.noise_variance_ = problem.y_mean**2 or 1.0
         return self
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
