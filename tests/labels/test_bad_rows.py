@@ -271,3 +271,10 @@ def test_scores_and_gains_outside_the_declared_range_are_bad() -> None:
         read_gain_table(with_bad_row(SCORES, {"score": 1.5}), score_range=(0.0, 1.0))
     with pytest.raises(LabelError, match=r"row 2: gain = -1.5; allowed: a number in \[-1, 1\]"):
         read_gain_table(with_bad_row(GAINS, {"gain": -1.5}), score_range=(0.0, 1.0))
+
+
+def test_a_column_of_another_name_is_told_apart_from_a_missing_value() -> None:
+    """Whoever calls the score a rating reads which columns there are, not that row 1 is bad."""
+    rows = [{"query": "q", "model": model, "rating": 4} for model in "ab"]
+    with pytest.raises(LabelError, match=r"no form of labels .*model, query, rating.*score"):
+        read_gain_table(rows)

@@ -8,10 +8,8 @@ from metarouter.labels.summary import LabelSummary, SliceBias
 
 __all__ = ["make_findings"]
 
-# Below this many, the t interval of a mean gain leans on normality, and half of
-# the gold must be held out to prove anything.
-FEW_GOLD = 30
-
+# An evaluation wants as many held-out gold queries, beside those that are fitted on.
+FEW_GOLD = 100
 
 _WEAK = 0.3  # correlation; a tenth of the variance is shared
 
@@ -69,8 +67,8 @@ def _about_gold(summary: LabelSummary) -> Iterator[str]:
         return
     if n < FEW_GOLD:
         yield (
-            f"fewer than {FEW_GOLD} gold labels ({n} queries): savings cannot be proven; "
-            "a router can be fitted, its worth cannot be shown."
+            f"fewer than {FEW_GOLD} gold queries ({n}): a router can be fitted, but what it saves "
+            f"cannot be shown; that takes about {FEW_GOLD} more that it was not fitted on."
         )
     if summary.gold_gain is None or summary.contrast is None:
         return

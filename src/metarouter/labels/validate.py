@@ -297,10 +297,7 @@ def _complete(batch: RawBatch, form: str) -> BoolArray:
 
 
 def _has_columns(batch: RawBatch, form: str) -> bool:
-    needed, values = FORMS[form]
-    return any(name in batch.columns for name in values) or all(
-        name in batch.columns for name in needed
-    )
+    return any(name in batch.columns for name in FORMS[form][1])
 
 
 def _is_filled(raw: RawColumn) -> BoolArray:
