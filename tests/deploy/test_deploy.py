@@ -109,6 +109,16 @@ def test_kustomize_builds_what_it_lists() -> None:
     }
 
 
+def test_manifests_are_of_their_schemas() -> None:
+    program = shutil.which("kubernetes-validate")
+    if program is None:
+        pytest.skip("kubernetes-validate is not installed")
+    listed = [str(path) for path in KUBERNETES if path.name != "kustomization.yaml"]
+    command = [program, "--strict", *listed]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_probes_ask_paths_that_are_open(
     container: dict[str, Any], settings: GatewaySettings
 ) -> None:
