@@ -348,6 +348,15 @@ def test_repeated_gold_labels_are_averaged() -> None:
     assert read_held_out(table, ["cheap", "premium"]).quality[:, 1].tolist() == [0.5, 1.0]
 
 
+def test_two_ids_of_one_text_are_one_query() -> None:
+    """As everywhere else: they are not two draws from the traffic."""
+    table = make_gain_table(queries=["a", "b", "a"], gain=[1.0, 1.0, 0.0], is_gold=[True] * 3)
+    held_out = read_held_out(table, ["cheap", "premium"])
+    assert held_out.queries == ("a", "b")
+    assert held_out.quality[:, 1].tolist() == [0.5, 1.0]
+    assert held_out.n_incomplete == 0
+
+
 def test_swapped_models_change_the_sign() -> None:
     table = make_gain_table(queries=["a", "b"], gain=[1.0, 0.5], is_gold=[True] * 2)
     assert read_held_out(table, ["premium", "cheap"]).quality[:, 1].tolist() == [-1.0, -0.5]

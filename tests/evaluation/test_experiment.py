@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -236,6 +236,16 @@ def test_partly_disjoint_sources_use_every_preference_query() -> None:
     counts = {record.n_preference for record in result.records}
     assert result.config.n_queries == 120
     assert all(80 - 50 <= count <= 80 - 10 for count in counts)
+
+
+def test_gold_labels_of_weight_0_are_no_gold_labels() -> None:
+    """They are neither trained on nor tested on."""
+    table = make_table()
+    first = np.unique(table.query[table.is_gold])[:10]
+    weight = np.where(table.is_gold & np.isin(table.query, first), 0.0, 1.0)
+    result = run(replace(table, weight=weight))
+    assert result.config.n_gold_queries == run(table).config.n_gold_queries - 10
+    assert all(np.isfinite(record.efficiency_gain_area) for record in result.records)
 
 
 def test_default_gold_sizes_are_those_that_fit() -> None:

@@ -222,6 +222,7 @@ def _read(gold: Any, preference: Any, **options: Any) -> GainTable:
         from metarouter.labels import read_gain_table
 
         table = read_gain_table(gold, preference, **options)[0]
+    table = table.rows(table.weight > 0)
     # Queries of equal text are one query, or a split would train on what it tests.
     return replace(table, query=first_of_text(table)[table.query])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from metarouter.errors import DataError
 from metarouter.labels.queries import hash_queries
+from metarouter.labels.repeats import first_of_text
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray
 
@@ -81,7 +82,8 @@ def read_held_out(
     ----------
     gold : path, list of paths, data frame, iterable of dicts, or GainTable
         In the *scores* or the *gains* form; preference labels are not held-out
-        truth, so rows of a table that are not gold are left out.
+        truth, so rows of a table that are not gold are left out. Queries of equal
+        text count as one, whatever their ids.
     models : names, the reference model first.
     score_range : (low, high), optional
         Range of the scores, which becomes 0 to 1; a table is in gain units already.
@@ -99,6 +101,7 @@ def read_held_out(
     [[0.0, 1.0], [0.0, 0.0]]
     """
     table = _table(gold, models, score_range).gold()
+    table = replace(table, query=first_of_text(table)[table.query])
     missing = [name for name in models if name not in table.models]
     if missing:
         raise DataError(
