@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from hmac import compare_digest
 from typing import Any
 
@@ -201,18 +202,17 @@ async def decision(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
     name = request.path_params["decision_id"]
     if not _is_id(name):
         raise _unknown_decision(name)
+    owner = None if key is None or key.is_admin else key.key_id
+    fetch = partial(fetch_decision, gateway.engine, name, owner=owner)
     try:
-        row = await asyncio.get_running_loop().run_in_executor(
-            gateway.writer.threads, fetch_decision, gateway.engine, name
-        )
+        row = await asyncio.get_running_loop().run_in_executor(gateway.writer.threads, fetch)
     except sa.exc.SQLAlchemyError as error:
         gateway.log.error("store", error=type(error).__name__)
         message = "the store does not answer: ask again later"
         raise RefusedError(503, "store_unavailable", message) from error
-    if row is None or not (key is None or key.is_admin or row["key_id"] == key.key_id):
-        # the same for one that is somebody else's: ids tell nothing
+    if row is None:
         raise _unknown_decision(name)
-    return _json(row if key is None or key.is_admin else _of_the_caller(row))
+    return _json(row if owner is None else _of_the_caller(row))
 
 
 def _is_id(name: str) -> bool:

@@ -346,9 +346,21 @@ def fetch_decisions(
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def fetch_decision(engine: sa.Engine, decision_id: str) -> dict[str, Any] | None:
-    """All that is kept of one decision, and the feedback about it; None where there is none."""
+def fetch_decision(
+    engine: sa.Engine, decision_id: str, *, owner: str | None = None
+) -> dict[str, Any] | None:
+    """All that is kept of one decision, and the feedback about it; None where there is none.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    decision_id : str
+    owner : str, optional
+        A key: for one of another key there is none, and that takes no longer to find out.
+    """
     query = sa.select(decisions).where(decisions.c.decision_id == decision_id)
+    if owner is not None:
+        query = query.where(decisions.c.key_id == owner)
     said = sa.select(feedback).where(feedback.c.decision_id == decision_id)
     with engine.connect() as connection:
         row = connection.execute(query).mappings().first()
