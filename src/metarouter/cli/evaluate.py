@@ -50,6 +50,11 @@ def say_evaluation(evaluation: Evaluation, json_out: str | None) -> None:
         f"{evaluation.facts['cost_unit']}; intervals: 95 %, over {evaluation.n:,} queries",
         json_out,
     )
+    say(
+        "random: as many premium calls; hull: the best fixed mixture at the same cost; oracle: "
+        "knows every gold label; router_N: N % premium calls",
+        json_out,
+    )
     if len(evaluation.models) > 2:
         shares = zip(evaluation.models, evaluation.model_shares, strict=True)
         say(f"sent to {', '.join(f'{model} {share:.0%}' for model, share in shares)}", json_out)

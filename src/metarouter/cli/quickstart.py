@@ -53,4 +53,5 @@ def quickstart(
     for query in _QUERIES:
         decision = router.route(query)
         say(f"{decision.model}: {query}\n  {decision.reason}", json_out)
+    say("\nnext, with your own files: metarouter labels check --gold F --preference F", json_out)
     emit(json_out, "quickstart", records, seed=seed)
