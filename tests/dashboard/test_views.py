@@ -141,6 +141,17 @@ def test_a_saving_that_cannot_be_told_says_why(rows: list[dict[str, Any]], probl
     assert view["expected"][0]["share"] == 1.0
 
 
+def test_nothing_is_said_to_be_saved_where_the_cheap_model_has_no_price() -> None:
+    """Its answers are what was saved: without them the saving would be near 0."""
+    rows = [_weighed("large", 1.0)] * 10 + [_weighed("small", None)] * 30
+    view = saving_view(rows, PREMIUM)
+    assert view["share"] is None
+    assert "no price of small is known, which gave 30 of 40 answers" in view["problems"][0]
+    # a stream that counted no tokens is another matter: the model's other answers stand for it
+    counted = [_weighed("small", 0.1)] * 29 + [_weighed("small", None)]
+    assert saving_view([*rows[:10], *counted], PREMIUM)["n"] == 39
+
+
 def test_times_are_percentiles_of_answers() -> None:
     """Failures have no time of an answer, and count in a share."""
     start = 1e9 // 60 * 60 - 3600 + 60

@@ -61,6 +61,14 @@ def _premium_cost(rows: Sequence[Row], model: str) -> PremiumCost:
     priced = [row for row in rows if row["spent"] is not None]
     if not priced:
         raise DataError("the price of no answer is known; the setting prices tells it")
+    # a model whose answers all lack a price is often the cheap one: the rest is no sample
+    unpriced = {row["answered"] for row in rows} - {row["answered"] for row in priced}
+    if unpriced:
+        n = sum(row["answered"] in unpriced for row in rows)
+        raise DataError(
+            f"no price of {', '.join(sorted(unpriced))} is known, which gave {n:,} of "
+            f"{len(rows):,} answers; the setting prices tells it"
+        )
     return premium_cost(
         finite([row["spent"] for row in priced]),
         finite([_cost(row, model) for row in priced]),
