@@ -277,6 +277,15 @@ def test_prices_put_the_curve_over_money(evaluation: Evaluation, evaluation_page
     assert "expected USD" not in evaluation_page
 
 
+def test_intervals_are_said_to_be_of_the_level_that_they_are(evaluation: Evaluation) -> None:
+    curve = evaluation.curve
+    other = replace(evaluation, curve=replace(curve, band=replace(curve.band, level=0.9)))
+    text = render_evaluation_report(other).replace("\u00a0", " ").replace("\u202f", " ")
+    assert "intervals are 90 %" in text
+    assert "95 % band" not in text
+    assert "95 % probability" not in text
+
+
 def test_report_is_written_as_utf8(evaluation: Evaluation, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_evaluation_report(evaluation, path)

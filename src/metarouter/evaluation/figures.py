@@ -176,7 +176,7 @@ def draw_calibration(title: str, rows: Sequence[ForestRow], predicted: Sequence[
             ecolor=ACCENT,
             elinewidth=1.6,
             markersize=6,
-            label="mean of a bin, 95 % interval",
+            label="mean of a bin, with its interval",
         )
         axes.set_xlabel("predicted gain")
         axes.set_ylabel("gold gain")

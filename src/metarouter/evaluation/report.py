@@ -195,7 +195,7 @@ def _models_title(models: Sequence[str]) -> str:
 def _lead(evaluation: Evaluation) -> str:
     return (
         f"{evaluation.n:,} held-out queries with gold labels for every model. Quality is the "
-        f"mean {evaluation.quality_unit}; intervals are 95 %, over queries."
+        f"mean {evaluation.quality_unit}; intervals are {_level(evaluation)}, over queries."
     )
 
 
@@ -299,7 +299,7 @@ def _metric_table(evaluation: Evaluation) -> Table:
 
 def _curve_parts(evaluation: Evaluation) -> dict[str, Any]:
     efficiency = draw_curves(
-        "Efficiency gain of the router at every premium share, with a 95 % band",
+        f"Efficiency gain of the router at every premium share, with its {_level(evaluation)} band",
         [band_series("router", evaluation.curve.share, evaluation.efficiency)],
         y_label="gain units per query above random",
         zero=True,
@@ -309,7 +309,7 @@ def _curve_parts(evaluation: Evaluation) -> dict[str, Any]:
         "curve_caption": (
             "Left end: always the cheap model. Right end: always the premium model. Dashed: a "
             "random router. Dotted: an oracle that knows every gold label. The band holds the "
-            "whole curve with 95 % probability."
+            f"whole curve with {_level(evaluation)} probability."
         ),
         "curve_table": _curve_table(evaluation),
         "efficiency": efficiency,
@@ -329,7 +329,7 @@ def _curve_picture(evaluation: Evaluation) -> Picture:
     return draw_curves(
         f"Quality of the router at every price: {evaluation.verdict.sentence}",
         [
-            band_series("router, with 95 % band", x, curve.band),
+            band_series(f"router, with {_level(evaluation)} band", x, curve.band),
             Series(label="oracle", x=oracle_x, y=curve.oracle, color=SECOND, dash=":"),
             Series(label="random", x=random_x, y=curve.random, color=MUTED, dash="--"),
         ],
@@ -346,7 +346,7 @@ def _curve_table(evaluation: Evaluation) -> Table:
     unit = evaluation.facts["cost_unit"]
     digits = 0 if unit == "calls" else 3
     return Table(
-        caption="Quality at every tenth of premium calls; simultaneous 95 % band.",
+        caption=f"Quality at every tenth of premium calls; simultaneous {_level(evaluation)} band.",
         columns=(
             "premium calls",
             f"{unit} per 1,000",
@@ -378,9 +378,9 @@ def _regret_parts(evaluation: Evaluation) -> dict[str, Any]:
     at = int(found[0]) if len(found) else None
     return {
         "regret": draw_curves(
-            "Regret of the router at every price of cost, with a 95 % band",
+            f"Regret of the router at every price of cost, with its {_level(evaluation)} band",
             [
-                band_series("router, with 95 % band", regret.w, band),
+                band_series(f"router, with {_level(evaluation)} band", regret.w, band),
                 Series(
                     label="best single model", x=regret.w, y=regret.constant, color=MUTED, dash="--"
                 ),
@@ -395,7 +395,7 @@ def _regret_parts(evaluation: Evaluation) -> dict[str, Any]:
             "oracle knows the label of each query, noise included, so that nothing real reaches 0."
         ),
         "regret_table": Table(
-            caption="Regret in gain units per query; simultaneous 95 % band.",
+            caption=f"Regret in gain units per query; simultaneous {_level(evaluation)} band.",
             columns=("price of cost", "router", "low", "high", "best single model"),
             rows=tuple(
                 (
@@ -410,6 +410,11 @@ def _regret_parts(evaluation: Evaluation) -> dict[str, Any]:
             texts=0,
         ),
     }
+
+
+def _level(evaluation: Evaluation) -> str:
+    """Confidence level of all intervals and bands."""
+    return f"{100 * evaluation.curve.band.level:g} %"
 
 
 def _cost_unit(evaluation: Evaluation) -> str:
