@@ -38,10 +38,11 @@ def row_weights(table: GainTable) -> FloatArray:
     Notes
     -----
     A gold label has variance σ² around ψ and a pseudo-gold label σ²/weight +
-    variance, votes being taken to be as noisy as gold labels are; so this is inverse-variance weighting in units of a gold label. An
-    estimate of ψ has variance σ² + variance, which its repeats do not make
-    smaller: it counts `weight` times because its query does among the queries
-    that ψ is fitted to, not by inverse variance.
+    variance, votes being taken to be as noisy as gold labels are; so this is
+    inverse-variance weighting in units of a gold label. An estimate of ψ has
+    variance σ² + variance, which its repeats do not make smaller: it counts
+    `weight` times because its query does among the queries that ψ is fitted to,
+    not by inverse variance.
 
     Examples
     --------
