@@ -119,30 +119,40 @@ async def run_upstream(port: int) -> None:
 
 
 def run_bare(port: int, upstream: int) -> None:
-    """The least that a pass-through in this stack can do."""
+    """The least that a pass-through in this stack has to do.
+
+    It sends on the caller's headers and body, and back the upstream's status and headers,
+    without those of the connection; nothing is checked, counted or kept.
+    """
     import aiohttp
     import uvicorn
 
+    of_connection = {b"host", b"connection", b"content-length", b"transfer-encoding"}
     session: aiohttp.ClientSession | None = None
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         nonlocal session
         if scope["type"] != "http":
             return
-        session = session or aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        session = session or aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
         body, more = b"", True
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        url = f"http://127.0.0.1:{upstream}{scope['path']}"
-        async with session.post(url, data=body) as answer:
-            names = ("Content-Type", "Content-Length")
-            headers = [
-                (n.encode(), answer.headers[n].encode()) for n in names if n in answer.headers
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            if "Content-Length" in answer.headers:
+        query = scope["query_string"].decode()
+        url = f"http://127.0.0.1:{upstream}{scope['path']}{query and '?'}{query}"
+        sent = [(n.decode(), v.decode()) for n, v in scope["headers"] if n not in of_connection]
+        async with session.post(url, data=body, headers=sent, allow_redirects=False) as answer:
+            is_whole = "Content-Length" in answer.headers
+            left_out = of_connection - {b"content-length"} if is_whole else of_connection
+            headers = [(n, v) for n, v in answer.raw_headers if n.lower() not in left_out]
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            if is_whole:
                 await send({"type": "http.response.body", "body": await answer.read()})
                 return
             async for part in answer.content.iter_any():
@@ -151,7 +161,7 @@ def run_bare(port: int, upstream: int) -> None:
 
     uvicorn.run(
         app, port=port, log_config=None, access_log=False, loop="uvloop", http="httptools",
-        lifespan="off",
+        lifespan="off", proxy_headers=False,
     )  # fmt: skip
 
 
