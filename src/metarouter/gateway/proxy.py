@@ -142,6 +142,8 @@ class ProxyEndpoint:
 
     def _remember(self, plan: Plan, answer: Answer) -> None:
         """Who answers, for requests that follow."""
+        if not (plan.text_name or plan.shared):
+            return
         kept = plan.kept(answer.target)
         if plan.text_name:
             self._gateway.sticky.put(plan.text_name, kept)

@@ -59,6 +59,7 @@ _LARGEST_KEPT = 16 * 2**20  # bytes of an answer that are read before any is sen
 _LARGEST_ERROR = 2**20
 _LONGEST_LINE = 2**17  # bytes of a header; more is a broken answer
 _LARGE_BODY = 2**20  # aiohttp wants larger ones as files
+_NAMES = 256  # of headers that are remembered in lower case
 
 # Of the connection, of us, or private to the caller's side; never sent on.
 _NOT_SENT = frozenset(
@@ -607,12 +608,14 @@ async def _refused(response: aiohttp.ClientResponse, upstream: _Upstream) -> Cal
 
 def _returned(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Headers that go back to the caller."""
-    lower = ((name.lower(), value) for name, value in headers)
-    return [
-        (name, value)
-        for name, value in lower
-        if name not in _NOT_RETURNED and not name.startswith(_OUR_PREFIX)
-    ]
+    return [(lower, value) for name, value in headers if (lower := _returned_name(name))]
+
+
+@lru_cache(_NAMES)
+def _returned_name(name: bytes) -> bytes:
+    """A header as it goes back; b"" for one that does not."""
+    lower = name.lower()
+    return b"" if lower in _NOT_RETURNED or lower.startswith(_OUR_PREFIX) else lower
 
 
 def _refusal(failure: _RefusedError, attempts: Sequence[Attempt]) -> Answer:

@@ -65,9 +65,12 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
         edits = []
         if OPTIONS_FIELD in self.spans:
             edits.append((*self._cut(OPTIONS_FIELD), b""))
-        if "model" in self.spans and self.value("model", object) != model:
+        if "model" in self.spans:
             _, start, end = self.spans["model"]
-            edits.append((start, end, msgspec.json.encode(model)))
+            named = msgspec.json.encode(model)
+            # the same name may be spelt otherwise, and stays so
+            if self.content[start:end] != named and self.value("model", object) != model:
+                edits.append((start, end, named))
         content = self.content
         for start, end, new in sorted(edits, reverse=True):
             content = content[:start] + new + content[end:]
