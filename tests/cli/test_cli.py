@@ -231,6 +231,15 @@ def test_fit_says_what_weakens_the_router(tmp_path: Path, capsys: Capture) -> No
     assert f"next: metarouter evaluate {out} --gold" in shown
 
 
+def test_fit_on_a_handful_of_gold_says_that_nothing_can_be_told(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    gold, out = tmp_path / "gold.csv", str(tmp_path / "r")
+    gold.write_text("query,model,score\nHi,a,1\nHi,b,0\nProve it.,a,0\nProve it.,b,1\n")
+    assert run(["fit", "--gold", str(gold), "--out", out, *QUICK]) == 0
+    assert "too few gold labels to tell" in capsys.readouterr().out
+
+
 def test_fit_says_that_calls_of_a_pool_count_the_same(tmp_path: Path, capsys: Capture) -> None:
     gold, out = _pool(tmp_path, 0.0, 1.0), str(tmp_path / "r")
     assert run(["fit", "--gold", gold, "--out", out, "--folds", "0", *QUICK]) == 0
@@ -238,6 +247,7 @@ def test_fit_says_that_calls_of_a_pool_count_the_same(tmp_path: Path, capsys: Ca
     assert "costs the same; --cost token tells them apart" in shown
     assert "--score-range" not in shown
     assert "left out" not in shown
+    assert "too few" not in shown  # nobody asked to be told
 
 
 def test_fit_keeps_the_old_router_when_it_fails(

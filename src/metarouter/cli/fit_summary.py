@@ -39,6 +39,12 @@ def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) ->
                 "random; label more gold queries, of all kinds that it will meet",
                 json_out,
             )
+    elif router.facts["folds"]:
+        say(
+            "Mind this: too few gold labels to tell whether the router beats sending queries at "
+            "random",
+            json_out,
+        )
     say(f"router written to {folder}; policy version {router.policy.version}", json_out)
     emit(json_out, "fit", [record], seed=seed)
 
@@ -58,7 +64,7 @@ def _left_out(report: Mapping[str, Any] | None) -> Iterator[str]:
     low, high = report["gain_range"]
     if low < -1 or high > 1:
         yield (
-            f"Mind this: gains reach from {low:+g} to {high:+g}, votes from −1 to +1; name the "
+            f"Mind this: gains reach from {low:+g} to {high:+g}, votes from -1 to +1; name the "
             "range of the scores, such as --score-range 1,5"
         )
 

@@ -52,7 +52,7 @@ def _about_scale(summary: LabelSummary) -> Iterator[str]:
     if report is not None and report.is_off_scale:
         low, high = report.gain_range
         yield (
-            f"gains reach from {low:+g} to {high:+g}, votes from −1 to +1: name the range of the "
+            f"gains reach from {low:+g} to {high:+g}, votes from -1 to +1: name the range of the "
             "scores, such as --score-range 1,5, or the two are compared on different scales."
         )
 
