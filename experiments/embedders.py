@@ -37,6 +37,7 @@ PIPELINES = (
     "default",
     "minilm",
     "minilm+surface",
+    "use",
 )
 PAIRS = (
     "gpt-4o_vs_llama-3.2-3b",
