@@ -118,6 +118,7 @@ def test_version(capsys: Capture) -> None:
         ["labels", "guess"],
         ["compare", "--gold", "g", "--seeds", "0"],
         ["compare", "--gold", "g", "--n-gold", "ten"],
+        ["keys", "create", "alice", "--rpm", "0"],
     ],
     ids=" ".join,
 )

@@ -25,8 +25,8 @@ def create(
     policies: Annotated[str | None, typer.Option(help="Only these policies, by commas.")] = None,
     days: Annotated[float | None, typer.Option(help="Days until it expires.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="May see and change everything.")] = False,
-    rpm: Annotated[int | None, typer.Option(help="Requests per minute.")] = None,
-    tpm: Annotated[int | None, typer.Option(help="Tokens per minute.")] = None,
+    rpm: Annotated[int | None, typer.Option(min=1, help="Requests per minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens per minute.")] = None,
     budget: Annotated[float | None, typer.Option(help="Dollars that it may spend.")] = None,
     budget_days: Annotated[
         float | None, typer.Option(help="Days that the budget is for; without: for good.")
