@@ -152,7 +152,7 @@ def test_who_continues_nothing_asks_the_store_nothing(serve: Serve) -> None:
         _ask(served, CHAT, turns, PREMIUM)
         assert seen == []
         _respond(served, "More", previous_response_id="resp_unknown")
-        assert len(seen) == 2
+        assert len(seen) == 4  # it may not be written yet
 
 
 def test_nobody_waits_for_a_store_that_is_down(serve: Serve, postgres: PostgresServer) -> None:

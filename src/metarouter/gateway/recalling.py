@@ -27,7 +27,9 @@ from metarouter.store.writer import DecisionWriter
 __all__ = ["Recall"]
 
 _STATEMENT_SECONDS = 1.0  # that the thread waits
-_REST_SECONDS = 2.0  # after the store did not answer in time
+_FAILURES = 3  # in a row, after which nobody asks for a while
+_REST_SECONDS = 2.0
+_LOOKS = 0.5, 0.5, 1.0  # pauses before further looks, in parts of what a batch may take
 
 
 class Recall:
@@ -61,6 +63,7 @@ class Recall:
         self._seconds = seconds
         self._report = report
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall")
+        self._failures = 0
         self._rests_until = 0.0
 
     def put(self, name: str, kept: Kept) -> None:
@@ -84,24 +87,33 @@ class Recall:
         ----------
         names : in no order.
         is_certain : whether somebody answered under them, perhaps just now: what is
-            not there is looked for once more, when it was written.
+            not there is looked for again, until it should have been written.
         """
         is_known = any(self._memory.get(name) is not None for name in names)
         if not names or is_known or self._rests():
             return
+        late = self._writer.late_seconds
         try:
             found = await self._find(names)
-            if is_certain and not found:
-                await asyncio.sleep(self._writer.late_seconds)
+            for part in _LOOKS if is_certain else ():
+                if found:
+                    break
+                await asyncio.sleep(part * late)
                 found = await self._find(names)
         except Exception as error:  # noqa: BLE001 - the boundary: the request is served without
-            self._rests_until = time.monotonic() + _REST_SECONDS
-            self._report("memory", error=name_error(error))
+            self._note_failure(error)
             return
+        self._failures = 0
         by_digest, now = {digest_text(name): name for name in names}, time.time()
         for row in found:
             age = max(0.0, now - row.pop("used"))
             self._memory.put(by_digest[row.pop("name")], Kept(**row), age)
+
+    def _note_failure(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures >= _FAILURES:
+            self._rests_until = time.monotonic() + _REST_SECONDS
+            self._report("memory", error=name_error(error))
 
     def close(self) -> None:
         """Let go of the thread and its connection."""
