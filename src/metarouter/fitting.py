@@ -94,7 +94,8 @@ def fit(
         :data:`metarouter.correction.CORRECTORS`.
     gain_model : str, default "auto"
         One of :data:`metarouter.gain.GAIN_MODELS` or
-        :data:`metarouter.gain.TABLE_GAIN_MODELS`.
+        :data:`metarouter.gain.TABLE_GAIN_MODELS`, with options of the latter
+        where wanted: ``sw_ranking:gamma=100``.
     embedder : str, default "default"
         See :func:`metarouter.features.make_pipeline`.
     premium_share, budget, max_loss, w : float, optional

@@ -13,6 +13,8 @@ from metarouter.gain import (
     TEXT_GAIN_MODELS,
     gain_model_names,
     make_gain_model,
+    make_pool_model,
+    make_table_gain_model,
 )
 from metarouter.gain.extras import import_train
 
@@ -51,3 +53,33 @@ def test_a_missing_library_comes_with_its_install_line() -> None:
     """The message names what needs it and the extra."""
     with pytest.raises(MissingDependencyError, match=r"ForestGain.*metarouter\[train\]"):
         import_train("no_such_library", "ForestGain")
+
+
+def test_options_may_stand_in_a_name() -> None:
+    """So that they can be given wherever a name can: fit, compare, benchmark, the commands."""
+    model = make_pool_model("sw_ranking:gamma=100:num_tiers=5:within_tiers=false", seed=3)
+    wanted = make_pool_model("sw_ranking", gamma=100, num_tiers=5, within_tiers=False, seed=3)
+    assert repr(model) == repr(wanted)
+    assert "num_tiers=5" in repr(model)
+
+
+def test_a_checkpoint_and_options_stand_beside_each_other() -> None:
+    """The folder of a checkpoint may hold anything but an option at its end."""
+    model = make_table_gain_model("bert:/models/a=b:c/d:epochs=2")
+    assert (model.checkpoint, model.epochs) == ("/models/a=b:c/d", 2)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sw_ranking:gama=100", r"options of sw_ranking = 'gama'; allowed: gamma"),
+        ("mf:width=8:dims=3", r"options of mf = '\w+'; allowed: "),
+        ("sw_ranking:penalty=much", r"sw_ranking:penalty = 'much'; allowed: a number"),
+        ("always_cheap:choice=premium", r"options of always_cheap = 'choice'; allowed: none"),
+        ("ridge:penalty=1", r"options of ridge = .*penalty.*; allowed: none"),
+    ],
+)
+def test_an_option_that_a_model_has_not_is_named(name: str, message: str) -> None:
+    """With those that it has."""
+    with pytest.raises(OptionError, match=message):
+        make_pool_model(name)

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from metarouter.errors import OptionError
+from metarouter.gain.naming import check_options, split_name
 from metarouter.gain.pool import PoolGainModel
 from metarouter.types import GainModel, TableGainModel
 
@@ -69,7 +70,8 @@ def make_table_gain_model(name: str, *, seed: int = 0, **options: Any) -> TableG
         One of `TABLE_GAIN_MODELS`; one of `TEXT_GAIN_MODELS`, alone or with the
         checkpoint that it starts from (``bert:FOLDER``); or the name of an
         entry point in the group ``metarouter.table_gain_models``, whose object
-        is called with ``seed=seed`` and the options.
+        is called with ``seed=seed`` and the options. Options may stand in the
+        name too: ``sw_ranking:gamma=100:num_tiers=5``.
     seed : int, default 0
         Seed of the models that draw.
     **options
@@ -78,20 +80,23 @@ def make_table_gain_model(name: str, *, seed: int = 0, **options: Any) -> TableG
     Raises
     ------
     OptionError
-        When no model has that name.
+        When no model has that name, or it has no such option.
 
     Examples
     --------
-    >>> type(make_table_gain_model("sw_ranking", gamma=100.0)).__name__
-    'SWRanking'
+    >>> make_table_gain_model("sw_ranking:gamma=100").gamma
+    100
     """
+    name, named = split_name(name)
+    options = named | options
     make = _TABLE_BUILT_IN.get(name)
-    if make is not None:
-        return make(seed, options)
     if _reads_text(name):
         name, _, checkpoint = name.partition(":")
-        given = {"checkpoint": checkpoint} if checkpoint else {}
-        return _TEXT_BUILT_IN[name](seed, options | given)
+        make = _TEXT_BUILT_IN[name]
+        options |= {"checkpoint": checkpoint} if checkpoint else {}
+    if make is not None:
+        check_options(name, make(seed, {}), options)
+        return make(seed, options)
     for plugin in entry_points(group=TABLE_ENTRY_POINT_GROUP, name=name):
         model: TableGainModel = plugin.load()(seed=seed, **options)
         return model
@@ -116,6 +121,8 @@ def make_pool_model(
     >>> type(make_pool_model("ridge")).__name__, type(make_pool_model("knn")).__name__
     ('PoolGainModel', 'NeighbourGain')
     """
+    name, named = split_name(name)
+    options = named | options
     if name in _table_names() or _reads_text(name):
         return make_table_gain_model(name, seed=seed, **options)
     if options:
