@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from metarouter.errors import OptionError
@@ -32,7 +32,7 @@ from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.storing import open_store
 from metarouter.gateway.tracing import open_tracing, traced
 
-__all__ = ["build_app", "load_policies", "make_gateway"]
+__all__ = ["build_app", "gateway_routes", "load_policies", "make_gateway"]
 
 
 _WAITING = 64  # threads; they wait more than they work
@@ -95,19 +95,30 @@ def make_gateway(
 
 def build_app(gateway: Gateway) -> ASGIApp:
     """The app of a gateway; the life span starts and flushes what it owns."""
+    routes = gateway_routes(gateway)
+    passed_on = {f"/v1/{protocol.path}" for protocol in PROTOCOLS}
     proxies = {
-        f"/v1/{protocol.path}": traced(ProxyEndpoint(gateway, protocol), gateway.tracing)
-        for protocol in PROTOCOLS
+        route.path: route.app
+        for route in routes
+        if isinstance(route, Route) and route.path in passed_on
     }
-    routes = [
-        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in proxies.items()),
-        *plain_routes(gateway, gateway.tracing),
-        *admin_routes(gateway),
-        *dashboard_routes(gateway),
-    ]
-    routes.append(openapi_route(routes))
     app = FrontDoor(Starlette(routes=routes, lifespan=_lifespan(gateway)), proxies)
     return app if gateway.settings.auth == "keys" else HostGuard(app, gateway)
+
+
+def gateway_routes(gateway: Gateway) -> list[BaseRoute]:
+    """All that the app of a gateway answers."""
+    proxies = [
+        Route(
+            f"/v1/{protocol.path}",
+            traced(ProxyEndpoint(gateway, protocol), gateway.tracing),
+            methods=["POST"],
+        )
+        for protocol in PROTOCOLS
+    ]
+    plain = plain_routes(gateway, gateway.tracing)
+    routes = [*proxies, *plain, *admin_routes(gateway), *dashboard_routes(gateway)]
+    return [*routes, openapi_route(routes)]
 
 
 def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
