@@ -93,6 +93,19 @@ def test_rows_of_an_earlier_version_are_written_with_the_columns_they_have(
     assert list(spill.iterdir()) == []
 
 
+def test_rows_of_other_versions_are_written(engine: sa.Engine, spill: Path) -> None:
+    """A row without a column, and one with a column that nobody here knows, both get in."""
+    writer = make_writer(engine, spill)
+    older = make_row(1)
+    del older["instance"]
+    writer.put(older)
+    writer.put(make_row(2, colour="green"))
+    writer.start()
+    wait_for(lambda: writer.written == 2)
+    writer.close()
+    assert (count(engine), writer.refused) == (2, 0)
+
+
 def test_a_row_that_the_store_never_takes_does_not_hold_up_the_others(
     engine: sa.Engine, spill: Path
 ) -> None:
