@@ -193,6 +193,16 @@ class Evidence:
         found = sum(part.weight @ part.solution.noise for part in self.parts)
         return float(found) * self.mean_weight
 
+    def discrepancy_variance(self, basis_sizes: Sequence[float]) -> float:
+        """Posterior mean of var δ, with the mean squared length of a row in each basis."""
+        parts = zip(self.parts, basis_sizes, strict=True)
+        return float(
+            sum(
+                size * float((part.weight * part.solution.noise) @ part.hypotheses.discrepancy)
+                for part, size in parts
+            )
+        )
+
     def posterior(
         self, columns: Sequence[IntArray], judge: FloatArray, constants: IntArray
     ) -> Posterior:

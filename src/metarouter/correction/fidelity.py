@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metarouter.errors import DataError, NotFittedError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
 from metarouter.features.bases import BASES, BASIS_PRIORS, QueryMap, learn_query_map
-from metarouter.gain.posterior import GainPosterior, contrast_rows
+from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
 from metarouter.linear import Moments, Ridge
@@ -32,6 +32,7 @@ _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,00
 _JUDGE_BASES = ("linear", "rbf12", "linear+rbf12")  # thousands of labels: the wider ones
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
 _LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
+_SOURCED = 20_000  # queries on which it is learned who has gold, about
 _SIZED = 4_000  # queries over which the size of f is taken, about
 
 
@@ -109,6 +110,7 @@ class EvidenceCorrector:
         judge, at_gold = self._preference_model(
             query_map, columns, gold, preference, design, constants
         )
+        basis_sizes = [1.0 + basis.count("+") for basis in self.bases]
         size = _size_over_queries(query_map, features, judge.coef, n_candidates)
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
@@ -124,7 +126,7 @@ class EvidenceCorrector:
             priors=self.priors,
             uses=self.uses,
             basis_priors=[BASIS_PRIORS.get(basis, 1.0) for basis in self.bases],
-            basis_sizes=[1.0 + basis.count("+") for basis in self.bases],
+            basis_sizes=basis_sizes,
             average=self.average,
         )
         self.evidence_ = evidence
@@ -137,6 +139,7 @@ class EvidenceCorrector:
             query_map=query_map,
             mean=posterior.mean.reshape(n_candidates, -1),
             covariance=covariance,
+            elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
         self.diagnostics_ = self._describe(evidence, len(gold), len(preference))
         return self
@@ -212,6 +215,23 @@ class EvidenceCorrector:
             "preference_slope": evidence.judge_slope(),
             "noise_variance": evidence.noise_variance(),
         }
+
+
+def _elsewhere(table: GainTable, variance: float) -> Elsewhere | None:
+    """Where gold labels are rarer than on average, by a regression of who has one on features."""
+    features = table.features
+    assert features is not None  # noqa: S101 - fit has checked it
+    has_gold = np.zeros(table.n_queries)
+    has_gold[table.query[table.is_gold]] = 1.0
+    labelled = np.unique(table.query)
+    labelled = labelled[:: max(len(labelled) // _SOURCED, 1)]
+    share = float(has_gold[labelled].mean())
+    if not 0 < share < 1:
+        return None
+    model = Ridge().fit(features[labelled].astype(np.float64), has_gold[labelled])
+    assert model.coef_ is not None  # noqa: S101 - set by the fit
+    weights = np.concatenate([[share - model.intercept_], -model.coef_]) / share
+    return Elsewhere(weights=weights, variance=variance)
 
 
 def _design(query_map: QueryMap, table: GainTable) -> FloatArray:

@@ -12,7 +12,7 @@ from metarouter.features.bases import QueryMap
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, IntArray, ModelState
 
-__all__ = ["LEVEL_SCALE", "GainPosterior", "PosteriorScorer", "contrast_rows"]
+__all__ = ["LEVEL_SCALE", "Elsewhere", "GainPosterior", "PosteriorScorer", "contrast_rows"]
 
 LEVEL_SCALE = 2.0
 """In a pool, prior standard deviation of a model's level over that of its slope."""
@@ -54,6 +54,31 @@ def _scaled(mapped: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Elsewhere:
+    """Doubt that what gold labels taught holds where there are hardly any.
+
+    A posterior extrapolates by the smoothness that it found where gold is. Elsewhere
+    the gain may have a level of its own, a·h(x) with a ~ N(0, τ²), of which gold labels
+    tell nothing as h is 0 where gold is as frequent as on average.
+
+    Parameters
+    ----------
+    weights : array, shape (1 + d,)
+        h(x) = weights[0] + x'weights[1:], cut to [0, 1]: the share of the gold labels
+        that is missing around x.
+    variance : float, τ².
+    """
+
+    weights: FloatArray
+    variance: float
+
+    def at(self, features: NDArray[Any]) -> FloatArray:
+        """Variance to add at rows of features (n, d), shape (n,)."""
+        missing = np.clip(self.weights[0] + features @ self.weights[1:], 0.0, 1.0)
+        return np.asarray(self.variance * missing**2, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GainPosterior:
     """ψ_m(x) = v(x)'θ_m for each candidate m, with the posterior of θ.
 
@@ -62,16 +87,22 @@ class GainPosterior:
     query_map : QueryMap, x ↦ v(x) of length q.
     mean : array, shape (n_candidates, q)
     covariance : array, shape (n_candidates · q, n_candidates · q)
+    elsewhere : Elsewhere, or None
+        What predictions add to their variance where gold labels are rare.
     """
 
     query_map: QueryMap
     mean: FloatArray
     covariance: FloatArray
+    elsewhere: Elsewhere | None = None
 
     def contrast(
         self, features: NDArray[Any], candidate: IntArray, baseline: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Mean and variance of ψ_candidate − ψ_baseline at rows, each (n,)."""
+        """Mean and variance of ψ_candidate − ψ_baseline at rows, each (n,).
+
+        By the covariance alone: it weighs rows, which doubt that they share should not.
+        """
         mean, variance = np.empty(len(features)), np.empty(len(features))
         for start in range(0, len(features), _CHUNK):
             at = slice(start, start + _CHUNK)
@@ -92,13 +123,14 @@ class GainPosterior:
             self.covariance[m * q : (m + 1) * q, m * q : (m + 1) * q] for m in range(n_candidates)
         ]
         mapped = self.query_map.state()
-        return ModelState(
-            kind="posterior",
-            config={"map": mapped.config, "single": False},
-            arrays={f"map.{name}": array for name, array in mapped.arrays.items()}
-            | {"mean": self.mean}
-            | {f"factor.{m}": _factor(block) for m, block in enumerate(blocks)},
-        )
+        config: dict[str, Any] = {"map": mapped.config, "single": False}
+        arrays = {f"map.{name}": array for name, array in mapped.arrays.items()}
+        arrays |= {"mean": self.mean}
+        arrays |= {f"factor.{m}": _factor(block) for m, block in enumerate(blocks)}
+        if self.elsewhere is not None:
+            config["elsewhere"] = self.elsewhere.variance
+            arrays["elsewhere"] = self.elsewhere.weights
+        return ModelState(kind="posterior", config=config, arrays=arrays)
 
 
 class PosteriorScorer:
@@ -126,6 +158,11 @@ class PosteriorScorer:
                 weights[0] *= LEVEL_SCALE
             self._folded.append(query_map.fold(weights))
         self._single = bool(state.config["single"])
+        self._elsewhere = None
+        if "elsewhere" in state.arrays:
+            weights = np.asarray(state.arrays["elsewhere"], dtype=np.float64)
+            variance = float(state.config["elsewhere"])
+            self._elsewhere = Elsewhere(weights=weights, variance=variance)
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation: (n, n_candidates), or (n,) for a single gain."""
@@ -133,10 +170,11 @@ class PosteriorScorer:
         std = np.empty_like(mean)
         for start in range(0, max(len(features), 1), _CHUNK):
             at = slice(start, start + _CHUNK)
+            more = 0.0 if self._elsewhere is None else self._elsewhere.at(features[at])
             for m, folded in enumerate(self._folded):
                 scores = folded(features[at])
                 mean[at, m] = scores[:, 0]
-                std[at, m] = np.sqrt(np.einsum("ij,ij->i", scores[:, 1:], scores[:, 1:]))
+                std[at, m] = np.sqrt(np.einsum("ij,ij->i", scores[:, 1:], scores[:, 1:]) + more)
         if self._single:
             return GainEstimate(mean=mean[:, 0], std=std[:, 0])
         return GainEstimate(mean=mean, std=std)

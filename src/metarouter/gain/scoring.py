@@ -20,7 +20,8 @@ trees  nodes of all trees, end to end: ``feature``, ``threshold``, ``left``,
 mlp    ``weight_k`` (members, in, out) and ``bias_k`` (members, 1, out)
 pool   the arrays of each candidate's model, prefixed ``i.``
 posterior  ``mean`` (candidates, q), ``factor.m`` (q, r) of each candidate, and
-       the arrays of the map x ↦ v(x), prefixed ``map.``
+       the arrays of the map x ↦ v(x), prefixed ``map.``; ``elsewhere`` (1 + d,)
+       where gold labels and others were learned from
 sw_ranking  ``points`` (n_prompts, d); ``query``, ``pair``, ``win``, ``weight`` of
        each battle; ``strength`` (tiers,), ``tier`` and ``offset`` (models,);
        ``cell_size`` (cells,) or ``largest`` (n_prompts,) where used
