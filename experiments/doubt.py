@@ -3,10 +3,14 @@
     ./run python experiments/doubt.py --results results/v3 --out results/doubt.jsonl
 
 The prior weight of gold alone (`ignore`; 16 by default, beside 4 + 2 + 1 for the ways
-to use the judge) is swept, over the splits that docs/results.md reports: the pairs with 50
-gold labels, seeds 0 to 19, and the simulated judges on MMLU, seeds 100 to 105. Nothing may be
-chosen here, as these are the test splits; it shows what a choice in hindsight could have reached.
-The yardsticks are read from the logs that pairs.py and semi_synthetic.py left in --results.
+to use the judge) is swept: on the pairs with 50 gold labels, and on the simulated judges on
+MMLU. By default over the splits that docs/results.md reports, where nothing may be chosen: it
+shows what a choice in hindsight could have reached. The splits for choosing are
+
+    ./run python experiments/doubt.py --pair-seeds 100:120 --mmlu-seeds 0:8 --results R --out F
+
+The yardsticks are read from the logs that pairs.py and semi_synthetic.py left in --results;
+gold_only on the pairs is run again.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from metarouter.correction import learn_gain
+from metarouter.correction import learn_gain, make_corrector
 from metarouter.correction.fidelity import EvidenceCorrector
 from metarouter.evaluation.experiment import compare
 from metarouter.evaluation.metrics import efficiency_gain_area
 from metarouter.evidence import Priors
-from metarouter.types import FloatArray
+from metarouter.types import Corrector, FloatArray
 from semi_synthetic import read_mmlu, tasks
 from study import (
     YARDSTICKS,
@@ -40,8 +44,8 @@ from study import (
     with_interval,
 )
 
-DOUBTS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-N_GOLD, PAIR_SEEDS, MMLU_SEEDS = 50, range(20), range(100, 106)
+DOUBTS = (2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 48.0, 64.0)
+N_GOLD = 50
 PAIRS = "pairs"
 Cells = dict[tuple[str, str], dict[str, FloatArray]]
 
@@ -51,12 +55,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("results/doubt.jsonl"))
+    parser.add_argument("--pair-seeds", type=read_range, default=range(20))
+    parser.add_argument("--mmlu-seeds", type=read_range, default=range(100, 106))
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
     log = Log(arguments.out)
-    run_mmlu(log, arguments.data)
-    run_pairs(log, arguments.data, arguments.jobs)
-    report(log, arguments.results)
+    run_mmlu(log, arguments.data, arguments.mmlu_seeds)
+    run_pairs(log, arguments.data, arguments.pair_seeds, arguments.jobs)
+    report(log, arguments.results, arguments.mmlu_seeds)
+
+
+def read_range(text: str) -> range:
+    """Seeds from ``first:after_the_last``."""
+    first, _, stop = text.partition(":")
+    return range(int(first), int(stop))
 
 
 @dataclass(frozen=True)
@@ -69,32 +81,39 @@ class Doubtful:
         return EvidenceCorrector(priors=Priors(ignore=self.ignore), seed=seed)
 
 
-def run_mmlu(log: Log, data: Path) -> None:
+MAKERS: dict[str, Callable[[int], Corrector]] = {
+    "gold_only": lambda seed: make_corrector("gold_only", seed=seed),
+    **{f"ignore={doubt:g}": Doubtful(doubt) for doubt in DOUBTS},
+}
+
+
+def run_mmlu(log: Log, data: Path, seeds: range) -> None:
     prompts = read_mmlu(data)
-    for seed in MMLU_SEEDS:
+    for seed in seeds:
         for task in tasks(prompts, seed):
             for name in log.missing(task.world, task.cell, seed, map(name_of, DOUBTS)):
                 with threadpool_limits(limits=1):
-                    make = Doubtful(float(name.partition("=")[2]))
-                    gain = learn_gain(task.table, make(seed), gain_model="ridge", seed=seed)
+                    corrector = MAKERS[name](seed)
+                    gain = learn_gain(task.table, corrector, gain_model="ridge", seed=seed)
                     score = gain.predict(task.test_features).mean.ravel()
                 area = efficiency_gain_area(score, task.test_gain)
                 log.add(record(task.world, task.cell, seed, name, area))
         print(f"seed {seed} done", flush=True)
 
 
-def run_pairs(log: Log, data: Path, jobs: int) -> None:
+def run_pairs(log: Log, data: Path, seeds: range, jobs: int) -> None:
     for folder in sorted(p for p in (data / PAIRS).iterdir() if p.is_dir()):
-        cell, names = folder.name, [name_of(doubt) for doubt in DOUBTS]
-        if not any(log.missing(PAIRS, cell, seed, names) for seed in PAIR_SEEDS):
+        cell, names = folder.name, ["gold_only", *map(name_of, DOUBTS)]
+        left = [name for name in names if any(log.missing(PAIRS, cell, s, [name]) for s in seeds)]
+        if not left:
             continue
         premium, cheap = cell.split("_vs_")
         result = compare(
             folder / "gold.parquet",
             folder / "preference.parquet",
             n_gold=[N_GOLD],
-            correctors={name_of(doubt): Doubtful(doubt) for doubt in DOUBTS},
-            seeds=PAIR_SEEDS,
+            correctors={name: MAKERS[name] for name in left},
+            seeds=seeds,
             premium=premium,
             cheap=cheap,
             jobs=jobs,
@@ -115,9 +134,9 @@ def record(world: str, cell: str, seed: int, method: str, area: float) -> Record
     return Record(world=world, cell=cell, seed=seed, method=method, area=area, seconds=0.0)
 
 
-def report(log: Log, results: Path) -> None:
+def report(log: Log, results: Path, mmlu_seeds: range) -> None:
     """Ratios of every prior weight on either side."""
-    mmlu = [r for r in read_records(results / "semi_synthetic.jsonl") if r.seed in MMLU_SEEDS]
+    mmlu = [r for r in read_records(results / "semi_synthetic.jsonl") if r.seed in mmlu_seeds]
     known = [r for r in mmlu if r.method in YARDSTICKS] + read_pairs(results / PAIRS)
     cells = areas([*known, *log.records])
     pairs = {key: by for key, by in cells.items() if key[0] == PAIRS}
@@ -138,13 +157,15 @@ def report(log: Log, results: Path) -> None:
 
 
 def read_pairs(folder: Path) -> list[Record]:
-    """The yardsticks of pairs.py with 50 gold labels."""
+    """The yardsticks of pairs.py with 50 gold labels, if it was run; gold_only is run here."""
+    if not (folder / "records.json").exists():
+        return []
     found = json.loads((folder / "records.json").read_text(encoding="utf-8"))
     chosen = [r for r in found if r["n_gold"] == N_GOLD and r["gain_model"] == "ridge"]
     return [
         record(PAIRS, r["pair"], r["seed"], r["corrector"], r["efficiency_gain_area"])
         for r in chosen
-        if r["corrector"] in YARDSTICKS
+        if r["corrector"] in YARDSTICKS and r["corrector"] != "gold_only"
     ]
 
 

@@ -65,6 +65,12 @@ def labels(texts: list[str], new: Any, old: Any, names: tuple[str, str]) -> list
     ]
 
 
+def gain_of(served: Router, texts: list[str], name: str) -> tuple[Any, Any]:
+    """Predicted mean and std of one candidate, wherever it stands."""
+    gain, place = served.predict_gain(texts), served.models.index(name) - 1
+    return gain.mean[:, place], gain.std[:, place]
+
+
 def test_the_posterior_is_that_of_a_gaussian_model_averaged_over_its_hypotheses() -> None:
     """Against dense Gaussian algebra, one hypothesis at a time, more labels than features."""
     rng = np.random.default_rng(2)
@@ -116,16 +122,32 @@ def test_without_labels_the_prior_is_the_mean_of_the_known_models_and_wide(
     """The stated deviation is at least the distance between the known models."""
     served = onboard(router, model="new")
     known = router.predict_gain(texts).mean
-    gain = served.predict_gain(texts)
-    np.testing.assert_allclose(gain.mean[:, :2], known, atol=1e-12)
-    np.testing.assert_allclose(gain.mean[:, 2], known.mean(axis=1), atol=1e-12)
-    assert (gain.std[:, 2] > np.abs(known[:, 0] - known[:, 1]) / 2).all()
+    for name, expected in zip(("middle", "large"), known.T, strict=True):
+        np.testing.assert_allclose(gain_of(served, texts, name)[0], expected, atol=1e-12)
+    mean, std = gain_of(served, texts, "new")
+    np.testing.assert_allclose(mean, known.mean(axis=1), atol=1e-12)
+    assert (std > np.abs(known[:, 0] - known[:, 1]) / 2).all()
+
+
+def test_models_stay_in_the_order_of_their_gains(router: Router, texts: list[str]) -> None:
+    """Of equally dear models the last is the premium one, which a weaker newcomer is not."""
+    assert onboard(router, model="new").models == ("small", "middle", "new", "large")
+    level = np.full(100, 0.5)
+    weak = labels(texts[:100], level - 0.3, level, ("new", "small"))
+    strong = labels(texts[:100], level + 0.5, level, ("new", "small"))
+    assert onboard(router, weak, model="new").models == ("small", "new", "middle", "large")
+    served = onboard(router, strong, model="new")
+    assert served.models == ("small", "middle", "large", "new")
+    again = onboard(served, labels(texts[:50], level[:50], level[:50], ("same", "small")),
+                    model="same")  # fmt: skip
+    np.testing.assert_allclose(gain_of(again, texts, "new"), gain_of(served, texts, "new"))
 
 
 def test_a_model_that_is_like_another_starts_from_it(router: Router, texts: list[str]) -> None:
     """`like` moves the prior mean to one candidate."""
-    served = onboard(router, model="new", like="large").predict_gain(texts).mean
-    np.testing.assert_allclose(served[:, 2], served[:, 1], atol=1e-12)
+    served = onboard(router, model="new", like="large")
+    large, new = (gain_of(served, texts, name)[0] for name in ("large", "new"))
+    np.testing.assert_allclose(new, large, atol=1e-12)
 
 
 def test_few_labels_find_a_model_that_is_worse_on_hard_queries(
@@ -139,7 +161,7 @@ def test_few_labels_find_a_model_that_is_worse_on_hard_queries(
     served = onboard(router, labels(probes, new, np.full(50, 0.4), ("new", "small")), model="new")
     prior = onboard(router, model="new")
     areas = [
-        efficiency_gain_area(each.predict_gain(texts[50:]).mean[:, 2], truth[50:])
+        efficiency_gain_area(gain_of(each, texts[50:], "new")[0], truth[50:])
         for each in (prior, served)
     ]
     assert areas[0] < 0 < areas[1]
@@ -155,7 +177,7 @@ def test_more_labels_narrow_the_stated_uncertainty(router: Router, texts: list[s
         gold = labels(texts[:k], 0.5 + 0.1 * hardness(texts[:k] or texts)[:k], np.full(k, 0.4),
                       ("new", "small"))  # fmt: skip
         served = onboard(router, gold or None, model="new")
-        widths.append(float(served.predict_gain(texts).std[:, 2].mean()))
+        widths.append(float(gain_of(served, texts, "new")[1].mean()))
     assert widths[0] > widths[1] > widths[2]
 
 
@@ -165,8 +187,8 @@ def test_a_label_against_another_known_model_counts_that_models_gain(
     """New as good as large on every query: its gain over small is near large's."""
     same = np.full(100, 0.5)
     served = onboard(router, labels(texts[:100], same, same, ("new", "large")), model="new")
-    gain = served.predict_gain(texts).mean
-    assert np.abs(gain[:, 2] - gain[:, 1]).mean() < 0.1 * np.abs(gain[:, 1]).mean()
+    large, new = (gain_of(served, texts, name)[0] for name in ("large", "new"))
+    assert np.abs(new - large).mean() < 0.1 * np.abs(large).mean()
 
 
 def test_a_pair_that_is_new_as_a_whole_is_served_alone(router: Router, texts: list[str]) -> None:
@@ -185,7 +207,7 @@ def test_it_is_saved_loaded_and_onboarded_again(
     twice = onboard(onboard(router, model="new"), model="old", like="new")
     twice.save(tmp_path / "twice")
     loaded = metarouter.load(tmp_path / "twice")
-    assert loaded.models == ("small", "middle", "large", "new", "old")
+    assert loaded.models == ("small", "middle", "new", "old", "large")
     assert loaded.route(texts[0]) == twice.route(texts[0])
     assert [fact["model"] for fact in loaded.artifact.config["onboarded"]] == ["new", "old"]
 
@@ -206,6 +228,7 @@ def test_token_prices_are_those_of_the_new_model(texts: list[str]) -> None:
     ]
     served = onboard(priced, gold, model="new", prices=PRICES)
     costs = served.expected_costs(texts[:5])
+    costs = costs[:, [served.models.index(name) for name in ("small", "large", "new")]]
     np.testing.assert_allclose(costs[:, :2], priced.expected_costs(texts[:5]))
     prompt_tokens = np.array([estimate_tokens(text) for text in texts[:5]])
     np.testing.assert_allclose(costs[:, 2], (2.0 * prompt_tokens + 4.0 * 100) / 1e6)

@@ -24,6 +24,7 @@ from metarouter.policy.costs import (
     UnitCost,
     constant_predictor,
     fit_token_predictor,
+    keep_models,
 )
 from metarouter.policy.prices import lookup_price, read_prices
 from metarouter.records import json_value
@@ -69,9 +70,11 @@ def onboard(
     Returns
     -------
     Router
-        Known models first, the new one last. The price of cost is the old one:
-        calibrate it again. ``artifact.config["onboarded"]`` says what was
-        learned.
+        The models in the order that they have in every router: the reference
+        first, the others by ascending gain, so that the new one stands where
+        its gain at the centre of the features puts it. The price of cost is the
+        old one: calibrate it again. ``artifact.config["onboarded"]`` says what
+        was learned.
 
     Raises
     ------
@@ -92,18 +95,23 @@ def onboard(
     """
     _check_names(router, model, baseline, like)
     probes = _read_probes(router, labels, model, baseline)
-    place = None if like is None else router.models.index(like) - 1
-    population = make_population(_levels(router), place)
+    alike = None if like is None else router.models.index(like) - 1
+    population = make_population(_levels(router), alike)
     size = _size(router, probes)
     gains, _ = base_gains(router.scorer, probes.features)
     rows = onboarding_rows(gains, probes.features, size)
     found = estimate_gain(population, rows, probes.gain + _over_reference(probes, gains),
                           probes.weight)  # fmt: skip
+    place = _place(router, found) if baseline is None else None
     models = (*router.models, model) if baseline is None else (baseline, model)
+    cost = _cost(router, probes, models, like, prices).state()
+    if place is not None:
+        order = np.insert(np.arange(len(router.models)), place, len(router.models)).tolist()
+        models, cost = tuple(models[i] for i in order), keep_models(cost, order)
     parts = {
         **router.artifact.parts,
-        "gain": _gain_state(router, found, size, keeps_base=baseline is None),
-        "cost": _cost(router, probes, models, like, prices).state(),
+        "gain": _gain_state(router, found, size, place=place),
+        "cost": cost,
         "seen": _seen(router, probes),
     }
     parts["policy"] = policy_state(parts, w=router.policy.w, cost_unit=router.policy.cost_unit)
@@ -200,14 +208,22 @@ def _over_reference(probes: _Probes, gains: FloatArray) -> FloatArray:
     return np.asarray(with_reference[np.arange(len(gains)), probes.other])
 
 
-def _gain_state(router: Router, found: NewGain, size: float, *, keeps_base: bool) -> ModelState:
+def _place(router: Router, found: NewGain) -> int:
+    """Where the new model stands among the others, by its gain at the centre of the features."""
+    levels = _levels(router)
+    centre = onboarding_rows(levels[None], np.zeros((1, router.features.dim)), 1.0)
+    return 1 + int((levels <= centre @ found.mean).sum())
+
+
+def _gain_state(router: Router, found: NewGain, size: float, *, place: int | None) -> ModelState:
     base = router.artifact.parts["gain"]
     values, vectors = np.linalg.eigh(found.covariance)
     return ModelState(
         kind="onboarded",
         config={
             "base": {"kind": base.kind, "config": base.config},
-            "keeps_base": keeps_base,
+            "keeps_base": place is not None,
+            "place": 0 if place is None else place - 1,
             "size": size,
         },
         arrays={f"base.{name}": array for name, array in base.arrays.items()}
@@ -298,7 +314,7 @@ def _artifact(
     earlier = old.config.get("onboarded", [])
     data = dict(old.data)
     if len(probes.gain):
-        data[f"onboarding of {models[-1]}"] = label_fingerprint(probes.table)
+        data[f"onboarding of {fact['model']}"] = label_fingerprint(probes.table)
     return replace(
         old,
         models=models,

@@ -55,12 +55,14 @@ class OnboardedScorer:
             ModelState(kind=base["kind"], config=base["config"], arrays=arrays)
         )
         self._keeps_base = bool(state.config["keeps_base"])
+        # routers of before 2026-11-22 have the new model last
+        self._place = state.config.get("place")
         self._size = float(state.config["size"])
         self._mean = np.asarray(state.arrays["mean"], dtype=np.float64)
         self._factor = np.asarray(state.arrays["factor"], dtype=np.float64)
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
-        """Known candidates first, the new model last; it alone where the pair is new."""
+        """The known candidates and the new model at its place; it alone where the pair is new."""
         gains, std = base_gains(self._base, features)
         rows = onboarding_rows(gains, features, self._size)
         spread = rows @ self._factor
@@ -69,4 +71,7 @@ class OnboardedScorer:
         mean = rows @ self._mean
         if not self._keeps_base:
             return GainEstimate(mean=mean[:, None], std=own[:, None])
-        return GainEstimate(mean=np.column_stack([gains, mean]), std=np.column_stack([std, own]))
+        place = gains.shape[1] if self._place is None else int(self._place)
+        return GainEstimate(
+            mean=np.insert(gains, place, mean, axis=1), std=np.insert(std, place, own, axis=1)
+        )
