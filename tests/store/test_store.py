@@ -67,6 +67,12 @@ def test_feedback_of_two_callers_is_two_statements(engine: sa.Engine) -> None:
         save_feedback(engine, named, "b")
 
 
+def test_a_statement_of_no_known_form_is_told_the_forms() -> None:
+    """What was wrong, and what each type takes."""
+    with pytest.raises(InputError, match=r"'great'.*thumbs with value up or down; score with"):
+        read_feedback(b'{"type": "thumbs", "decision_id": "d", "value": "great"}')
+
+
 def test_exported_labels_are_read_by_fit(engine: sa.Engine, tmp_path: Path) -> None:
     """Preferences become votes, audits gold scores; what compares nothing is counted."""
     writer = make_writer(engine, tmp_path / "spill")

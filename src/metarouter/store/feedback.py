@@ -76,6 +76,10 @@ Feedback = Thumbs | Score | Preference | Gold
 """One statement about one decision; told apart by `type`."""
 
 _DECODER: msgspec.json.Decoder[Feedback] = msgspec.json.Decoder(Feedback)
+_ALLOWED = (
+    "thumbs with value up or down; score with value from 0 to 1; preference with model_a, model_b "
+    "and winner model_a, model_b, tie or both_bad; gold with scores, a number for each model"
+)
 
 
 def read_feedback(content: bytes) -> Feedback:
@@ -94,7 +98,7 @@ def read_feedback(content: bytes) -> Feedback:
     try:
         found = _DECODER.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"feedback: {error}; see docs/gateway.md") from None
+        raise InputError(f"feedback: {error}; allowed: type {_ALLOWED}") from None
     if isinstance(found, Preference) and found.model_a == found.model_b:
         raise InputError(f"feedback: model_a = model_b = {found.model_a!r}; allowed: two models")
     if isinstance(found, Gold) and not all(map(math.isfinite, found.scores.values())):
