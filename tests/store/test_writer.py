@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from store_makers import count, make_row, make_writer, wait_for
 
+from metarouter.gateway.upstream import Attempt
 from metarouter.store.database import make_engine, migrate, open_database
 from metarouter.store.tables import decisions, feedback
 from metarouter.store.writer import LONGEST_PROMPT, DecisionWriter
@@ -122,6 +123,18 @@ def test_a_row_that_the_store_never_takes_does_not_hold_up_the_others(
     writer.close()
     (path,) = spill.glob("*.refused")
     assert msgspec.json.decode(path.read_bytes())["decision_id"] == "d4"
+
+
+def test_odd_text_in_the_records_of_a_row_is_mended(engine: sa.Engine, spill: Path) -> None:
+    """A caller may name a model with a NUL: each try has it, and PostgreSQL takes none."""
+    odd = "nul \x00"
+    attempt = Attempt(upstream="main", model=odd, outcome="ok", seconds=0.1)
+    writer = make_writer(engine, spill)
+    writer.put(make_row(1, asked=odd, model=odd, attempts=[attempt]))
+    writer.start()
+    wait_for(lambda: writer.written == 1)
+    writer.close()
+    assert (count(engine), writer.refused) == (1, 0)
 
 
 def test_a_store_that_is_locked_for_a_while_loses_nothing(tmp_path: Path, spill: Path) -> None:

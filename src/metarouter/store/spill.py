@@ -337,7 +337,7 @@ def _line(row: Row) -> bytes:
     try:
         return msgspec.json.encode(row) + b"\n"
     except UnicodeEncodeError:
-        return msgspec.json.encode(without_odd_text(row)) + b"\n"
+        return msgspec.json.encode(without_odd_text(msgspec.to_builtins(row))) + b"\n"
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -357,7 +357,8 @@ def _whole(row: Row, table: sa.Table) -> dict[str, Any]:
 
 def _fitting(row: Row) -> Row:
     """The row as a database may take it, where it refused the row as it was."""
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(without_odd_text(row)))
+    mended = without_odd_text(msgspec.to_builtins(row))
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(mended))
     for column in decisions.columns:
         value = plain.get(column.name)
         if isinstance(column.type, sa.String) and isinstance(value, str):
