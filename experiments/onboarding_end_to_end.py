@@ -196,7 +196,7 @@ def study(new: New, router: mr.Router) -> Iterator[Row]:
     probes = probe_order(new.seed, new.model, new.split.probe)
     for k in SIZES:
         grown = onboarded(router, new, probes[:k])
-        predicted = grown.predict_gain(texts).mean.reshape(len(texts), -1)[:, -1]
+        predicted = gain_of(grown, new.names[1], texts)
         yield row(
             new, "onboard", k, predicted,
             covered=covered(router, grown, new, texts),
@@ -205,6 +205,12 @@ def study(new: New, router: mr.Router) -> Iterator[Row]:
         if k:
             yield row(new, "alone", k, plain_fit(new, probes[:k], texts))
     yield row(new, "refit", len(new.split.train), plain_fit(new, new.split.train, texts))
+
+
+def gain_of(router: mr.Router, model: str, texts: list[str]) -> FloatArray:
+    """Predicted gains of one model, wherever it stands among the candidates."""
+    gains = router.predict_gain(texts).mean.reshape(len(texts), -1)
+    return np.asarray(gains[:, router.models.index(model) - 1])
 
 
 def onboarded(router: mr.Router, new: New, probes: IntArray) -> mr.Router:

@@ -119,3 +119,23 @@ def test_a_study_of_onboarding_goes_on_from_its_log(tmp_path: Path) -> None:
     for _ in range(2):
         append_rows(tmp_path / "log" / "rows.jsonl", [row])
     assert read_rows(tmp_path / "log" / "rows.jsonl") == [row, row]
+
+
+def test_the_gain_of_an_onboarded_model_is_its_own_wherever_it_stands() -> None:
+    """A weaker newcomer stands before stronger models, so the last column is not it."""
+    import metarouter as mr
+    from metarouter.testing import make_world
+    from metarouter.testing.worlds import gold_records
+    from onboarding_end_to_end import gain_of
+
+    gold = list(gold_records(make_world(n_queries=60, n_gold=60, n_test=0).table))
+    router = mr.fit(gold, embedder="surface", gain_model="ridge", folds=0)
+    weak = [{**row, "model": "weak", "score": row["score"] - 3.0}
+            for row in gold if row["model"] == "cheap"]  # fmt: skip
+    grown = mr.onboard(router, [*gold, *weak], model="weak")
+    texts = [row["query"] for row in weak]
+    assert grown.models == ("cheap", "weak", "premium")
+    assert gain_of(grown, "weak", texts).mean() < -2.0
+    np.testing.assert_allclose(
+        gain_of(grown, "premium", texts), np.ravel(router.predict_gain(texts).mean)
+    )
