@@ -75,6 +75,11 @@ def test_a_checkpoint_and_options_stand_beside_each_other() -> None:
         ("sw_ranking:gama=100", r"options of sw_ranking = 'gama'; allowed: gamma"),
         ("mf:width=8:dims=3", r"options of mf = '\w+'; allowed: "),
         ("sw_ranking:penalty=much", r"sw_ranking:penalty = 'much'; allowed: a number"),
+        ("sw_ranking:gamma=abc", r"sw_ranking:gamma = 'abc'; allowed: a number"),
+        ("sw_ranking:gamma=NaN", r"sw_ranking:gamma = nan; allowed: a number"),
+        ("sw_ranking:num_tiers=2.5", r"sw_ranking:num_tiers = 2.5; allowed: a whole number"),
+        ("sw_ranking:within_tiers=5", r"sw_ranking:within_tiers = 5; allowed: true or false"),
+        ("sw_ranking:seed=3", r"a name gives no seed; give it as `seed`"),
         ("always_cheap:choice=premium", r"options of always_cheap = 'choice'; allowed: none"),
         ("ridge:penalty=1", r"options of ridge = .*penalty.*; allowed: none"),
     ],
@@ -83,3 +88,8 @@ def test_an_option_that_a_model_has_not_is_named(name: str, message: str) -> Non
     """With those that it has."""
     with pytest.raises(OptionError, match=message):
         make_pool_model(name)
+
+
+def test_an_option_that_may_be_left_open_is_left_open_by_null() -> None:
+    model = make_table_gain_model("sw_ranking:gamma=null:penalty=2")
+    assert (model.gamma, model.penalty) == (None, 2)  # type: ignore[attr-defined]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 from metarouter.errors import OptionError
@@ -19,6 +20,11 @@ _NOT_OPTIONS = frozenset({"seed", "choice"})  # given by the caller, or by the n
 def split_name(name: str) -> tuple[str, dict[str, Any]]:
     """The name without its options, and the options; values are read as JSON where they are.
 
+    Raises
+    ------
+    OptionError
+        When the seed is among them, which is not the name's to give.
+
     Examples
     --------
     >>> split_name("sw_ranking:gamma=100:num_tiers=5")
@@ -30,11 +36,14 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
     if found is None:
         return name, {}
     pairs = (pair.partition("=") for pair in found[0][1:].split(":"))
-    return name[: found.start()], {key: _value(text) for key, _, text in pairs}
+    options = {key: _value(text) for key, _, text in pairs}
+    if "seed" in options:
+        raise OptionError(f"{name}: a name gives no seed; give it as `seed`")
+    return name[: found.start()], options
 
 
 def check_options(name: str, made: object, options: Mapping[str, Any]) -> None:
-    """See that a model has the options, and that numbers are given where it has numbers.
+    """See that a model has the options, and that numbers and switches are given as such.
 
     Parameters
     ----------
@@ -47,17 +56,15 @@ def check_options(name: str, made: object, options: Mapping[str, Any]) -> None:
     OptionError
         Naming the option and what is allowed.
     """
-    known = {
-        each.name: each.default
-        for each in signature(type(made)).parameters.values()
-        if each.name not in _NOT_OPTIONS
-    }
+    found = signature(type(made)).parameters
+    known = {each: found[each] for each in found if each not in _NOT_OPTIONS}
     for option, value in options.items():
         if option not in known:
             allowed = ", ".join(known) or "none"
             raise OptionError.of(f"options of {name}", option, allowed)
-        if _is_number(known[option]) and not _is_number(value):
-            raise OptionError.of(f"{name}:{option}", value, "a number")
+        wanted = _wanted(known[option], value)
+        if wanted is not None:
+            raise OptionError.of(f"{name}:{option}", value, wanted)
 
 
 def _value(text: str) -> Any:
@@ -67,5 +74,17 @@ def _value(text: str) -> Any:
         return text
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _wanted(option: Parameter, value: object) -> str | None:
+    """What the annotation asks for in the place of a value, where that is not of its type."""
+    kinds = set(re.findall(r"\w+", str(option.annotation)))
+    if value is None and "None" in kinds:
+        return None
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    is_number = is_whole or (isinstance(value, float) and math.isfinite(value))
+    allowed = {
+        "bool": ("true or false", isinstance(value, bool)),
+        "int": ("a whole number", is_whole),
+        "float": ("a number", is_number),
+    }
+    text, fits = allowed.get("".join(kinds - {"None"}), ("", True))
+    return None if fits else text
