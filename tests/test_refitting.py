@@ -71,7 +71,7 @@ def test_a_margin_asks_for_more(helped: tuple[Router, Rows, Rows]) -> None:
     serving, old, new = helped
     found = refit(serving, [*old, *new], margin=0.5)
     assert not found.is_proposed
-    assert "not above 0.5" in found.reason
+    assert "on 250 held-out queries: not above 0.5" in found.reason
 
 
 def test_old_gold_alone_judges_nothing(helped: tuple[Router, Rows, Rows]) -> None:
@@ -250,6 +250,7 @@ def test_values_of_both_routers_are_as_sure_as_their_conversations() -> None:
     assert found.serving is not None
     assert found.difference is not None
     assert found.serving.n == found.difference.n == 30
+    assert "on 180 held-out queries of 30 conversations: " in found.reason
 
 
 def test_a_conversation_that_the_serving_router_saw_in_part_is_not_new() -> None:

@@ -217,7 +217,7 @@ def _judged(
     return RefitResult(
         candidate=matched,
         is_proposed=is_proposed,
-        reason=_verdict(difference, margin, needed, is_proposed=is_proposed),
+        reason=_verdict(difference, margin, needed, len(queries), is_proposed=is_proposed),
         difference=difference,
         serving=_mean(_chosen(held_out.quality, choice), groups, rng),
         new=_mean(_chosen(held_out.quality, new_choice), groups, rng),
@@ -361,19 +361,23 @@ def _too_few(counts: Mapping[str, Any], n_groups: int) -> str:
     )
 
 
-def _verdict(difference: Estimate, margin: float, needed: int | None, *, is_proposed: bool) -> str:
+def _verdict(
+    difference: Estimate, margin: float, needed: int | None, n_held_out: int, *, is_proposed: bool
+) -> str:
     interval = f"{signed(difference.low, 4)}, {signed(difference.high, 4)}"
     found = f"{signed(difference.value, 4)} [{interval}]"
-    text = f"at equal cost the candidate adds {found} gain units a query"
+    of = "" if difference.n == n_held_out else f" of {difference.n} conversations"
+    on = f"on {n_held_out} held-out queries{of}"
+    text = f"at equal cost the candidate adds {found} gain units a query {on}"
     limit = f"{margin:g}"
     if is_proposed:
-        return f"{text} on {difference.n} held-out queries: above {limit}"
+        return f"{text}: above {limit}"
     if needed is None:
         return (
-            f"{text} on {difference.n} held-out queries: not above {limit}, and more labels "
-            "would not show otherwise if that is its true value"
+            f"{text}: not above {limit}, and more labels would not "
+            "show otherwise if that is its true value"
         )
     return (
-        f"{text} on {difference.n} held-out queries: not shown to be above {limit}; if that is its "
-        f"true value, about {needed} held-out queries would show it"
+        f"{text}: not shown to be above {limit}; if that is its true value, "
+        f"about {needed} held-out queries would show it"
     )
