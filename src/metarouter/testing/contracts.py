@@ -104,6 +104,7 @@ def gold_rows_come_back_untouched(make: MakeCorrector) -> None:
     _check_corrected(result)
     expected = table if result.is_gold.any() else table.preference()
     gold = expected.is_gold
+    assert_array_equal(result.is_gold, gold)
     assert_array_equal(result.query, expected.query)
     assert_array_equal(result.gain[gold], expected.gain[gold])
     assert_array_equal(result.variance[gold], expected.variance[gold])
