@@ -135,7 +135,9 @@ def _delete_usage(connection: sa.Connection, before: int, now: int, step: int) -
         *(sa.and_(column.key_id == key, column.minute < start) for key, start in periods.items()),
     )
     place = sa.tuple_(column.key_id, column.minute)
-    old = sa.select(column.key_id, column.minute).where(is_old).order_by(column.minute).limit(step)
+    # all that is old is before `before`; said so, the index is read no further
+    old = sa.select(column.key_id, column.minute).where(column.minute < before, is_old)
+    old = old.order_by(column.minute).limit(step)
     return connection.execute(sa.delete(key_usage).where(place.in_(old))).rowcount
 
 
