@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,18 @@ import sqlalchemy as sa
 from gateway_makers import HELLO, Served
 from test_multiturn import CHAT, CHEAP, PREMIUM, RESPONSES, _numbered, _respond
 
-from metarouter.gateway.conversation import read_chat, read_messages, read_responses
+from metarouter.gateway.conversation import (
+    digest_text,
+    read_chat,
+    read_messages,
+    read_responses,
+)
 from metarouter.gateway.following import read_call_ids, read_response_id
 from metarouter.gateway.recalling import Recall
+from metarouter.gateway.sticky import Kept, StickyModels
 from metarouter.gateway.wire import read_body
 from metarouter.store.keys import create_key
+from metarouter.store.remembered import save_remembered
 from metarouter.store.tables import remembered
 from metarouter.testing import PostgresServer, UpstreamReply, UpstreamRequest
 
@@ -153,6 +161,30 @@ def test_who_continues_nothing_asks_the_store_nothing(serve: Serve) -> None:
         assert seen == []
         _respond(served, "More", previous_response_id="resp_unknown")
         assert len(seen) == 4  # it may not be written yet
+
+
+def test_what_was_answered_while_the_store_was_asked_is_newer(serve: Serve) -> None:
+    """A row that comes late takes the place of nothing."""
+    gateway = _patient(serve()).gateway
+    row = {"name": digest_text("c1"), "used": time.time(), "model": "cheap", "upstream": "main"}
+    with gateway.engine.begin() as connection:
+        save_remembered(connection, [{**row, "policy": None, "conversation": None}])
+    memory, answered = StickyModels(60.0), Kept(model="premium", upstream="main")
+    recall = Recall(memory, gateway.engine, gateway.writer, seconds=10.0)
+
+    async def ask(during: Kept | None) -> str:
+        asking = asyncio.create_task(recall.fetch(["c1"]))
+        await asyncio.sleep(0)  # it has begun
+        if during is not None:
+            memory.put("c1", during)
+        await asking
+        found = memory.get("c1")
+        return "" if found is None else found.model
+
+    assert asyncio.run(ask(answered)) == "premium"
+    memory.put("c1", answered, age=61.0)
+    assert asyncio.run(ask(None)) == "cheap"
+    recall.close()
 
 
 def test_nobody_waits_for_a_store_that_is_down(serve: Serve, postgres: PostgresServer) -> None:

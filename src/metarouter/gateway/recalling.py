@@ -106,8 +106,9 @@ class Recall:
         self._failures = 0
         by_digest, now = {digest_text(name): name for name in names}, time.time()
         for row in found:
-            age = max(0.0, now - row.pop("used"))
-            self._memory.put(by_digest[row.pop("name")], Kept(**row), age)
+            age, name = max(0.0, now - row.pop("used")), by_digest[row.pop("name")]
+            if self._memory.get(name) is None:  # else this process answered meanwhile
+                self._memory.put(name, Kept(**row), age)
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
