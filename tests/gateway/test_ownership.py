@@ -60,7 +60,8 @@ def test_only_the_key_of_a_decision_and_admins_speak_about_it(
     name = _ask(one, mine, path)
     _wait(one.rows)
     for served in (one, two):
-        refused = [_say(served, decision, yours) for decision in (name, "d" * 36, "nothing")]
+        unknown = ("d" * 36, "nothing", "no\x00thing")
+        refused = [_say(served, decision, yours) for decision in (name, *unknown)]
         assert {answer.status_code for answer in refused} == {404}
         texts = {answer.text.replace(name, "d" * 36) for answer in refused[:2]}
         assert len(texts) == 1

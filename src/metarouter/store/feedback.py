@@ -158,6 +158,8 @@ def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tup
 
 def is_of(engine: sa.Engine, decision_id: str, key_id: str) -> bool:
     """Whether a decision is in the store and was made with the key."""
+    if "\x00" in decision_id:  # PostgreSQL takes no such text, not even to look for it
+        return False
     query = sa.select(decisions.c.key_id).filter_by(decision_id=decision_id)
     with engine.connect() as connection:
         return connection.execute(query).scalar() == key_id
