@@ -499,6 +499,11 @@ def test_json_that_cannot_be_written_is_one_line(
     assert "cannot be written" in message
 
 
+def test_a_record_may_go_to_a_device(router: Path, paths: WorldPaths) -> None:
+    """A pipe or a device can be written though it is no plain file."""
+    assert run(["evaluate", str(router), "--gold", str(paths.test), "--json", os.devnull]) == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

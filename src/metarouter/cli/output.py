@@ -93,7 +93,7 @@ def require_writable(*paths: Path | str | None) -> None:
             continue
         target = Path(path).absolute()
         place = next(each for each in (target, *target.parents) if each.exists())
-        is_file = place == target and target.is_file()
+        is_file = place == target and not target.is_dir()  # a pipe or a device as well
         if not (is_file or (place.is_dir() and place != target)) or not os.access(place, os.W_OK):
             raise OptionError(
                 f"{path}: cannot be written: {place} is not "
