@@ -327,6 +327,24 @@ def test_a_tool_loop_goes_on_at_another_process(serve: Serve, store_url: str) ->
 
 
 @pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"id": "c", "m": {"tool_calls": [], "function_call": None}}, []),
+        ({"id": "c", "m": {"tool_calls": None, "content": "tool_use"}}, []),
+        ({"id": "c", "m": {"tool_calls": [{"id": "call_1"}]}}, ["c", "call_1"]),
+        ({"content": [{"type": "tool_use", "id": "toolu_1"}]}, ["toolu_1"]),
+        ({"output": [{"type": "custom_tool_call", "call_id": "call_1"}]}, ["call_1"]),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_answer_without_calls_has_no_ids_of_calls(
+    said: dict[str, Any], expected: list[str], indent: int | None
+) -> None:
+    """Though fields for calls are there, as in answers of vLLM: nothing need be remembered."""
+    assert read_call_ids(json.dumps(said, indent=indent).encode()) == expected
+
+
+@pytest.mark.parametrize(
     ("read", "body", "expected"),
     [
         (read_chat, {"messages": _results(CHAT, ["a", "b"])}, ("b", "a")),

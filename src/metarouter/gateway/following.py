@@ -98,7 +98,9 @@ def read_response_id(content: bytes, *, is_stream: bool) -> str | None:
         return None
 
 
-_CALLS = re.compile(rb'"(?:tool_calls|tool_use|(?:custom_tool|function)_call)"')
+_CALLS = re.compile(  # some upstreams say `"tool_calls": []` and `"function_call": null`
+    rb'"tool_calls"\s*:\s*\[\s*\{|"type"\s*:\s*"(?:tool_use|(?:custom_tool|function)_call)"'
+)
 _IDS = re.compile(rb'"(?:call_)?id"\s*:\s*"([^"\\]{1,200})"')
 _MOST_CALLS = 32  # of one answer
 
