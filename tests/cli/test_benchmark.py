@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from metarouter.cli import run
+from metarouter.errors import DataError
 
 CONTRACT = {
     "dataset", "n", "router", "protocol", "cheap_mean", "premium_mean",
@@ -70,11 +71,29 @@ def test_the_report_is_one_page_without_addresses(data: Path, tmp_path: Path) ->
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 
-def test_json_is_written_before_a_report_that_cannot_be(data: Path, tmp_path: Path) -> None:
-    """Hours of fitting are not lost to a wrong path."""
+def test_a_report_that_cannot_be_written_is_refused_before_the_fits(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hours of fitting are not lost to a wrong path: none are spent."""
     out = tmp_path / "out.json"
     arguments = ["benchmark", "gsm8k", "--data", str(data), *ROUTERS, "--json", str(out)]
-    assert run([*arguments, "--report", str(tmp_path)]) != 0  # a folder
+    assert run([*arguments, "--report", str(tmp_path)]) == 2  # a folder
+    assert f"{tmp_path}: cannot be written" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_json_is_written_before_a_report_that_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor to whatever stops the report afterwards."""
+
+    def fail(*_: object) -> None:
+        raise DataError("no report today")
+
+    monkeypatch.setattr("metarouter.benchmark.view.write_benchmark_report", fail)
+    out = tmp_path / "out.json"
+    arguments = ["benchmark", "gsm8k", "--data", str(data), *ROUTERS, "--json", str(out)]
+    assert run([*arguments, "--report", str(tmp_path / "report.html")]) != 0
     assert results(out)
 
 
