@@ -40,12 +40,12 @@ def serve(tmp_path: Path, router_folder: Path) -> Iterator[Callable[..., Served]
             given = {
                 "upstreams": {"main": {**place, **(upstream_settings or {})}},
                 "policies": {"default": {"router": router_folder}},
-                "store": {"url": f"sqlite:///{tmp_path}/{len(list(tmp_path.iterdir()))}.db"},
                 "log_level": "warning",
                 **settings,
             }
             # a database elsewhere has its spilled rows here
-            given["store"] = {"spill": tmp_path / "spill", **given["store"]}
+            own = f"sqlite:///{tmp_path}/{len(list(tmp_path.iterdir()))}.db"
+            given["store"] = {"url": own, "spill": tmp_path / "spill", **given.get("store", {})}
             gateway, url = stack.enter_context(running(given))
             client = stack.enter_context(httpx2.Client(base_url=url, timeout=20.0))
             return Served(gateway=gateway, client=client, upstream=upstream, url=url)
