@@ -187,6 +187,89 @@ def test_what_was_answered_while_the_store_was_asked_is_newer(serve: Serve) -> N
     recall.close()
 
 
+def _recall(served: Served, seconds: float, report: Callable[..., object]) -> Recall:
+    """A memory of its own beside the gateway's, over a store that knows c1."""
+    gateway = served.gateway
+    row = {"name": digest_text("c1"), "used": time.time(), "model": "premium", "upstream": "main"}
+    with gateway.engine.begin() as connection:
+        save_remembered(connection, [{**row, "policy": None, "conversation": None}])
+    memory = StickyModels(3600.0)
+    return Recall(memory, gateway.engine, gateway.writer, seconds=seconds, report=report)
+
+
+@contextmanager
+def _slow(seconds: float) -> Iterator[None]:
+    """Each statement on the table takes so long."""
+
+    def wait(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("SELECT") and "remembered" in statement:
+            time.sleep(seconds)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", wait)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", wait)
+
+
+def test_a_caller_who_invents_a_thousand_ids_keeps_nobody_from_what_is_known(serve: Serve) -> None:
+    """One statement asks for all that wait; one each would take 20 s a look."""
+    told: list[str] = []
+    recall = _recall(serve(), 5.0, lambda event, **details: told.append(event))
+
+    async def ask() -> float:
+        invented = [recall.fetch([f"invented {n}"], is_certain=True) for n in range(1000)]
+        others = [asyncio.create_task(one) for one in invented]
+        await asyncio.sleep(0.01)  # the first of them is being asked for
+        start = time.monotonic()
+        await recall.fetch(["c1"])
+        waited = time.monotonic() - start
+        await asyncio.gather(*others)
+        return waited
+
+    with _slow(0.02), _selects() as seen:
+        waited = asyncio.run(ask())
+    assert recall.memory.get("c1") == Kept(model="premium", upstream="main")
+    assert waited < 2
+    assert len(seen) < 50
+    assert told == []
+    recall.close()
+
+
+def test_a_caller_who_leaves_takes_nobody_elses_answer_with_him(serve: Serve) -> None:
+    recall = _recall(serve(), 5.0, lambda event, **details: None)
+
+    async def ask() -> None:
+        leaving, staying = (asyncio.create_task(recall.fetch([n])) for n in ("other", "c1"))
+        await asyncio.sleep(0.02)  # both wait for one statement
+        leaving.cancel()
+        await staying
+
+    with _slow(0.1):
+        asyncio.run(ask())
+    assert recall.memory.get("c1") is not None
+    recall.close()
+
+
+def test_a_store_that_is_slow_itself_is_left_alone_for_a_while(serve: Serve) -> None:
+    """After three statements that took too long; until then each is waited for so long."""
+    told: list[tuple[str, str]] = []
+    recall = _recall(serve(), 0.05, lambda event, **of: told.append((event, of["error"])))
+
+    async def ask() -> None:
+        while not told:
+            await recall.fetch(["other"])
+        with _selects() as seen:
+            await recall.fetch(["c1"])
+        assert seen == []
+
+    with _slow(0.2):
+        asyncio.run(ask())
+    assert told == [("memory", "TimeoutError")]
+    assert recall.memory.get("c1") is None
+    recall.close()
+
+
 def test_nobody_waits_for_a_store_that_is_down(serve: Serve, postgres: PostgresServer) -> None:
     """Requests that continue something unknown are served, and not one after another late."""
     served = serve(store={"url": postgres.make_database()})

@@ -12,6 +12,8 @@ from metarouter.store.tables import remembered
 
 __all__ = ["find_remembered", "save_remembered"]
 
+_MOST_NAMES = 1000  # of one statement; databases take some 30,000 parameters
+
 
 def save_remembered(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of the table; of two with one name the one that was used later stays.
@@ -29,6 +31,10 @@ def save_remembered(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]
 def find_remembered(engine: sa.Engine, names: Sequence[str], since: float) -> list[dict[str, Any]]:
     """The rows of names that were used at `since`, in seconds since 1970, or later."""
     column = remembered.c
-    query = sa.select(remembered).where(column.name.in_(names), column.used >= since)
+    query = sa.select(remembered).where(column.used >= since)
+    found: list[dict[str, Any]] = []
     with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
+        for start in range(0, len(names), _MOST_NAMES):
+            some = query.where(column.name.in_(names[start : start + _MOST_NAMES]))
+            found += map(dict, connection.execute(some).mappings())
+    return found
