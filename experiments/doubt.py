@@ -78,7 +78,8 @@ class Doubtful:
     ignore: float
 
     def __call__(self, seed: int) -> EvidenceCorrector:
-        return EvidenceCorrector(priors=Priors(ignore=self.ignore), seed=seed)
+        priors = Priors(ignore=self.ignore, ignore_contestant=self.ignore)
+        return EvidenceCorrector(priors=priors, seed=seed)
 
 
 MAKERS: dict[str, Callable[[int], Corrector]] = {

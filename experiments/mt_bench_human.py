@@ -36,6 +36,8 @@ from study import (
 )
 
 WORLD = "mt-bench-human"
+MODELS = ("alpaca-13b", "claude-v1", "gpt-3.5-turbo", "gpt-4", "llama-13b", "vicuna-13b-v1.2")
+JUDGE = "gpt-4"  # a contestant in a third of the rows
 N_GOLD = (10, 20, 40)
 N_TEST = 30
 
@@ -66,8 +68,7 @@ def read_votes(data: Path) -> pd.DataFrame:
     later = (rows["turn"] == 2).to_numpy()
     texts = first[rows["question_id"]].to_numpy(dtype=object)
     texts[later] += "\n\n" + second[rows["question_id"]].to_numpy(dtype=object)[later]
-    models = sorted(set(rows["model_a"]) | set(rows["model_b"]))
-    a, b = (rows[name].map(models.index) for name in ("model_a", "model_b"))
+    a, b = (rows[name].map(MODELS.index) for name in ("model_a", "model_b"))
     sign = np.where(a > b, 1.0, -1.0)
     return pd.DataFrame(
         {
@@ -78,7 +79,7 @@ def read_votes(data: Path) -> pd.DataFrame:
             "human": sign * rows["human_gain_a_minus_b"],
             "gpt4": sign * rows["gpt4_gain_a_minus_b"],
         }
-    ).assign(models=len(models))
+    )
 
 
 def run_seed(log: Log, rows: pd.DataFrame, seed: int, methods: tuple[str, ...]) -> None:
@@ -117,7 +118,8 @@ def make_table(train: pd.DataFrame, is_gold: np.ndarray) -> GainTable:
         query=query,
         gain=np.where(is_gold, train["human"], train["gpt4"]),
         is_gold=is_gold,
-        models=[f"model{i}" for i in range(int(train["models"].iloc[0]))],
+        models=MODELS,
+        judges=(JUDGE,),
         candidate=train["candidate"].to_numpy(),
         baseline=train["baseline"].to_numpy(),
     )

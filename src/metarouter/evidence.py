@@ -72,15 +72,18 @@ _KEEP = 3e-3  # hypotheses below this share of the best weight are dropped
 class Priors:
     """What is believed before the gold labels are seen.
 
-    The first four are the weights of what the preference model may be worth;
-    they are normalised. Two thirds of the weight are on gold alone, because a
+    The first five are weights of what the preference model may be worth, which
+    are normalised. More than half of the weight is on gold alone, because a
     judge that is used wrongly with 50 gold labels does more harm than one that
-    is left out wrongly.
+    is left out wrongly; three quarters where the judge is one of the models it
+    judges, which sees least where the other model could do what it could not.
 
     Parameters
     ----------
     ignore, inform, oppose, rescale : float
         Weights, at least 0.
+    ignore_contestant : float
+        Weight of gold alone where the judge is one of the two models compared.
     signal : float, default 0.03
         Median of the prior of s: a query explains a few per cent of the
         variance of a gold label, which is what exact-match labels show.
@@ -89,12 +92,18 @@ class Priors:
         signal at all counts as much as that.
     """
 
-    ignore: float = 16.0
+    ignore: float = 8.0
+    ignore_contestant: float = 24.0
     inform: float = 4.0
     oppose: float = 2.0
     rescale: float = 1.0
     signal: float = 0.03
     spread: float = 2.0
+
+    def of_judges(self, contestants: float) -> Priors:
+        """Priors for verdicts of which the share `contestants` is by a contestant."""
+        ignore = self.ignore + contestants * (self.ignore_contestant - self.ignore)
+        return replace(self, ignore=ignore)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -94,6 +95,19 @@ def test_noise_is_ignored() -> None:
     used = make_corrector("auto").fit(linear_world(0.0)).diagnostics_["use_of_preferences"]
     assert used["ignore"] > 0.7
     assert errors("auto", "noise")[0] < 1.06 * errors("gold_only", "noise")[0]
+
+
+def test_a_judge_of_its_own_answers_is_doubted_more() -> None:
+    """The same verdicts count for less when a contestant gave them, the less the more it gave."""
+    table = linear_world(1.0, n_gold=20)
+    halves = np.arange(len(table)) % 2
+    found = []
+    for judges in [("someone", "someone"), ("someone", "premium"), ("premium", "cheap")]:
+        named = replace(table, judges=judges, judge=halves)
+        found.append(make_corrector("auto").fit(named).diagnostics_)
+    assert [round(each["judged_by_contestant"], 1) for each in found] == [0.0, 0.5, 1.0]
+    ignored = [each["use_of_preferences"]["ignore"] for each in found]
+    assert ignored[0] < ignored[1] < ignored[2]
 
 
 def test_an_unbiased_judge_is_used_nearly_as_fully_as_by_pooling() -> None:

@@ -20,6 +20,7 @@ from metarouter.errors import DataError, NotFittedError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
 from metarouter.features.bases import BASES, BASIS_PRIORS, QueryMap, learn_query_map
 from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
+from metarouter.labels.contestants import judged_by_contestant
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
 from metarouter.linear import Moments, Ridge
@@ -123,7 +124,7 @@ class EvidenceCorrector:
             if len(preference) and size > _LEAST_JUDGE * preference.gain.std()
             else 0.0,
             label_variance=label_noise(table),
-            priors=self.priors,
+            priors=self.priors.of_judges(_contestants(preference)),
             uses=self.uses,
             basis_priors=[BASIS_PRIORS.get(basis, 1.0) for basis in self.bases],
             basis_sizes=basis_sizes,
@@ -141,7 +142,7 @@ class EvidenceCorrector:
             covariance=covariance,
             elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
-        self.diagnostics_ = self._describe(evidence, len(gold), len(preference))
+        self.diagnostics_ = self._describe(evidence, len(gold), preference)
         return self
 
     def transform(self, table: GainTable) -> GainTable:
@@ -204,10 +205,11 @@ class EvidenceCorrector:
                 at_gold[rows] = design[rows] @ left_out
         return judge, at_gold
 
-    def _describe(self, evidence: Evidence, n_gold: int, n_preference: int) -> dict[str, Any]:
+    def _describe(self, evidence: Evidence, n_gold: int, preference: GainTable) -> dict[str, Any]:
         return {
             "n_gold": n_gold,
-            "n_preference": n_preference,
+            "n_preference": len(preference),
+            "judged_by_contestant": round(_contestants(preference), 4),
             "use_of_preferences": {use: round(evidence.share(use), 4) for use in self.uses},
             "basis": {
                 basis: round(evidence.basis_share(i), 4) for i, basis in enumerate(self.bases)
@@ -215,6 +217,13 @@ class EvidenceCorrector:
             "preference_slope": evidence.judge_slope(),
             "noise_variance": evidence.noise_variance(),
         }
+
+
+def _contestants(preference: GainTable) -> float:
+    """Share of the verdicts, by weight, that a model gave on its own answer."""
+    if not len(preference):
+        return 0.0
+    return float(np.average(judged_by_contestant(preference), weights=preference.weight))
 
 
 def _elsewhere(table: GainTable, variance: float) -> Elsewhere | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from metarouter.labels.contestants import model_key
 from metarouter.labels.summary import LabelSummary, SliceBias
 
 __all__ = ["make_findings"]
@@ -168,9 +169,13 @@ def _about_slices(summary: LabelSummary) -> Iterator[str]:
 
 
 def _about_models(summary: LabelSummary) -> Iterator[str]:
-    judges = {count.name for count in summary.judge_counts if count.name}
-    for name in sorted(judges & set(summary.models)):
-        yield f"judge {name!r} is one of the models that it judges: expect self-preference."
+    models = {model_key(name) for name in summary.models}
+    for name in sorted(count.name for count in summary.judge_counts if count.name):
+        if model_key(name) in models:
+            yield (
+                f"judge {name!r} is one of the models that it judges: expect self-preference; "
+                "the corrector auto trusts its verdicts on its own answers less."
+            )
     if _rows(summary, "gold"):
         without = [count.name for count in summary.model_counts if not count.gold]
         if without:
