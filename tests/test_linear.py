@@ -192,6 +192,64 @@ def test_one_row_predicts_itself() -> None:
     assert model.predict(np.zeros((1, 3)))[0] == pytest.approx(2.0)
 
 
+FLAT = pytest.mark.parametrize("value", [0.0, 0.1, 7.0])
+
+
+@FLAT
+@pytest.mark.parametrize("shape", [(40, 3), (5, 8)], ids=["n > d", "n < d"])
+@pytest.mark.parametrize("criterion", ["evidence", "gcv"])
+def test_features_that_do_not_vary_get_a_prior_worth_one_label(
+    value: float, shape: tuple[int, int], criterion: str
+) -> None:
+    """A row that lies off by the size of a row is as doubtful as one label, not a thousand."""
+    n = shape[0]
+    y = np.random.default_rng(0).normal(size=n)
+    X = np.full(shape, value)
+    model = Ridge(penalty=criterion).fit(X, y)  # type: ignore[arg-type]
+    far = X[:1] + (value or 1.0)
+    noise = float(y.var(ddof=1))
+    assert model.predict(far)[0] == pytest.approx(y.mean())
+    assert model.predict_std(far)[0] == pytest.approx(np.sqrt(noise * (1 / n + 1)))
+    assert model.predict_std(X[:1])[0] == pytest.approx(np.sqrt(noise / n))
+
+
+@FLAT
+def test_sums_of_features_that_do_not_vary_give_the_same(value: float) -> None:
+    y = np.random.default_rng(0).normal(size=40)
+    X = np.full((40, 3), value)
+    summed = Ridge().fit_spectrum(Moments.of(X, y, np.ones(40)).spectrum(np.arange(3)))
+    direct = Ridge().fit(X, y)
+    assert summed.penalty_ == pytest.approx(direct.penalty_)
+    np.testing.assert_allclose(summed.predict_std(X + 1), direct.predict_std(X + 1))
+
+
+def test_the_doubt_of_flat_features_has_no_unit() -> None:
+    """Features in thousands instead of ones change no deviation."""
+    y = np.random.default_rng(0).normal(size=20)
+    X, new = np.full((20, 2), 3.0), np.array([[4.0, 1.0]])
+    small = Ridge().fit(X, y).predict_std(new)
+    large = Ridge().fit(1000 * X, y).predict_std(1000 * new)
+    np.testing.assert_allclose(large, small)
+
+
+@pytest.mark.parametrize("criterion", ["evidence", "gcv"])
+@pytest.mark.parametrize("d", [2, 30])
+def test_two_rows_choose_no_penalty(criterion: str, d: int) -> None:
+    """Either criterion is flat there: an average row has the prior of one label, ‖x − x̄‖² = α."""
+    X, y, _ = make_rows(2, d)
+    model = Ridge(penalty=criterion).fit(X, y)  # type: ignore[arg-type]
+    assert model.penalty_ == pytest.approx(((X - X.mean(axis=0)) ** 2).sum(axis=1).mean())
+    likelihood = [restricted_likelihood(X, y, np.ones(2), alpha) for alpha in (0.1, 1.0, 10.0)]
+    assert np.ptp(likelihood) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_labels_that_are_all_equal_leave_no_doubt_of_thousands() -> None:
+    """They fit at any penalty: nothing says that it is nearly 0."""
+    X, _, _ = make_rows(12, 30)
+    model = Ridge(penalty="gcv").fit(X, np.zeros(12))
+    assert model.penalty_ == pytest.approx(((X - X.mean(axis=0)) ** 2).sum(axis=1).mean())
+
+
 def test_misuse_is_refused() -> None:
     X, y, w = make_rows(10, 2)
     with pytest.raises(NotFittedError):

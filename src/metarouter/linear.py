@@ -21,6 +21,9 @@ __all__ = ["Moments", "Ridge", "Spectrum", "spectrum"]
 
 _CHUNK = 65_536  # rows a pass, so that a million rows never need a second copy
 _GRID = np.logspace(-6.0, 6.0, 145)  # penalties over the mean eigenvalue
+# Spread of features below these shares of their squared size is rounding: of centred rows, and
+# of sums of squares from which the mean is taken out afterwards.
+_ROUNDING, _ROUNDING_OF_SUMS = 1e-24, 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,16 @@ class Spectrum:
         mean_value = float(self.values.mean()) if len(self.values) else 0.0
         result: FloatArray = _GRID * (mean_value or 1.0)
         return result
+
+    def unit_penalty(self) -> float:
+        """Penalty at which the prior says of an average row what one label of it would.
+
+        Of a row that lies as far from x̄ as rows do on average, σ²‖x − x̄‖²/α is then σ², the
+        variance of a label: the unit information prior (Kass and Wasserman 1995). Where no row
+        differs from x̄ that distance is taken to be ‖x̄‖, and √d where x̄ is 0.
+        """
+        spread = float(self.values.sum()) / self.weight_sum
+        return spread or float(self.x_mean @ self.x_mean) or float(len(self.x_mean) or 1)
 
     def gcv(self, penalties: FloatArray) -> FloatArray:
         """Generalised cross-validation score of each penalty (lower is better)."""
@@ -150,7 +163,9 @@ class Moments:
         gram = self.gram[np.ix_(columns, columns)] - self.weight_sum * np.outer(x_mean, x_mean)
         moment = self.moment[columns] - self.weight_sum * y_mean * x_mean
         values, basis = np.linalg.eigh(scale * gram)
-        keep = values > 1e-10 * max(float(values[-1]), 1e-300)
+        rounding = _ROUNDING_OF_SUMS * self.n * float(x_mean @ x_mean)
+        largest = float(values.max(initial=0.0))
+        keep = (values > 1e-10 * max(largest, 1e-300)) & (largest > rounding)
         return Spectrum(
             values=values[keep],
             basis=basis[:, keep],
@@ -193,6 +208,8 @@ def spectrum(X: NDArray[Any], y: FloatArray, weight: FloatArray | None = None) -
     yc = y - y_mean
     solve = _primal if len(y) > X.shape[1] else _dual
     values, basis, projection = solve(X, x_mean, yc, w)
+    if values.max(initial=0.0) <= _ROUNDING * float(w.sum()) * float(x_mean @ x_mean):
+        values, basis, projection = values[:0], basis[:, :0], projection[:0]
     return Spectrum(
         values=values,
         basis=basis,
@@ -251,7 +268,9 @@ class Ridge:
     penalty : {"evidence", "gcv"} or float, default "evidence"
         How α is chosen: restricted marginal likelihood (MacKay 1992), which is
         steadier on few rows, or generalised cross-validation (Golub, Heath and
-        Wahba 1979); a number is taken as α itself.
+        Wahba 1979); a number is taken as α itself. Where no α is better than
+        another, as of features that do not vary or of two rows, the prior is worth
+        one label: :meth:`Spectrum.unit_penalty`.
 
     Attributes
     ----------
@@ -263,7 +282,9 @@ class Ridge:
     References
     ----------
     MacKay (1992), Bayesian interpolation, https://doi.org/10.1162/neco.1992.4.3.415;
-    Golub, Heath and Wahba (1979), https://doi.org/10.1080/00401706.1979.10489751.
+    Golub, Heath and Wahba (1979), https://doi.org/10.1080/00401706.1979.10489751;
+    Kass and Wasserman (1995), A reference Bayesian test,
+    https://doi.org/10.1080/01621459.1995.10476592.
 
     Examples
     --------
@@ -351,5 +372,10 @@ class Ridge:
             return float(self.penalty)
         if self.penalty not in ("evidence", "gcv"):
             raise OptionError.of("penalty", self.penalty, '"evidence", "gcv" or a number >= 0')
+        if problem.n <= 2:  # one degree of freedom beside the mean: either criterion is flat
+            return problem.unit_penalty()
         grid = problem.penalties()
-        return float(grid[int(np.argmin(getattr(problem, self.penalty)(grid)))])
+        scores = getattr(problem, self.penalty)(grid)
+        if np.ptp(scores) == 0:
+            return problem.unit_penalty()
+        return float(grid[int(np.argmin(scores))])
