@@ -82,7 +82,9 @@ def test_scoring_folded_is_transforming_and_multiplying() -> None:
         query_map = learn_query_map(X, bases)
         weights = np.random.default_rng(2).normal(size=(query_map.dim, 3))
         np.testing.assert_allclose(
-            query_map.fold(weights)(new), query_map.transform(new) @ weights, atol=1e-8
+            query_map.lift()(new) @ query_map.fold(weights),
+            query_map.transform(new) @ weights,
+            atol=1e-8,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,12 +122,12 @@ class HashedNgrams:
 
     def embed_one(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Columns and values of one text, ordered by n-gram hash."""
-        hashes, counts = np.unique(_ngram_hashes(text), return_counts=True)
+        hashes, counts = _tallied(_ngram_hashes(text))
         tf = (1.0 + np.log(counts)).astype(np.float32)
-        # Bits 0-23 choose the bucket, bit 31 the sign.
-        values = np.where(hashes >> 31, -tf, tf) / max(float(np.sqrt(tf @ tf)), 1e-12)
-        columns = (hashes & np.uint32(self.n_buckets - 1)).astype(np.int64)
-        return columns, values.astype(np.float32, copy=False)
+        # Bits 0-23 choose the bucket, bit 31 the sign, as it does of a float.
+        values = np.copysign(tf, hashes.view(np.float32))
+        values /= np.float32(max(math.sqrt(tf @ tf), 1e-12))
+        return (hashes & np.uint32(self.n_buckets - 1)).astype(np.int64), values
 
 
 def _words(text: str) -> list[bytes]:
@@ -150,6 +151,15 @@ def _mixed(h: NDArray[np.uint32]) -> NDArray[np.uint32]:
     h *= np.uint32(0xC2B2AE35)
     h ^= h >> np.uint32(16)
     return h
+
+
+def _tallied(hashes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Different values in order, and how often each occurs: `np.unique` in half the time."""
+    hashes.sort()
+    is_first = np.ones(len(hashes) + 1, dtype=np.bool_)
+    np.not_equal(hashes[1:], hashes[:-1], out=is_first[1:-1])
+    starts = is_first.nonzero()[0]
+    return hashes[starts[:-1]], starts[1:] - starts[:-1]
 
 
 def _joined(parts: list[NDArray[Any]], dtype: type) -> NDArray[Any]:

@@ -14,6 +14,7 @@ training prompts of the fold like everything else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,7 +84,8 @@ class _Block:
         vectors = self.embedder.embed(texts)
         if "scale" in self.arrays:
             vectors = (vectors - self.arrays["mean"]) / self.arrays["scale"]
-            np.clip(vectors, -_LIMIT, _LIMIT, out=vectors)
+            np.maximum(vectors, -_LIMIT, out=vectors)
+            np.minimum(vectors, _LIMIT, out=vectors)
         return vectors
 
     def project(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -107,7 +109,7 @@ class _Block:
         """Columns and weighted values, rescaled to unit length."""
         columns, values = cast("SparseEmbedder", self.embedder).embed_one(text)
         values = values * self.arrays["idf"].take(columns)
-        return columns, values / np.float32(max(float(np.sqrt(values @ values)), 1e-12))
+        return columns, values / np.float32(max(math.sqrt(values @ values), 1e-12))
 
 
 @dataclass(kw_only=True)
@@ -228,18 +230,21 @@ class FeaturePipeline:
 
     def _transform_chunk(self, texts: Sequence[str]) -> NDArray[np.float32]:
         linear = self._linear(texts)
-        if self._curved is None:
+        if self._lift is None:
             return linear
-        return np.hstack([linear, self._curved(linear).astype(np.float32)])
+        curved = self._lift(linear).astype(np.float32) @ self._folded
+        return np.concatenate((linear, curved), axis=1)
 
     def _keep_curves(self, curves: QueryMap | None) -> None:
-        self._curves, self._curved = curves, None
+        self._curves, self._lift = curves, None
         if curves is not None:
             size = np.sqrt(self.curvature * len(self._offset))
-            self._curved = curves.fold(size * np.eye(curves.dim)[:, 1:], np.float32)
+            self._lift = curves.lift()
+            self._folded = curves.fold(size * np.eye(curves.dim)[:, 1:]).astype(np.float32)
 
     def _linear(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        out = np.tile(self._offset, (len(texts), 1))
+        out = np.empty((len(texts), len(self._offset)), dtype=np.float32)
+        out[:] = self._offset
         for block in self._blocks:
             out += block.project(texts)
         return out

@@ -13,6 +13,7 @@ That makes the tokenizer, otherwise most of the cost, a dictionary look-up.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,9 +97,9 @@ class StaticEmbedding:
         table = _table()
         out = np.empty((len(texts), _DIM), dtype=np.float32)
         for i, text in enumerate(texts):
-            table.mean_into(text, out[i])
-        norms = np.sqrt(np.einsum("ij,ij->i", out, out))
-        out /= np.maximum(norms, np.float32(1e-12))[:, None]
+            total = out[i]
+            table.sum_into(text, total)
+            total /= np.float32(max(math.sqrt(total @ total), 1e-12))
         return out
 
 
@@ -116,8 +117,8 @@ class _TokenTable:
         self._rows = np.zeros(half.shape, dtype=np.float32)
         self._ids: dict[str, list[int]] = {}
 
-    def mean_into(self, text: str, out: NDArray[np.float32]) -> None:
-        """Write the sum of the token vectors to `out`; the length is normalised later."""
+    def sum_into(self, text: str, out: NDArray[np.float32]) -> None:
+        """Write the sum of the token vectors to `out`."""
         known = self._ids.get
         ids: list[int] = []
         for word in _WORDS.findall(" " + excerpt(text).replace("▁", " ")):

@@ -150,13 +150,13 @@ class PosteriorScorer:
             )
         )
         means = np.asarray(state.arrays["mean"], dtype=np.float64)
-        # Column 0 of a candidate's scores is its mean, the others span its variance.
-        self._folded = []
-        for m, mean in enumerate(means):
-            weights = np.column_stack([mean, state.arrays[f"factor.{m}"]])
-            if len(means) > 1:
-                weights[0] *= LEVEL_SCALE
-            self._folded.append(query_map.fold(weights))
+        factors = [np.asarray(state.arrays[f"factor.{m}"]) for m in range(len(means))]
+        level = np.ones((means.shape[1], 1))
+        level[0] = LEVEL_SCALE if len(means) > 1 else 1.0
+        self._lift = query_map.lift()
+        self._mean = query_map.fold(level * means.T)
+        # float32: half the bytes to read on a cold cache, at 1e-6 of the standard deviation.
+        self._factors = [query_map.fold(level * each).astype(np.float32) for each in factors]
         self._single = bool(state.config["single"])
         self._elsewhere = None
         if "elsewhere" in state.arrays:
@@ -166,15 +166,19 @@ class PosteriorScorer:
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation: (n, n_candidates), or (n,) for a single gain."""
-        mean = np.empty((len(features), len(self._folded)))
-        std = np.empty_like(mean)
+        mean = np.empty((len(features), len(self._factors)))
+        variance = np.empty_like(mean)
         for start in range(0, max(len(features), 1), _CHUNK):
             at = slice(start, start + _CHUNK)
-            more = 0.0 if self._elsewhere is None else self._elsewhere.at(features[at])
-            for m, folded in enumerate(self._folded):
-                scores = folded(features[at])
-                mean[at, m] = scores[:, 0]
-                std[at, m] = np.sqrt(np.einsum("ij,ij->i", scores[:, 1:], scores[:, 1:]) + more)
+            lifted = self._lift(features[at])
+            mean[at] = lifted @ self._mean
+            short = lifted.astype(np.float32)
+            for m, factor in enumerate(self._factors):
+                spread = short @ factor
+                variance[at, m] = np.einsum("ij,ij->i", spread, spread)
+            if self._elsewhere is not None:
+                variance[at] += self._elsewhere.at(features[at])[:, None]
+        std = np.sqrt(variance)
         if self._single:
             return GainEstimate(mean=mean[:, 0], std=std[:, 0])
         return GainEstimate(mean=mean, std=std)

@@ -98,7 +98,9 @@ class UnitCost:
 
     def costs(self, features: NDArray[Any], prompt_tokens: FloatArray | None = None) -> FloatArray:
         """The same `units` for every row of `features`, shape (n, n_models)."""
-        return np.tile(np.asarray(self.units, dtype=np.float64), (len(features), 1))
+        costs = np.empty((len(features), len(self.units)))
+        costs[:] = self.units
+        return costs
 
     def state(self) -> ModelState:
         """What :func:`load_cost` needs."""
