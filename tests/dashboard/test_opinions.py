@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from metarouter.dashboard.opinions import compare_with_gold, last_words, opinions_view
+from metarouter.dashboard.opinions import (
+    JUDGED,
+    compare_with_gold,
+    last_words,
+    opinions_view,
+)
+from metarouter.store.analytics import Opinions
 from metarouter.store.exporting import Claim, Statement, list_claims
 
 
@@ -29,6 +36,27 @@ def _claims(*statements: Statement) -> list[Claim]:
     return last_words(list_claims(statements))
 
 
+def _view(
+    statements: Sequence[Statement], answers: Mapping[str, int], premium: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The page of statements that nobody repeats, but for thumbs of which the last counts."""
+    thumbs = {one.decision_id: one for one in statements if one.kind == "thumbs"}
+    users = [one for one in statements if one.kind != "gold"]
+    opinions = [
+        Opinions(
+            model=name,
+            decisions=len({one.decision_id for one in users if one.answered == name}),
+            thumbs=sum(one.answered == name for one in thumbs.values()),
+            thumbs_up=sum(
+                one.answered == name and one.content["value"] == "up" for one in thumbs.values()
+            ),
+        )
+        for name in dict.fromkeys(one.answered for one in users)
+    ]
+    claims = last_words(list_claims(one for one in statements if one.kind in JUDGED))
+    return opinions_view(claims, opinions, answers, premium)
+
+
 def _prefers(decision: int, winner: str, **fields: Any) -> Statement:
     return _said(decision, "preference", model_a="large", model_b="small", winner=winner, **fields)
 
@@ -39,8 +67,8 @@ def _audit(decision: int, large: float, small: float, **fields: Any) -> Statemen
 
 def test_the_last_word_of_a_speaker_counts() -> None:
     """Who takes a thumb back is heard once, with the later one."""
-    claims = _claims(_said(1, "thumbs", value="up"), _said(1, "thumbs", value="down"))
-    (model,) = opinions_view(claims, {"large": 4})["models"]
+    statements = [_said(1, "thumbs", value="up"), _said(1, "thumbs", value="down")]
+    (model,) = _view(statements, {"large": 4})["models"]
     assert (model["thumbs"].value, model["thumbs"].n) == (0.0, 1)
     assert model["spoken"].value == 0.25
 
@@ -53,7 +81,7 @@ def test_rates_are_by_the_model_that_answered() -> None:
         _said(4, "score", answered="small", value=0.75),
         _audit(5, 0.9, 0.1),
     ]
-    large, small = opinions_view(_claims(*statements), {"large": 10, "small": 8})["models"]
+    large, small = _view(statements, {"large": 10, "small": 8})["models"]
     assert (large["thumbs"].value, large["score"], large["spoken"].value) == (0.5, None, 0.2)
     assert (small["thumbs"], small["score"].value, small["spoken"].value) == (None, 0.5, 0.25)
     assert (large["gold"].value, small["gold"].value) == (0.9, 0.1)
@@ -68,7 +96,7 @@ def test_preferences_are_gains_of_the_premium_model() -> None:
         _prefers(4, "both_bad"),
     ]
     for premium, expected in (("large", 0.25), ("small", -0.25)):
-        (pair,) = opinions_view(_claims(*statements), {}, [premium])["pairs"]
+        (pair,) = _view(statements, {}, [premium])["pairs"]
         assert pair["pair"][0] == premium
         assert pair["gain"].value == expected
         assert (pair["ties"], pair["wins"] + pair["losses"]) == (1, 3)
@@ -98,7 +126,7 @@ def test_a_bias_is_recovered_with_its_interval() -> None:
         tokens = int(rng.integers(1, 100))
         statements.append(_said(number, "score", answered=model, tokens=tokens, value=said))
         statements.append(_audit(number, gold, gold, answered=model, tokens=tokens))
-    biases = opinions_view(_claims(*statements), {})["biases"]
+    biases = _view(statements, {})["biases"]
     overall, *slices = biases
     assert overall["slice"] == "all"
     assert overall["bias"].low < 0.1 < overall["bias"].high
@@ -122,14 +150,14 @@ def test_speakers_not_statements_are_the_units_of_a_bias() -> None:
             said = float(np.clip(0.5 + own[speaker] + rng.normal(0, 0.02), 0, 1))
             statements.append(_said(number, "score", value=said, annotator=f"a{speaker}"))
             statements.append(_audit(number, 0.5, 0.5))
-        bias = opinions_view(_claims(*statements), {})["biases"][0]["bias"]
+        bias = _view(statements, {})["biases"][0]["bias"]
         held += bias.low <= 0 <= bias.high
         assert bias.n == 10
     assert held >= 88
 
 
 def test_without_anything_said_there_is_nothing_to_show() -> None:
-    view = opinions_view([], {"large": 3})
+    view = opinions_view([], [], {"large": 3})
     (model,) = view["models"]
     assert (model["spoken"].value, model["thumbs"], model["score"]) == (0.0, None, None)
     assert (view["pairs"], view["biases"], view["n"]) == ([], [], 0)

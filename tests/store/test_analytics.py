@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-from store_makers import make_row
+from store_makers import fill_with_opinions, make_row
 
 from metarouter.errors import InputError, OptionError
 from metarouter.store.analytics import (
     DecisionFilter,
+    Opinions,
     ShareSums,
     Window,
     count_answers,
+    count_opinions,
     count_shares,
     count_traffic,
     fetch_decision,
@@ -26,6 +29,7 @@ from metarouter.store.analytics import (
     start_of_newest,
 )
 from metarouter.store.database import open_database
+from metarouter.store.exporting import read_statements
 from metarouter.store.feedback import read_feedback, save_feedback
 from metarouter.store.tables import decisions
 
@@ -212,6 +216,76 @@ def test_from_the_start_of_the_newest_on_there_are_at_most_so_many(
     start = start_of_newest(engine, decisions.c.created, WINDOW, limit)
     later = [row for row in _inside() if row["created"] >= start]
     assert len(later) == min(limit, len(_inside()))
+
+
+@pytest.fixture
+def empty(store_url: str) -> Iterator[sa.Engine]:
+    engine = open_database(store_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("since", [0.0, 12.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_opinions_are_those_of_a_loop_over_all_statements(
+    empty: sa.Engine, seed: int, since: float
+) -> None:
+    """Of speakers who may speak, of each the last thumb, about decisions of the same time."""
+    made, said, admin = fill_with_opinions(empty, seed)
+    by_id = {row["decision_id"]: row for row in made if row["created"] >= since}
+    heard: defaultdict[str | None, set[str]] = defaultdict(set)
+    last: dict[Any, tuple[str | None, bool]] = {}
+    for one in sorted(said, key=lambda one: (one["created"], one["feedback_id"])):
+        row = by_id.get(one["decision_id"])
+        if row is None or one["created"] < since or one["kind"] == "gold":
+            continue
+        if one["key_id"] not in (None, admin, row["key_id"]):
+            continue
+        model = row["model"] if row["endpoint"] == "route" else row["answered"]
+        heard[model].add(row["decision_id"])
+        if one["kind"] == "thumbs":
+            speaker = one["decision_id"], one["key_id"], one["content"]["annotator"]
+            last[speaker] = model, one["content"]["value"] == "up"
+    thumbs, ups = (Counter(m for m, is_up in last.values() if is_up >= least) for least in (0, 1))
+    expected = {
+        model: Opinions(model=model, decisions=len(ids), thumbs=thumbs[model], thumbs_up=ups[model])
+        for model, ids in heard.items()
+    }
+    found = count_opinions(empty, since)
+    assert len(found) >= 3
+    assert {one.model: one for one in found} == expected
+
+
+def _plans(engine: sa.Engine, ask: Callable[[], object]) -> str:
+    """How the database would answer over a large table what is asked of it."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        seen.append((statement, parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    ask()
+    sa.event.remove(engine, "before_cursor_execute", note)
+    is_server = engine.dialect.name == "postgresql"
+    with engine.connect() as connection:
+        for way in ("seqscan", "bitmapscan", "nestloop") if is_server else ():
+            connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        explain = "EXPLAIN" if is_server else "EXPLAIN QUERY PLAN"
+        plans = (connection.exec_driver_sql(f"{explain} {text}", given) for text, given in seen)
+        return "\n".join(str(row) for plan in plans for row in plan)
+
+
+def test_what_is_asked_of_every_decision_is_in_an_index(engine: sa.Engine) -> None:
+    """Rows are ten times as wide, and reading all of a week's took seconds."""
+    plans = _plans(engine, lambda: count_answers(engine, WINDOW))
+    assert "ix_decisions_brief" in plans
+    if engine.dialect.name == "sqlite":
+        assert "COVERING INDEX" in plans
+        return
+    plans += _plans(engine, lambda: count_opinions(engine, START))
+    read = partial(read_statements, engine, since=START, decided_since=START, is_brief=True)
+    plans += _plans(engine, lambda: list(read()))
+    assert plans.count("Index Only Scan using ix_decisions_brief") == 3
 
 
 def test_one_decision_comes_with_all_that_was_said_of_it(engine: sa.Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from store_makers import fill_with_opinions
 
 from metarouter.cli import run
 from metarouter.labels.read import read_gain_table
@@ -18,6 +20,7 @@ from metarouter.store.database import open_database
 from metarouter.store.exporting import (
     Statement,
     export_labels,
+    read_statements,
     sort_statements,
 )
 from metarouter.store.feedback import read_feedback, save_feedback
@@ -97,6 +100,24 @@ def test_what_becomes_no_row_is_counted_with_its_reason(statement: Statement, co
     labels = sort_statements([statement])
     assert getattr(labels, count) == 1
     assert sum(labels.left_out().values()) == labels.claims == 1
+
+
+@pytest.mark.parametrize("kinds", [None, ("score", "gold")])
+def test_brief_statements_are_the_whole_ones_without_what_only_labels_need(
+    store_url: str, kinds: tuple[str, ...] | None
+) -> None:
+    """About decisions since a time, and of some kinds, if that is what is asked for."""
+    engine = open_database(store_url)
+    fill_with_opinions(engine, seed=0)
+    expected = [
+        replace(one, prompt=None, conversation=None, completion_tokens=None)
+        for one in read_statements(engine, since=10.5)
+        if (one.decided or 0.0) >= 12.5 and (kinds is None or one.kind in kinds)
+    ]
+    found = read_statements(engine, since=10.5, decided_since=12.5, kinds=kinds, is_brief=True)
+    assert list(found) == expected
+    assert len(expected) > 20
+    engine.dispose()
 
 
 def test_tokens_go_with_the_answer_that_they_were_counted_for() -> None:

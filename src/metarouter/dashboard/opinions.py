@@ -11,12 +11,15 @@ import numpy as np
 
 from metarouter.dashboard.estimates import share_estimate
 from metarouter.records import Estimate
+from metarouter.store.analytics import Opinions
 from metarouter.store.exporting import Claim
 from metarouter.store.offpolicy import clustered_mean
 
-__all__ = ["Comparison", "compare_with_gold", "last_words", "opinions_view"]
+__all__ = ["JUDGED", "Comparison", "compare_with_gold", "last_words", "opinions_view"]
 
-_USERS = ("thumbs", "score", "preference")
+JUDGED = ("score", "preference", "gold")
+"""Kinds of statements whose rows a page needs; of thumbs it needs their number."""
+
 _GAIN_OF = {"model_a": 1.0, "model_b": -1.0, "tie": 0.0, "both_bad": 0.0}
 
 
@@ -49,13 +52,17 @@ def last_words(claims: Sequence[Claim]) -> list[Claim]:
 
 
 def opinions_view(
-    claims: Sequence[Claim], answers: Mapping[str, int], premium: Sequence[str] = ()
+    claims: Sequence[Claim],
+    opinions: Sequence[Opinions],
+    answers: Mapping[str, int],
+    premium: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Feedback about the decisions of a window.
 
     Parameters
     ----------
-    claims : of each speaker the last, see :func:`last_words`.
+    claims : scores, preferences and gold; of each speaker the last, see :func:`last_words`.
+    opinions : what users said of each model, thumbs included.
     answers : requests that each model answered.
     premium : models that go first in a pair, so that gains are theirs.
 
@@ -67,27 +74,29 @@ def opinions_view(
         gains; `biases`: user minus gold, see :func:`compare_with_gold`.
         Intervals of shares take requests as independent.
     """
-    names = dict.fromkeys([*answers, *(c.said.answered for c in claims if c.said.answered)])
+    of = {one.model: one for one in opinions if one.model is not None}
+    names = dict.fromkeys([*answers, *of, *(c.said.answered for c in claims if c.said.answered)])
     return {
-        "models": [_model(name, claims, answers.get(name, 0)) for name in names],
+        "models": [_model(name, claims, of.get(name), answers.get(name, 0)) for name in names],
         "pairs": _pairs(claims, premium),
         "biases": _biases(compare_with_gold(claims, premium)),
-        "n": len(claims),
+        "n": len(claims) + sum(one.thumbs for one in opinions),
         "gold": sum(claim.kind == "gold" for claim in claims),
     }
 
 
-def _model(name: str, claims: Sequence[Claim], answers: int) -> dict[str, Any]:
-    own = [claim for claim in claims if claim.said.answered == name and claim.kind in _USERS]
-    spoken = len({claim.said.decision_id for claim in own})
-    thumbs = [claim.value for claim in own if claim.kind == "thumbs"]
+def _model(
+    name: str, claims: Sequence[Claim], said: Opinions | None, answers: int
+) -> dict[str, Any]:
+    own = [claim for claim in claims if claim.subject == (name,)]
     scores = [float(claim.value) for claim in own if claim.kind == "score"]
-    gold = [float(c.value) for c in claims if c.kind == "gold" and c.subject == (name,)]
+    gold = [float(claim.value) for claim in own if claim.kind == "gold"]
+    spoken, thumbs, ups = (said.decisions, said.thumbs, said.thumbs_up) if said else (0, 0, 0)
     return {
         "model": name,
         "answers": answers,
         "spoken": share_estimate(min(spoken, answers), answers),
-        "thumbs": share_estimate(sum(value == 1.0 for value in thumbs), len(thumbs)),
+        "thumbs": share_estimate(ups, thumbs),
         "score": clustered_mean(scores) if scores else None,
         "gold": clustered_mean(gold) if gold else None,
     }

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 import metarouter
 from metarouter.dashboard.comparison import comparison_view
-from metarouter.dashboard.opinions import last_words, opinions_view
+from metarouter.dashboard.opinions import JUDGED, last_words, opinions_view
 from metarouter.dashboard.page import SECURITY_HEADERS, shell, static_app
 from metarouter.dashboard.saving import SAVING_COLUMNS, saving_view
 from metarouter.dashboard.service import SERVICE_COLUMNS, attempts_view, times_view
@@ -38,6 +38,7 @@ from metarouter.store.analytics import (
     DecisionFilter,
     Window,
     count_answers,
+    count_opinions,
     count_shares,
     count_traffic,
     fetch_decision,
@@ -238,11 +239,14 @@ def _feedback(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     window = _window(query)
     start = start_of_newest(gateway.engine, feedback.c.created, window, _MOST_ROWS)
     window = Window(start=start, end=window.end)
-    said = read_statements(gateway.engine, since=start, with_prompts=False)
-    known = [one for one in said if one.decided is not None and window.start <= one.decided]
+    opinions = count_opinions(gateway.engine, start)
+    said = read_statements(
+        gateway.engine, since=start, decided_since=start, kinds=JUDGED, is_brief=True
+    )
     answers = count_answers(gateway.engine, window)
     premium = list(_premium_models(gateway).values())
-    return opinions_view(last_words(list_claims(known)), answers, premium) | {"since": start}
+    claims = last_words(list_claims(said))
+    return opinions_view(claims, opinions, answers, premium) | {"since": start}
 
 
 def _experiments(gateway: Gateway, query: Query) -> Mapping[str, Any]:

@@ -385,7 +385,7 @@ def read_log(
 
 
 def _claims(engine: sa.Engine, since: float | None) -> list[Claim]:
-    said = read_statements(engine, since=since, with_prompts=False)
+    said = read_statements(engine, since=since, decided_since=since, is_brief=True)
     return list_claims(one for one in said if one.is_known)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from metarouter.store.feedback import may_speak
+from metarouter.store.feedback import judged_model, may_speak
 from metarouter.store.tables import decisions, feedback
 
 __all__ = [
@@ -230,40 +230,44 @@ def read_statements(
     *,
     since: float | None = None,
     policy: str | None = None,
-    with_prompts: bool = True,
+    decided_since: float | None = None,
+    kinds: Collection[str] | None = None,
+    is_brief: bool = False,
 ) -> Iterator[Statement]:
-    """Statements of the store with their decisions, oldest first; see :func:`export_labels`."""
+    """Statements of the store with their decisions, oldest first.
+
+    Parameters
+    ----------
+    engine, since, policy : as in :func:`export_labels`.
+    decided_since : float, optional
+        Only about decisions of the store from then on, in seconds since 1970.
+    kinds : optional
+        Only of these; all by default.
+    is_brief : bool, default False
+        Whether to leave out prompts, conversations and tokens of answers. An index
+        has the rest, so that the rows of decisions are not read.
+    """
     of = decisions.c
     said = feedback.c
     is_about = sa.and_(said.decision_id == of.decision_id, may_speak(of.key_id))
+    more = (of.prompt, of.completion_tokens, of.conversation)
     query = sa.select(
         *(said.kind, said.content, said.created, said.decision_id, said.key_id),
-        of.prompt if with_prompts else sa.null().label("prompt"),
-        *(of.answered, of.model, of.endpoint, of.prompt_tokens, of.completion_tokens),
-        of.conversation,
-        of.created.label("decided"),
+        *(of.created.label("decided"), judged_model().label("answered"), of.prompt_tokens),
+        *(() if is_brief else more),
+        of.decision_id.is_not(None).label("is_known"),
     ).select_from(feedback.outerjoin(decisions, is_about))
     if since is not None:
         query = query.where(said.created >= since)
+    if decided_since is not None:
+        query = query.where(of.created >= decided_since)
+    if kinds is not None:
+        query = query.where(said.kind.in_(kinds))
     if policy is not None:
         query = query.where(sa.or_(of.policy == policy, of.decision_id.is_(None)))
     with engine.connect() as connection:
         for row in connection.execute(query.order_by(said.created, said.feedback_id)).mappings():
-            yield _statement(row)
-
-
-def _statement(row: sa.RowMapping) -> Statement:
-    names = ("kind", "content", "created", "decision_id", "key_id", "prompt", "decided")
-    # who asked only for a decision sent the query to the chosen model by himself
-    answered = row["model"] if row["endpoint"] == "route" else row["answered"]
-    return Statement(
-        **{name: row[name] for name in names},
-        conversation=row["conversation"],
-        is_known=row["decided"] is not None,
-        answered=answered,
-        prompt_tokens=row["prompt_tokens"],
-        completion_tokens=row["completion_tokens"],
-    )
+            yield Statement(**row)
 
 
 def _claims(said: Statement) -> Iterator[Claim]:

@@ -19,6 +19,7 @@ __all__ = [
     "FeedbackConflictError",
     "feedback_row",
     "is_of",
+    "judged_model",
     "may_speak",
     "read_feedback",
     "save_feedback",
@@ -179,6 +180,13 @@ def may_speak(owner: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
     admins = sa.select(api_keys.c.key_id).where(api_keys.c.is_admin)
     key = feedback.c.key_id
     return sa.or_(key.is_(None), key == owner, key.in_(admins))
+
+
+def judged_model() -> sa.ColumnElement[str | None]:
+    """The model whose answer feedback about a decision is about; null where nobody answered."""
+    of = decisions.c
+    # who asked only for a decision sent the query to the chosen model by himself
+    return sa.case((of.endpoint == "route", of.model), else_=of.answered)
 
 
 def _identity(given: Feedback, key_id: str | None) -> str:
