@@ -182,7 +182,8 @@ class Lift:
             raise DataError(
                 f"features of shape {X.shape}; allowed: (n, {len(self.near)}), as in training"
             )
-        one = np.ones((len(X), 1))
+        one = np.empty((len(X), 1))
+        one[:] = 1.0
         a = X @ self.near
         curves = np.concatenate((one, a, a * a), axis=1) @ self.exponents
         np.minimum(curves, 0.0, out=curves)  # above 0 by rounding alone

@@ -156,7 +156,8 @@ def _mixed(h: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def _tallied(hashes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Different values in order, and how often each occurs: `np.unique` in half the time."""
     hashes.sort()
-    is_first = np.ones(len(hashes) + 1, dtype=np.bool_)
+    is_first = np.empty(len(hashes) + 1, dtype=np.bool_)
+    is_first[0] = is_first[-1] = True
     np.not_equal(hashes[1:], hashes[:-1], out=is_first[1:-1])
     starts = is_first.nonzero()[0]
     return hashes[starts[:-1]], starts[1:] - starts[:-1]

@@ -107,7 +107,14 @@ _CUE_OF_WORD = {
     for word in words.split()
     for mark in ("", ",", ".", ":", ";", "?", "!")
 }
-_STRINGS = tuple(_STRING_CUES.values())
+_GROUP_OF_STRING = tuple(
+    (string, group)
+    for group, strings in enumerate(_STRING_CUES.values(), start=len(_WORD_CUES))
+    for string in strings
+)
+_N_CUES = len(_WORD_CUES) + len(_STRING_CUES)
+_CLASSES = slice(len(_SHAPES), len(_SHAPES) + len(_BYTE_CLASSES))
+_COUNTS = slice(0, _CLASSES.stop + _N_CUES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +162,11 @@ def _describe_into(text: str, out: NDArray[np.float32]) -> None:
     words = lower.split()
     octets = np.frombuffer(read.encode("utf-8", "replace"), dtype=np.uint8)
     classes = np.bincount(octets, minlength=256).astype(np.float32) @ _CLASS_OF_BYTE
-    shape = (len(text), len(words), *_word_lengths(words), len(set(words)))
-    counts = (shape, classes, _word_cues(words), _string_cues(lower))
-    end = out.size - len(classes) - 1
-    np.concatenate(counts, out=out[:end], casting="unsafe")
-    np.log1p(out[:end], out=out[:end])
-    out[end:-1] = classes / max(len(octets), 1)
+    out[: _CLASSES.start] = (len(text), len(words), *_word_lengths(words), len(set(words)))
+    out[_CLASSES] = classes
+    out[_CLASSES.stop : _COUNTS.stop] = _cues(words, lower)
+    np.log1p(out[_COUNTS], out=out[_COUNTS])
+    out[_COUNTS.stop : -1] = classes / max(len(octets), 1)
     out[-1] = read.rstrip().endswith("?")
 
 
@@ -170,12 +176,12 @@ def _word_lengths(words: list[str]) -> tuple[float, int]:
     return (sum(lengths) / len(lengths), max(lengths)) if lengths else (0.0, 0)
 
 
-def _word_cues(words: list[str]) -> NDArray[np.int64]:
-    group = _CUE_OF_WORD
-    found = np.array([group[word] for word in words if word in group], dtype=np.int64)
-    return np.bincount(found, minlength=len(_WORD_CUES))
-
-
-def _string_cues(lower: str) -> list[int]:
-    count = lower.count
-    return [sum([count(string) for string in strings]) for strings in _STRINGS]
+def _cues(words: list[str], lower: str) -> list[int]:
+    """How often each group of words occurs, then each group of strings."""
+    found, group_of_word = [0] * _N_CUES, _CUE_OF_WORD
+    for word in words:
+        if word in group_of_word:
+            found[group_of_word[word]] += 1
+    for string, group in _GROUP_OF_STRING:
+        found[group] += lower.count(string)
+    return found

@@ -175,7 +175,7 @@ class PosteriorScorer:
             short = lifted.astype(np.float32)
             for m, factor in enumerate(self._factors):
                 spread = short @ factor
-                variance[at, m] = np.einsum("ij,ij->i", spread, spread)
+                variance[at, m] = np.vecdot(spread, spread)
             if self._elsewhere is not None:
                 variance[at] += self._elsewhere.at(features[at])[:, None]
         std = np.sqrt(variance)
