@@ -1,6 +1,6 @@
 """Similarity-weighted ranking at arena size, beside a fit on all battles for every query.
 
-    ./run python benchmarks/sw_ranking.py [--battles 55000 --dim 256 --json out.json]
+    ./run python benchmarks/sw_ranking.py [--battles 55000 --dim 256 --rounds 40 --json out.json]
 
 Made-up battles of 64 models over 200 topics, ten tiers, γ = 10, one thread. "peer" does
 what the published router does for a query, written from its description: weigh every
@@ -10,7 +10,9 @@ design matrix built from a data frame of battles for every query. "peer_kept" is
 with the design matrix kept from query to query, which the published code does not. "scan"
 is ours with every prompt compared, "cells" ours with far prompts as wholes. All get the
 same embeddings: the embedding call that the published 2.9 decisions/s contain is in none
-of them. Win probabilities of peer and scan are compared on the same queries.
+of them. All are asked in turns within one run, so that what else the machine does falls on
+all; times are medians, and intervals of their ratios a bootstrap over rounds. Win probabilities of
+peer and scan are compared on the same queries.
 """
 
 from __future__ import annotations
@@ -104,33 +106,55 @@ class Peer:
         return np.asarray(400.0 * model.coef_[0] + 1000.0)
 
 
-def seconds_each(run: Callable[[NDArray[np.float32]], Any], queries: NDArray[np.float32]) -> Any:
-    """Wall and CPU seconds of every call, one query at a time."""
-    walls, cpus = [], []
-    run(queries[:1])
-    for i in range(len(queries)):
-        wall, cpu = time.perf_counter(), time.process_time()
-        run(queries[i : i + 1])
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return {
-        "p50_ms": round(1e3 * float(np.median(walls)), 3),
-        "p99_ms": round(1e3 * float(np.quantile(walls, 0.99)), 3),
-        "cpu_ms": round(1e3 * float(np.mean(cpus)), 3),
-    }
+class Timed:
+    """A router with the wall and processor seconds of its queries, one at a time."""
+
+    def __init__(self, name: str, run: Callable[[NDArray[np.float32]], Any], per_round: int):
+        self.name, self.run, self.per_round = name, run, per_round
+        self.walls: list[float] = []
+        self.cpus: list[float] = []
+
+    def ask(self, queries: NDArray[np.float32], turn: int) -> None:
+        """One round of queries."""
+        for i in range(turn * self.per_round, (turn + 1) * self.per_round):
+            query = queries[i % len(queries)][None]
+            wall, cpu = time.perf_counter(), time.process_time()
+            self.run(query)
+            self.walls.append(time.perf_counter() - wall)
+            self.cpus.append(time.process_time() - cpu)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "router": self.name,
+            "queries": len(self.walls),
+            "p50_ms": round(1e3 * float(np.median(self.walls)), 3),
+            "p99_ms": round(1e3 * float(np.quantile(self.walls, 0.99)), 3),
+            "cpu_ms": round(1e3 * float(np.median(self.cpus)), 3),
+        }
 
 
-def measure_ours(name: str, cells: int | None, arena: Arena) -> tuple[dict[str, Any], SWRanking]:
-    """Fit, single queries, and a batch."""
+def times(other: Timed, ours: Timed) -> list[float]:
+    """Ratio of median processor times, and its 95 % bootstrap interval over rounds."""
+    rng = np.random.default_rng(SEED)
+    slow, fast = (np.reshape(router.cpus, (-1, router.per_round)) for router in (other, ours))
+    drawn = rng.integers(0, len(slow), (2_000, len(slow)))
+    ratios = np.median(slow[drawn], axis=(1, 2)) / np.median(fast[drawn], axis=(1, 2))
+    ratio = float(np.median(slow) / np.median(fast))
+    return [round(float(x), 1) for x in (ratio, *np.quantile(ratios, [0.025, 0.975]))]
+
+
+def make_ours(cells: int | None, arena: Arena) -> tuple[dict[str, Any], SWRanking]:
+    """Fit, and the decisions a second of a batch."""
     start = time.perf_counter()
     model = SWRanking(gamma=10.0, num_tiers=10, within_tiers=False, cells=cells).fit(arena.table)
     fitted = time.perf_counter() - start
-    record = {"router": name, "fit_seconds": round(fitted, 2)}
-    record |= seconds_each(model.predict, arena.queries)
-    start = time.perf_counter()
-    model.predict(arena.queries)
-    batch = (time.perf_counter() - start) / len(arena.queries)
-    return record | {"batch_per_second": round(1.0 / batch, 1)}, model
+    batches = []
+    for _ in range(5):
+        start = time.process_time()
+        model.predict(arena.queries)
+        batches.append(time.process_time() - start)
+    rate = len(arena.queries) / float(np.median(batches))
+    return {"fit_seconds": round(fitted, 2), "batch_per_cpu_second": round(rate, 1)}, model
 
 
 def main() -> None:
@@ -138,7 +162,7 @@ def main() -> None:
     parser.add_argument("--battles", type=int, default=55_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--peer-queries", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with threadpool_limits(limits=1):
@@ -150,27 +174,36 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure all three, and how far their win probabilities are apart."""
+    """Measure all four in turns, and how far their win probabilities are apart."""
     arena = make_arena(arguments.battles, arguments.dim, arguments.queries)
-    scan, exact = measure_ours("scan", 0, arena)
-    cells, indexed = measure_ours("cells", None, arena)
-    asked = arena.queries[: arguments.peer_queries]
-    peers = []
-    for name, keep in (("peer", False), ("peer_kept", True)):
-        peer = Peer(arena.table, exact.tier_, keep=keep)
-        peers.append({"router": name} | seconds_each(peer.elo, asked))
-    strong, weak = exact.tier_[-1], exact.tier_[0]
-    elo = np.array([peer.elo(query[None]) for query in asked])
-    p = 1.0 / (1.0 + 10.0 ** ((elo[:, weak] - elo[:, strong]) / 400.0))
-    ours = exact.win_probability(arena.queries)[:, -1]
-    near = indexed.win_probability(arena.queries)[:, -1]
-    scan["largest_difference_to_peer"] = float(np.abs(p - ours[: len(p)]).max())
-    cells["correlation_with_scan"] = float(np.corrcoef(near, ours)[0, 1])
-    for record in (scan, cells):
-        for other in peers:
-            record[f"times_{other['router']}"] = round(other["cpu_ms"] / record["cpu_ms"], 1)
+    scan, exact = make_ours(0, arena)
+    cells, indexed = make_ours(None, arena)
+    peer, kept = (Peer(arena.table, exact.tier_, keep=keep) for keep in (False, True))
+    peers = [Timed("peer", peer.elo, 1), Timed("peer_kept", kept.elo, 1)]
+    ours = [Timed("scan", exact.predict, 5), Timed("cells", indexed.predict, 20)]
+    for router in (*peers, *ours):
+        router.run(arena.queries[:1])
+    for turn in range(arguments.rounds):
+        for router in (*peers, *ours):
+            router.ask(arena.queries, turn)
+    scan["largest_difference_to_peer"] = difference(kept, exact, arena.queries[:20])
+    near, far = (m.win_probability(arena.queries)[:, -1] for m in (exact, indexed))
+    cells["correlation_with_scan"] = round(float(np.corrcoef(near, far)[0, 1]), 3)
+    records = [router.record() for router in peers]
+    for router, found in zip(ours, (scan, cells), strict=True):
+        ratios = {f"times_{other.name}": times(other, router) for other in peers}
+        record = router.record() | found | ratios
         record["times_published"] = round(1e3 / record["p50_ms"] / PUBLISHED, 1)
-    return [*peers, scan, cells]
+        records.append(record)
+    return records
+
+
+def difference(peer: Peer, ours: SWRanking, queries: NDArray[np.float32]) -> float:
+    """Largest difference of P(strong wins) between peer and scan."""
+    strong, weak = ours.tier_[-1], ours.tier_[0]
+    elo = np.array([peer.elo(query[None]) for query in queries])
+    p = 1.0 / (1.0 + 10.0 ** ((elo[:, weak] - elo[:, strong]) / 400.0))
+    return float(np.abs(p - ours.win_probability(queries)[:, -1]).max())
 
 
 if __name__ == "__main__":

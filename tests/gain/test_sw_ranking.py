@@ -126,6 +126,23 @@ def test_battles_of_one_prompt_and_pair_are_one_draw() -> None:
     np.testing.assert_allclose(one.std, other.std, rtol=1e-9)
 
 
+def test_which_side_of_a_battle_a_model_is_on_does_not_matter() -> None:
+    """Roles and gain turned round say the same, also beside a vote that is not turned."""
+    table = make_arena(300)
+    query = np.random.default_rng(2).normal(size=(5, 8)) + 0.6
+    doubled = table.rows(np.concatenate([np.arange(300), np.arange(300)]))
+    turned = np.arange(600) >= 300
+    mixed = replace(
+        doubled,
+        candidate=np.where(turned, doubled.baseline, doubled.candidate),
+        baseline=np.where(turned, doubled.candidate, doubled.baseline),
+        gain=np.where(turned, -doubled.gain, doubled.gain),
+    )
+    one, other = (SWRanking(gamma=10.0).fit(t).predict(query) for t in (doubled, mixed))
+    np.testing.assert_allclose(other.mean, one.mean, atol=1e-9)
+    np.testing.assert_allclose(other.std, one.std, rtol=1e-9)
+
+
 def test_gamma_decides_how_local_the_ranking_is() -> None:
     """A large γ follows the prompts, γ near 1 gives all queries one ranking."""
     table = make_arena(2_000)
@@ -409,8 +426,33 @@ def test_no_cell_weighs_more_than_its_battles(gamma: float) -> None:
     assert (estimate.std > 0).all()
 
 
+def test_many_queries_at_once_equal_one_by_one() -> None:
+    """By a scan and by cells, for more queries than are taken at a time."""
+    table = make_arena(400)
+    queries = np.random.default_rng(5).normal(size=(300, 8)) + 0.6
+    for cells in (0, 40):
+        model = SWRanking(gamma=50.0, cells=cells).fit(table)
+        together = model.predict(queries)
+        alone = [model.predict(queries[i : i + 1]) for i in range(0, 300, 30)]
+        np.testing.assert_allclose(together.mean[::30], [e.mean[0] for e in alone], atol=1e-6)
+        np.testing.assert_allclose(together.std[::30], [e.std[0] for e in alone], rtol=1e-5)
+        assert model.predict(queries[:0]).mean.shape == (0, 4)
+
+
+def test_a_query_equal_to_a_lonely_prompt_weighs_it_alone() -> None:
+    """A battle far more similar than its prompt is to any other has a huge but finite weight."""
+    table = make_arena(60)
+    features = np.zeros((60, 60), dtype=np.float32)
+    features[:, 0] = 0.33  # similarity of any two prompts 0.1
+    features[np.arange(60), np.arange(60)] += 1.0
+    model = SWRanking(gamma=1_000.0, normaliser="battle").fit(table.with_features(features))
+    estimate = model.predict(features[30:32])
+    assert np.isfinite(estimate.mean).all()
+    assert np.isfinite(estimate.std).all()
+
+
 def test_large_sets_of_battles_are_put_into_cells() -> None:
     """From 20,000 prompts on a query is not compared with each of them."""
     table = make_arena(20_000, n_models=2)
-    assert len(SWRanking(gamma=10.0).fit(table).state().arrays["cell_size"]) == 141
+    assert len(SWRanking(gamma=10.0).fit(table).state().arrays["cell_size"]) == 282
     assert "cell_size" not in SWRanking(gamma=10.0, cells=0).fit(table).state().arrays

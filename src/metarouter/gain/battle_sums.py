@@ -28,9 +28,11 @@ __all__ = ["BattleCells", "BattleScan", "BattleSums", "TierBattles"]
 
 # 2 million float64 are 16 MB: products of a batch stay near the cache of one core.
 _CHUNK_CELLS = 2_000_000
-_PROBED_SHARE = 1 / 32  # of the cells, whose prompts are compared one by one
+_CHUNK_QUERIES = 256
+_PROBED_SHARE = 1 / 64  # of the cells, whose prompts are compared one by one
 _MIN_PROBED = 8
 _DENSE = 4  # with so few pairs a battle's prompt, sums over pairs are products of matrices
+_POWERS = np.array([1.0, 2.0], dtype=np.float32)[:, None, None]  # weights, and their squares
 _SMALLEST_NORM = 1e-6
 _SMALLEST_VARIANCE = 1e-12
 
@@ -73,22 +75,24 @@ class TierBattles:
 
     def total_wins(self) -> FloatArray:
         """Weighted wins between tiers over all prompts, shape (t, t)."""
-        sums = [
-            np.bincount(self.pair, term, self.n_tiers**2)
-            for term in self.terms(self.weight, slice(None))
-        ]
-        wins, _ = self.shaped(np.array(sums, dtype=np.float64)[:, None])
+        pairs, place = np.unique(self.pair, return_inverse=True)
+        sums = [np.bincount(place, term, len(pairs)) for term in _terms(self.win, self.weight)]
+        wins, _ = _squares(np.array(sums, dtype=np.float64)[:, None], pairs, self.n_tiers)
         return np.asarray(wins[0])
 
-    def terms(self, weight: FloatArray, rows: slice) -> tuple[FloatArray, ...]:
-        """What each battle adds to Σ w y, Σ w (1 − y), Σ w², Σ w² y and Σ w² y²."""
-        y, squared = self.win[rows], weight * weight
-        return weight * y, weight * (1.0 - y), squared, squared * y, squared * (y * y)
 
-    def shaped(self, sums: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Sums (5, n, t²) as wins of either side and second moments."""
-        pairs = sums.reshape(5, sums.shape[1], self.n_tiers, self.n_tiers)
-        return pairs[0] + np.swapaxes(pairs[1], -1, -2), pairs[2:]
+def _terms(y: FloatArray, weight: FloatArray) -> tuple[FloatArray, ...]:
+    """What each battle adds to Σ w y, Σ w (1 − y), Σ w², Σ w² y and Σ w² y²."""
+    squared = weight * weight
+    won, squared_won = weight * y, squared * y
+    return won, weight - won, squared, squared_won, squared_won * y
+
+
+def _squares(sums: FloatArray, pairs: IntArray, n_tiers: int) -> tuple[FloatArray, FloatArray]:
+    """Sums of some pairs, (5, n, n_pairs), as wins of either side and second moments."""
+    square = np.zeros((5, sums.shape[1], n_tiers, n_tiers))
+    square.reshape(*sums.shape[:2], n_tiers**2)[..., pairs] = sums
+    return square[0] + square[1].swapaxes(-1, -2), square[2:]
 
 
 class BattleSums(Protocol):
@@ -123,7 +127,8 @@ class BattleScan:
         # In order of pairs, so that the sum over a pair is over neighbours in memory.
         self._battles = battles.take(np.argsort(battles.pair, kind="stable"))
         self._pairs, self._starts = np.unique(self._battles.pair, return_index=True)
-        self._log_gamma, self._largest = log_gamma, largest
+        self._log_gamma = log_gamma
+        self._rate = None if largest is None else (log_gamma / largest).astype(np.float32)
         self._leave_out_same = leave_out_same
         is_dense = len(battles.points) * len(self._pairs) <= _DENSE * len(battles)
         self._tables = self._sums_of_prompts() if is_dense else None
@@ -131,23 +136,26 @@ class BattleScan:
     def __call__(self, unit: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
         """See :class:`BattleSums`."""
         battles = self._battles
-        sums = np.zeros((5, len(unit), battles.n_tiers**2))
+        sums = np.empty((5, len(unit), len(self._pairs)))
         widest = len(battles.points) if self._tables else max(len(battles.points), len(battles))
         step = max(1, _CHUNK_CELLS // widest)
         for start in range(0, len(unit), step):
             at = slice(start, start + step)
-            sums[:, at, self._pairs] = self._of_pairs(self._kernel(unit[at]))
-        return battles.shaped(sums)
+            sums[:, at] = self._of_pairs(self._kernel(unit[at]))
+        return _squares(sums, self._pairs, battles.n_tiers)
 
     def _kernel(self, unit: NDArray[np.float32]) -> FloatArray:
         """γ^(similarity / norm − 1) of each prompt for each query, shape (n, n_prompts)."""
-        similarity = (unit @ self._battles.points.T).astype(np.float64)
+        similarity = unit @ self._battles.points.T
         if self._leave_out_same:
             similarity[similarity > SAME_PROMPT] = -np.inf
-        norm = self._largest
-        if norm is None:
+        rate = self._rate
+        if rate is None:
             norm = np.maximum(similarity.max(axis=1, keepdims=True), _SMALLEST_NORM)
-        return np.asarray(np.exp(self._log_gamma * (similarity / norm - 1.0)))
+            rate = np.float32(self._log_gamma) / norm
+        similarity *= rate  # in place: one query's similarities fill the cache
+        similarity -= np.float32(self._log_gamma)
+        return np.asarray(np.exp(similarity, dtype=np.float64))
 
     def _of_pairs(self, kernel: FloatArray) -> FloatArray:
         """The five sums of the pairs that occur, shape (5, n, n_pairs)."""
@@ -155,8 +163,8 @@ class BattleScan:
             first, second = self._tables
             sums = np.hstack([kernel @ first, (kernel * kernel) @ second])
             return sums.reshape(len(kernel), 5, len(self._pairs)).swapaxes(0, 1)
-        weight = kernel[:, self._battles.query] * self._battles.weight
-        terms = self._battles.terms(weight, slice(None))
+        weight = np.take(kernel, self._battles.query, axis=1) * self._battles.weight
+        terms = _terms(self._battles.win, weight)
         return np.stack([np.add.reduceat(term, self._starts, axis=1) for term in terms])
 
     def _sums_of_prompts(self) -> tuple[FloatArray, FloatArray]:
@@ -166,7 +174,7 @@ class BattleScan:
         size = len(battles.points) * n_pairs
         sums = [
             np.bincount(cell, term, size).reshape(-1, n_pairs)
-            for term in battles.terms(battles.weight, slice(None))
+            for term in _terms(battles.win, battles.weight)
         ]
         return np.hstack(sums[:2]), np.hstack(sums[2:])
 
@@ -182,67 +190,75 @@ class BattleCells:
     """
 
     def __init__(self, battles: TierBattles, size: IntArray, log_gamma: float) -> None:
-        self._battles = battles.take(np.argsort(battles.query, kind="stable"))
-        self._every = np.arange(len(battles))
-        self._log_gamma = log_gamma
-        self._edges = np.concatenate([[0], np.cumsum(size)])
-        self._row_edges = np.searchsorted(self._battles.query, self._edges)
+        size = size[size > 0]
+        battles = battles.take(np.argsort(battles.query, kind="stable"))
+        self._points, self._n_tiers, self._log_gamma = battles.points, battles.n_tiers, log_gamma
+        self._pairs, place = np.unique(battles.pair, return_inverse=True)
+        self._columns = place, battles.win, battles.weight
+        self._repeats = np.bincount(battles.query, minlength=len(battles.points))
+        edges = np.concatenate([[0], np.cumsum(size)])
+        row_edges = np.searchsorted(battles.query, edges)
+        self._prompts, self._rows = _runs(edges), _runs(row_edges)
         self._probed = min(len(size), max(_MIN_PROBED, math.ceil(_PROBED_SHARE * len(size))))
         self._centres, self._spread = _cell_moments(battles.points, size)
-        self._cell_sums = self._sums_of_cells(len(size))
+        self._tables = self._sums_of_cells(np.diff(row_edges))
 
     def __call__(self, unit: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
         """See :class:`BattleSums`."""
-        similarity = (unit @ self._centres.T).astype(np.float64)
-        variance = np.einsum("ij,ij->i", unit @ self._spread, unit)
-        sums = np.empty((5, len(unit), self._battles.n_tiers**2))
-        for i in range(len(unit)):
-            sums[:, i] = self._one(unit[i], similarity[i], max(float(variance[i]), 0.0))
-        return self._battles.shaped(sums)
+        sums = np.empty((5, len(unit), len(self._pairs)))
+        for start in range(0, len(unit), _CHUNK_QUERIES):
+            at = slice(start, start + _CHUNK_QUERIES)
+            sums[:, at] = self._of_pairs(unit[at]).swapaxes(0, 1)
+        return _squares(sums, self._pairs, self._n_tiers)
 
-    def _one(
-        self, unit: NDArray[np.float32], similarity: FloatArray, variance: float
-    ) -> FloatArray:
-        """The five sums of one query, shape (5, t²)."""
-        near = np.argpartition(-similarity, self._probed - 1)[: self._probed]
-        starts, ends = self._edges[near], self._edges[near + 1]
-        points = self._battles.points
-        own = np.concatenate([points[a:b] @ unit for a, b in zip(starts, ends, strict=True)])
-        norm = max(float(own.max(initial=-1.0)), _SMALLEST_NORM)
-        rate = self._log_gamma / norm
-        far = cut_normal_weight(rate, norm - similarity, variance)
-        far_squared = cut_normal_weight(2.0 * rate, norm - similarity, variance)
-        far[near] = far_squared[near] = 0.0
-        first, second = self._cell_sums
-        sums = np.concatenate([first @ far, second @ far_squared])
-        kernel = np.exp(rate * (own.astype(np.float64) - norm))
-        battles, kernel = self._near_battles(near, kernel)
-        for total, term in enumerate(battles.terms(kernel * battles.weight, slice(None))):
-            sums[total] += np.bincount(battles.pair, term, sums.shape[1])
+    def _of_pairs(self, unit: NDArray[np.float32]) -> FloatArray:
+        """The five sums of the pairs that occur, shape (n, 5, n_pairs)."""
+        mean = unit @ self._centres.T
+        near = mean.argpartition(-self._probed, axis=1)[:, -self._probed :]
+        cells = near.tolist()
+        own = [self._similarities(unit[i], cells[i]) for i in range(len(unit))]
+        norm = np.array([[part.max()] for part in own]).clip(_SMALLEST_NORM)
+        mean[np.arange(len(unit))[:, None], near] = -np.inf  # summed one by one
+        variance = np.einsum("ij,ij->i", unit @ self._spread, unit)[:, None]
+        far = cut_normal_weight(_POWERS * (self._log_gamma / norm), norm - mean, variance)
+        first, second = self._tables
+        sums = np.hstack([far[0] @ first, far[1] @ second]).reshape(len(unit), 5, -1)
+        for i, part in enumerate(own):
+            kernel = np.exp(self._log_gamma * (part / norm[i] - 1.0))
+            sums[i] += self._near_sums(cells[i], kernel)
         return sums
 
-    def _near_battles(self, near: IntArray, kernel: FloatArray) -> tuple[TierBattles, FloatArray]:
-        """Battles of some cells, and the kernel of each, given it for their prompts in turn."""
-        first, last = self._row_edges[near], self._row_edges[near + 1]
-        rows = np.concatenate([self._every[a:b] for a, b in zip(first, last, strict=True)])
-        size = self._edges[near + 1] - self._edges[near]
-        shift = np.cumsum(size) - size - self._edges[near]
-        battles = self._battles.take(rows)
-        return battles, kernel[battles.query + np.repeat(shift, last - first)]
+    def _similarities(self, query: NDArray[np.float32], cells: list[int]) -> NDArray[np.float32]:
+        """Similarities to the prompts of some cells, end to end."""
+        return np.concatenate([self._points[self._prompts[cell]] @ query for cell in cells])
 
-    def _sums_of_cells(self, n_cells: int) -> tuple[FloatArray, FloatArray]:
-        """Sums over the battles of each cell, all similarities alike: (2 and 3, t², n_cells)."""
-        cell = np.searchsorted(self._edges, self._battles.query, side="right") - 1
-        n_pairs = self._battles.n_tiers**2
-        sums = [
-            np.bincount(self._battles.pair * n_cells + cell, term, n_pairs * n_cells)
-            for term in self._battles.terms(self._battles.weight, slice(None))
-        ]
-        shaped = np.array(sums, dtype=np.float64).reshape(5, n_pairs, n_cells)
-        return shaped[:2], shaped[2:]
+    def _near_sums(self, cells: list[int], kernel: NDArray[np.float32]) -> FloatArray:
+        """The five sums over the battles of some cells, shape (5, n_pairs)."""
+        repeats = np.concatenate([self._repeats[self._prompts[cell]] for cell in cells])
+        place, win, weight = (
+            np.concatenate([column[self._rows[cell]] for cell in cells]) for column in self._columns
+        )
+        terms = _terms(win, np.repeat(kernel, repeats) * weight)
+        return np.array([np.bincount(place, term, len(self._pairs)) for term in terms])
+
+    def _sums_of_cells(self, n_rows: IntArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Sums over each cell, all similarities alike: (n_cells, 2 · and 3 · n_pairs)."""
+        place, win, weight = self._columns
+        n_cells, n_pairs = len(n_rows), len(self._pairs)
+        at = np.repeat(np.arange(n_cells), n_rows) * n_pairs + place
+        sums = [np.bincount(at, term, n_cells * n_pairs) for term in _terms(win, weight)]
+        # half the memory of float64 to read for each query; what cells lose is far larger
+        by_cell = np.array(sums, dtype=np.float32).reshape(5, n_cells, n_pairs)
+        return np.hstack(list(by_cell[:2])), np.hstack(list(by_cell[2:]))
 
 
-def cut_normal_weight(rate: float, gap: FloatArray, variance: float) -> FloatArray:
+def _runs(edges: IntArray) -> list[slice]:
+    return list(map(slice, edges[:-1].tolist(), edges[1:].tolist()))
+
+
+def cut_normal_weight(
+    rate: float | FloatArray, gap: FloatArray, variance: float | FloatArray
+) -> FloatArray:
     """E[e^(rate (s − norm)) | s ≤ norm] for s normal with mean norm − gap.
 
     Without the cut a large rate would be ruled by similarities that no prompt
@@ -250,9 +266,13 @@ def cut_normal_weight(rate: float, gap: FloatArray, variance: float) -> FloatArr
 
     Parameters
     ----------
-    rate : float, positive.
-    gap : array, shape (n,); the norm above the mean similarity of each cell.
-    variance : float, of similarities within a cell.
+    rate : float or array, positive.
+    gap : array; the norm above the mean similarity of each cell.
+    variance : float or array, of similarities within a cell.
+
+    Returns
+    -------
+    array, of the shape that the parameters have together; 0 to 1.
 
     Notes
     -----
@@ -270,16 +290,17 @@ def cut_normal_weight(rate: float, gap: FloatArray, variance: float) -> FloatArr
     >>> cut_normal_weight(2.0, np.array([0.0, 0.5]), 1e-12).round(3).tolist()
     [1.0, 0.368]
     """
-    sigma = math.sqrt(max(variance, _SMALLEST_VARIANCE))
+    sigma: FloatArray = np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
     z, b = gap / sigma, rate * sigma
     t = b - z
-    near, far = np.minimum(t, 1.0), np.maximum(t, 1.0)
-    mills = 4.0 / (3.0 * far + np.sqrt(far * far + 8.0))
-    # b² / 2 − b z = (t² − z²) / 2, at most ½ where t ≤ 1 and z ≥ 0
-    inner = np.exp(np.minimum(0.5 * (near * near - z * z), 0.5)) * _normal_cdf(-near)
-    outer = np.exp(-0.5 * z * z) * mills / math.sqrt(2.0 * math.pi)
-    mean = np.where(t <= 1.0, inner, outer) / np.maximum(_normal_cdf(z), _SMALLEST_NORM)
-    result: FloatArray = np.minimum(mean, 1.0)
+    # at most ½ where t ≤ 1 and z ≥ 0
+    mean = np.exp(np.minimum(b * (0.5 * b - z), 0.5)) * _normal_cdf(-t)
+    if t.max(initial=0.0) > 1.0:
+        far = np.maximum(t, 1.0)
+        mills = 4.0 / (3.0 * far + np.sqrt(far * far + 8.0))
+        density = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+        mean = np.where(t <= 1.0, mean, density * mills)
+    result: FloatArray = np.minimum(mean / np.maximum(_normal_cdf(z), _SMALLEST_NORM), 1.0)
     return result
 
 
@@ -294,9 +315,8 @@ def _cell_moments(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean of each cell (n_cells, d), and the covariance within cells, pooled (d, d)."""
     cell = np.repeat(np.arange(len(size)), size)
-    centres = np.zeros((len(size), points.shape[1]), dtype=np.float32)
-    np.add.at(centres, cell, points)
-    centres /= np.maximum(size, 1)[:, None].astype(np.float32)
+    totals = np.add.reduceat(points, np.cumsum(size) - size, axis=0)
+    centres = (totals / size[:, None]).astype(np.float32)
     spread = np.zeros((points.shape[1], points.shape[1]), dtype=np.float32)
     for start in range(0, len(points), 8_192):
         at = slice(start, start + 8_192)

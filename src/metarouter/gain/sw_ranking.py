@@ -76,7 +76,7 @@ class SWRanking(ScoredTableModel):
         the nearest; RouteLLM has none.
     cells : int >= 0, optional
         Cells of similar prompts, of which far ones act as wholes; 0 compares a
-        query with every prompt. By default √n from 20,000 prompts on, and 0
+        query with every prompt. By default 2√n from 20,000 prompts on, and 0
         for fewer or with ``normaliser="battle"``, which needs 0.
     seed : int, default 0
         Of the cells, and of the left-out queries where there are many.
@@ -241,7 +241,7 @@ class SWRanking(ScoredTableModel):
         if self.cells is not None:
             return min(self.cells, n_points)
         scans = self.normaliser == "battle" or n_points < _MIN_INDEXED
-        return 0 if scans else math.isqrt(n_points)
+        return 0 if scans else math.isqrt(4 * n_points)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,11 +262,13 @@ class SWRankingScorer:
         arrays, config = state.arrays, state.config
         self._strength = np.asarray(arrays["strength"], dtype=np.float64)
         tier = np.asarray(arrays["tier"], dtype=np.int64)
+        self._tier = tier[1:]
         eye = np.eye(len(self._strength))
-        self._contrasts: FloatArray = eye[tier[1:]] - eye[tier[0]]
+        self._contrasts: FloatArray = eye - eye[tier[0]]  # of each tier
         offset = np.asarray(arrays["offset"], dtype=np.float64)
         self._offset = offset[1:] - offset[0]
         self._penalty, self._scale = float(config["penalty"]), float(config["scale"])
+        self._pull: FloatArray = self._penalty * eye
         self._shared_variance = float(config["shared_variance"])
         self._width = arrays["points"].shape[1]
         self._sums = _make_sums(state, len(self._strength))
@@ -291,10 +293,10 @@ class SWRankingScorer:
             )
         wins, second = self._sums(unit_rows(features))
         strength, hessian = solve_strengths(wins, penalty=self._penalty, centre=self._strength)
-        middle = laplacian(_residual_squares(second, strength))
-        middle += self._penalty * np.eye(len(self._strength))
+        middle = laplacian(_residual_squares(second, strength)) + self._pull
         variance = contrast_variance(hessian, middle, self._contrasts)
-        return strength @ self._contrasts.T + self._offset, variance
+        log_odds = (strength @ self._contrasts.T)[:, self._tier] + self._offset
+        return log_odds, variance[:, self._tier]
 
 
 def _make_sums(state: ModelState, n_tiers: int) -> BattleSums:
@@ -328,15 +330,16 @@ def _between_tiers(rows: TableRows, tier: IntArray) -> TierBattles:
             f"all battles are within one of {n_tiers} tiers; allowed: num_tiers >= 2 and battles "
             "between models of different tiers"
         )
-    key = rows.query[across] * n_tiers**2 + (candidate * n_tiers + baseline)[across]
-    cell, group = np.unique(key, return_inverse=True)
+    pair = np.minimum(candidate, baseline) * n_tiers + np.maximum(candidate, baseline)
+    win = np.where(candidate < baseline, rows.win, 1.0 - rows.win)[across]
+    cell, group = np.unique((rows.query * n_tiers**2 + pair)[across], return_inverse=True)
     weight = rows.weight[across]
     total = np.bincount(group, weight).astype(np.float64)
     return TierBattles(
         points=unit_rows(rows.features),
         query=cell // n_tiers**2,
         pair=cell % n_tiers**2,
-        win=np.bincount(group, weight * rows.win[across]) / total,
+        win=np.bincount(group, weight * win) / total,
         weight=total,
         n_tiers=n_tiers,
     )
@@ -346,7 +349,7 @@ def _residual_squares(second: FloatArray, strength: FloatArray) -> FloatArray:
     """Σ w² (y − p)² of each pair of tiers, symmetric, (n, t, t)."""
     p = sigmoid(strength[..., :, None] - strength[..., None, :])
     squares: FloatArray = second[2] - 2.0 * p * second[1] + p * p * second[0]
-    return squares + np.swapaxes(squares, -1, -2)
+    return squares + squares.swapaxes(-1, -2)
 
 
 def _offsets(ratings: FloatArray, tier: IntArray, within_tiers: bool) -> FloatArray:
