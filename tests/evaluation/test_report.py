@@ -102,7 +102,12 @@ def evaluation() -> Evaluation:
 def make_result(shift: float = 0.0, n_seeds: int = 6) -> CompareResult:
     """`auto` is `shift` above gold_only in every split."""
     rng = np.random.default_rng(1)
-    level = {"gold_only": 0.02, "none": 0.01, "auto": 0.02 + shift, "all_gold": 0.05}
+    level = {
+        "gold_only": 0.02,
+        ATTACK.partition(" ")[0]: 0.01,
+        "auto": 0.02 + shift,
+        "all_gold": 0.05,
+    }
     splits = rng.normal(0, 0.002, n_seeds)
     config = CompareConfig(
         n_gold=(50, 100),
@@ -110,7 +115,7 @@ def make_result(shift: float = 0.0, n_seeds: int = 6) -> CompareResult:
         gain_models=("ridge",),
         seeds=tuple(range(n_seeds)),
         n_test=100,
-        embedder="default",
+        embedder=ATTACK,
         models=("cheap <i>", "premium"),
         n_queries=900,
         n_gold_queries=500,
@@ -168,7 +173,7 @@ def evaluation_page(evaluation: Evaluation) -> str:
 
 @pytest.fixture(scope="module")
 def compare_page() -> str:
-    return render_compare_report(make_result(), bias_map={"rows": bias_rows(), "p_value": None})
+    return render_compare_report(make_result())
 
 
 @pytest.fixture(params=["evaluation_page", "compare_page"])

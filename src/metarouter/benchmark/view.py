@@ -25,16 +25,16 @@ from metarouter.evaluation.figures import (
     QUIET,
     SECOND,
     ForestPanel,
-    ForestRow,
     Picture,
     Series,
     draw_curves,
     draw_forest,
+    forest_row,
+    random_series,
 )
 from metarouter.evaluation.report import write_page
 from metarouter.evaluation.tables import Table, interval_cell, number_cell
-from metarouter.evaluation.verdict import Verdict
-from metarouter.records import Estimate
+from metarouter.evaluation.verdict import Verdict, status_of
 from metarouter.types import FloatArray
 
 __all__ = ["write_benchmark_report"]
@@ -97,14 +97,14 @@ def _pair_part(run: BenchmarkRun) -> dict[str, Any]:
 def _judge(run: BenchmarkRun) -> Verdict:
     first = run.results[0]
     estimate = first.apgr
-    status = "better" if estimate.low > 0.5 else "worse" if estimate.high < 0.5 else "unclear"
+    status = status_of(estimate, 0.5)
     headline = {
         "better": f"{first.router} beats a random router",
         "unclear": f"{first.router} is not shown to beat a random router",
         "worse": f"{first.router} is worse than a random router",
     }[status]
     return Verdict(
-        status=status,  # type: ignore[arg-type]
+        status=status,
         headline=headline,
         sentence=(
             f"It recovers {number_cell(estimate)} {interval_cell(estimate)} of the gap between the "
@@ -168,15 +168,10 @@ def _shown(run: BenchmarkRun) -> list[str]:
 
 
 def _quality_picture(run: BenchmarkRun) -> Picture:
-    benchmark = run.benchmark
-    series = [
-        _series(run, name, benchmark.gain, _GRID, float(benchmark.cheap.mean()), i)
-        for i, name in enumerate(_shown(run))
-    ]
-    series += _references(run, benchmark.gain, _GRID, float(benchmark.cheap.mean()))
+    series = [_series(run, name, _GRID, i) for i, name in enumerate(_shown(run))]
     return draw_curves(
-        f"Quality of routers on {benchmark.name} by share of premium calls",
-        series,
+        f"Quality of routers on {run.benchmark.name} by share of premium calls",
+        [*series, *_references(run)],
         y_label="mean quality",
     )
 
@@ -187,21 +182,12 @@ def _dollar_picture(run: BenchmarkRun) -> Picture | None:
         return None
     extra = 1e3 * (benchmark.cost[:, -1] - benchmark.cost[:, 0])
     base = 1e3 * float(benchmark.cost[:, 0].mean())
-    level = float(benchmark.cheap.mean())
     series = []
     for i, name in enumerate(_shown(run)):
         dollars = base + collected_band(benchmark, extra, run.scores[name], _GRID, n_boot=2).value
-        series.append(_series(run, name, benchmark.gain, dollars, level, i))
-    ends = np.array([base, base + float(extra.mean())])
-    series.append(
-        Series(
-            label="random",
-            x=ends,
-            y=level + np.array([0.0, float(benchmark.gain.mean())]),
-            color=MUTED,
-            dash="--",
-        )
-    )
+        series.append(_series(run, name, dollars, i))
+    ends = np.array([0.0, 1.0])
+    series.append(random_series(base + ends * extra.mean(), _random_quality(benchmark, ends)))
     return draw_curves(
         f"Quality of routers on {benchmark.name} by cost",
         series,
@@ -210,10 +196,11 @@ def _dollar_picture(run: BenchmarkRun) -> Picture | None:
     )
 
 
-def _series(
-    run: BenchmarkRun, name: str, gain: FloatArray, x: FloatArray, level: float, place: int
-) -> Series:
-    band = collected_band(run.benchmark, gain, run.scores[name], _GRID)
+def _series(run: BenchmarkRun, name: str, x: FloatArray, place: int) -> Series:
+    """Quality of a router; the first one's with its band."""
+    benchmark = run.benchmark
+    band = collected_band(benchmark, benchmark.gain, run.scores[name], _GRID)
+    level = benchmark.cheap.mean()
     color, dash = _STYLES[place]
     return Series(
         label=f"{name}, with 95 % band" if place == 0 else name,
@@ -226,34 +213,35 @@ def _series(
     )
 
 
-def _references(run: BenchmarkRun, gain: FloatArray, x: FloatArray, level: float) -> list[Series]:
-    runs = next(iter(run.scores.values()))
-    best = collected_band(run.benchmark, gain, oracle_scores(run.benchmark, runs), _GRID, n_boot=2)
-    straight = level + _GRID * float(gain.mean())
+def _references(run: BenchmarkRun) -> list[Series]:
+    benchmark = run.benchmark
+    scores = oracle_scores(benchmark, next(iter(run.scores.values())))
+    best = (
+        benchmark.cheap.mean()
+        + collected_band(benchmark, benchmark.gain, scores, _GRID, n_boot=2).value
+    )
     return [
-        Series(label="optimal", x=x, y=level + best.value, color=SECOND, dash=":"),
-        Series(label="random", x=x, y=straight, color=MUTED, dash="--"),
+        Series(label="optimal", x=_GRID, y=best, color=SECOND, dash=":"),
+        random_series(_GRID, _random_quality(benchmark, _GRID)),
     ]
+
+
+def _random_quality(benchmark: Benchmark, share: FloatArray) -> FloatArray:
+    """Mean quality of a random router at some premium shares."""
+    return np.asarray(benchmark.cheap.mean() + share * benchmark.gain.mean())
 
 
 def _difference_picture(run: BenchmarkRun) -> Picture | None:
     if not run.differences:
         return None
-    rows = [_row(one.router, one.apgr) for one in run.differences]
+    rows = [
+        forest_row(one.router, one.apgr, strong=status_of(one.apgr) != "unclear")
+        for one in run.differences
+    ]
     return draw_forest(
         f"APGR of the other routers minus that of {run.results[0].router}",
         [ForestPanel(title="", rows=rows)],
         x_label="difference in APGR, 95 % interval",
-    )
-
-
-def _row(label: str, estimate: Estimate) -> ForestRow:
-    return ForestRow(
-        label=label,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        strong=estimate.low > 0 or estimate.high < 0,
     )
 
 
@@ -262,13 +250,7 @@ def _subject_picture(run: BenchmarkRun) -> Picture | None:
     if len(found) < 2:
         return None
     rows = [
-        ForestRow(
-            label=f"{name} ({n})",
-            value=result.apgr.value,
-            low=result.apgr.low,
-            high=result.apgr.high,
-            strong=result.apgr.low > 0.5,
-        )
+        forest_row(f"{name} ({n})", result.apgr, strong=result.apgr.low > 0.5)
         for name, n, result in found
     ]
     return draw_forest(
@@ -321,9 +303,8 @@ def _subject_curves(run: BenchmarkRun) -> list[dict[str, Any]]:
         if part is None or len(run.benchmark.subjects) == 1:
             continue
         benchmark, runs = part
-        level = float(benchmark.cheap.mean())
+        level = benchmark.cheap.mean()
         band = collected_band(benchmark, benchmark.gain, runs, _GRID)
-        straight = level + _GRID * float(benchmark.gain.mean())
         series = [
             Series(
                 label=f"{run.results[0].router}, with 95 % band",
@@ -332,7 +313,7 @@ def _subject_curves(run: BenchmarkRun) -> list[dict[str, Any]]:
                 low=level + band.low,
                 high=level + band.high,
             ),
-            Series(label="random", x=_GRID, y=straight, color=MUTED, dash="--"),
+            random_series(_GRID, _random_quality(benchmark, _GRID)),
         ]
         name = run.benchmark.subjects[number]
         found.append(
@@ -381,27 +362,17 @@ def _nway_part(run: NwayRun) -> dict[str, Any]:
         ),
         "curve_caption": "Each line is a router at every price of cost. Dashed: single models and "
         "coin tosses between two of them, the hull that a router has to beat.",
-        **dict.fromkeys(
-            (
-                "dollars",
-                "differences",
-                "subjects",
-                "dollars_caption",
-                "differences_caption",
-                "subjects_caption",
-            )
-        ),
-        "subject_curves": [],
+        **dict.fromkeys(("dollars", "differences", "subjects")),
     }
 
 
 def _judge_nway(run: NwayRun) -> Verdict:
     first = run.results[0]
     over = first.metrics["gain_over_hull"]
-    status = "better" if over.low > 0 else "worse" if over.high < 0 else "unclear"
+    status = status_of(over)
     ratio = first.metrics["cost_ratio"]
     return Verdict(
-        status=status,  # type: ignore[arg-type]
+        status=status,
         headline={
             "better": f"{first.router} beats every mixture of single models",
             "unclear": f"{first.router} is not shown to beat mixtures of single models",

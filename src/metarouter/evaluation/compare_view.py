@@ -16,13 +16,13 @@ from metarouter.evaluation.figures import (
     QUIET,
     SECOND,
     ForestPanel,
-    ForestRow,
     Series,
     draw_forest,
     draw_lines,
+    forest_row,
 )
 from metarouter.evaluation.tables import Table, interval_cell, number_cell
-from metarouter.evaluation.verdict import Verdict, signed
+from metarouter.evaluation.verdict import Verdict, signed, signed_interval, status_of
 from metarouter.records import Estimate
 
 __all__ = ["compare_context", "judge_comparison"]
@@ -57,7 +57,7 @@ _LABELS = {"none": "none (pooled)", CEILING: f"{CEILING} (ceiling)"}
 
 
 def compare_context(result: CompareResult) -> dict[str, Any]:
-    """Everything that the template needs but the bias map."""
+    """Everything that the template needs."""
     config = result.config
     summary = result.summary()
     cheap, premium = config.models
@@ -88,7 +88,7 @@ def judge_comparison(result: CompareResult) -> Verdict:
     if rival is None or rival == hero:
         return _no_rival(result, hero, n_gold)
     gain = result.paired_difference(hero, rival, n_gold)
-    status = "better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear"
+    status = status_of(gain)
     headline = {
         "better": f"{hero} beats the best fixed method",
         "unclear": f"{hero} and the best fixed method cannot be told apart",
@@ -96,7 +96,7 @@ def judge_comparison(result: CompareResult) -> Verdict:
     }[status]
     ratio = result.paired_ratio(hero, rival, n_gold)
     return Verdict(
-        status=status,  # type: ignore[arg-type]
+        status=status,
         headline=headline,
         sentence=(
             f"With {n_gold} gold labels {hero} collects {number_cell(ratio, 2)} "
@@ -123,9 +123,9 @@ def _hero(result: CompareResult, n_gold: int) -> str:
 
 def _no_rival(result: CompareResult, hero: str, n_gold: int) -> Verdict:
     area = result.mean(hero, n_gold)
-    status = "better" if area.low > 0 else "worse" if area.high < 0 else "unclear"
+    status = status_of(area)
     return Verdict(
-        status=status,  # type: ignore[arg-type]
+        status=status,
         headline={
             "better": f"{hero} is better than random",
             "unclear": f"{hero} is not shown to be better than random",
@@ -142,7 +142,7 @@ def _no_rival(result: CompareResult, hero: str, n_gold: int) -> Verdict:
 def _signed_interval(estimate: Estimate) -> str:
     if estimate.low != estimate.low:
         return f"{signed(estimate.value, 4)} (no interval: {'; '.join(estimate.warnings)})"
-    return f"{signed(estimate.value, 4)} [{signed(estimate.low, 4)}, {signed(estimate.high, 4)}]"
+    return signed_interval(estimate, 4)
 
 
 def _tiles(result: CompareResult, summary: Sequence[MethodSummary]) -> list[dict[str, str]]:
@@ -301,13 +301,7 @@ def _panels(
         ForestPanel(
             title=f"{n_gold} gold labels",
             rows=[
-                ForestRow(
-                    label=_label(one.corrector),
-                    value=value(one).value,
-                    low=value(one).low,
-                    high=value(one).high,
-                    strong=one.corrector == hero,
-                )
+                forest_row(_label(one.corrector), value(one), strong=one.corrector == hero)
                 for one in rows
                 if one.n_gold == n_gold
             ],

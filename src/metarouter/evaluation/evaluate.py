@@ -36,7 +36,7 @@ from metarouter.evaluation.metrics import (
 )
 from metarouter.evaluation.quality import GainCalibration, calibration_of_gain, policy_values
 from metarouter.evaluation.regret import RegretCurve, price_grid, regret_curve
-from metarouter.evaluation.verdict import Verdict, judge_router, signed
+from metarouter.evaluation.verdict import Verdict, judge_router, signed_interval
 from metarouter.policy.baselines import premium_index
 from metarouter.records import Decision, Estimate, GainEstimate, PolicyValue
 from metarouter.types import FloatArray, IntArray
@@ -425,9 +425,8 @@ def _not_better(gain: FloatArray, model: str, routed: _Routed, level: float) -> 
     if mean.low > 0:
         return ()
     cheap = routed.held_out.models[0]
-    found = f"{signed(mean.value)} [{signed(mean.low)}, {signed(mean.high)}]"
-    text = f"{model} is not clearly better than {cheap} on these labels: its mean gain is {found}"
-    return (f"{text}, and no share of that is given.",)
+    text = f"{model} is not clearly better than {cheap} on these labels: its mean gain is "
+    return (f"{text}{signed_interval(mean)}, and no share of that is given.",)
 
 
 def _unknown(n: int, warnings: tuple[str, ...]) -> Estimate:

@@ -19,6 +19,7 @@ from typing import Any
 
 from metarouter.errors import MissingDependencyError
 from metarouter.evaluation.intervals import Band
+from metarouter.records import Estimate
 from metarouter.types import FloatArray
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "draw_curves",
     "draw_forest",
     "draw_lines",
+    "forest_row",
+    "random_series",
 ]
 
 _WIDE, _NARROW = 720, 360  # CSS pixels, drawn one to one
@@ -363,6 +366,18 @@ def inline_svg(text: str, title: str, width: int, height: int) -> Svg:
 def band_series(label: str, x: FloatArray, band: Band) -> Series:
     """The router's own line with its simultaneous band."""
     return Series(label=label, x=x, y=band.value, low=band.low, high=band.high)
+
+
+def random_series(x: FloatArray, y: FloatArray) -> Series:
+    """The line of a random router."""
+    return Series(label="random", x=x, y=y, color=MUTED, dash="--")
+
+
+def forest_row(label: str, estimate: Estimate, *, strong: bool = False) -> ForestRow:
+    """The line of an estimate."""
+    return ForestRow(
+        label=label, value=estimate.value, low=estimate.low, high=estimate.high, strong=strong
+    )
 
 
 def _percent_ticks() -> Any:

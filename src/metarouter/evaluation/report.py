@@ -23,16 +23,17 @@ from metarouter.evaluation.figures import (
     MUTED,
     SECOND,
     ForestPanel,
-    ForestRow,
     Picture,
     Series,
     band_series,
     draw_calibration,
     draw_curves,
     draw_forest,
+    forest_row,
+    random_series,
 )
 from metarouter.evaluation.tables import Table, interval_cell, number_cell
-from metarouter.evaluation.verdict import percent, signed
+from metarouter.evaluation.verdict import percent, signed, signed_interval, status_of
 from metarouter.records import Estimate
 
 __all__ = [
@@ -75,17 +76,13 @@ def write_evaluation_report(evaluation: Evaluation, path: str | Path) -> None:
     _write(render_evaluation_report(evaluation), path)
 
 
-def write_compare_report(
-    result: CompareResult, path: str | Path, *, bias_map: Mapping[str, Any] | None = None
-) -> None:
+def write_compare_report(result: CompareResult, path: str | Path) -> None:
     """Write the report of a comparison.
 
     Parameters
     ----------
     result : CompareResult
     path : path of the HTML file; an existing one is replaced.
-    bias_map : mapping with `rows` and `p_value`, optional
-        See :func:`metarouter.evaluation.biasmap_view.view_bias_map`.
 
     Raises
     ------
@@ -103,7 +100,7 @@ def write_compare_report(
     >>> with TemporaryDirectory() as folder:
     ...     write_compare_report(result, f"{folder}/report.html")
     """
-    _write(render_compare_report(result, bias_map=bias_map), path)
+    _write(render_compare_report(result), path)
 
 
 def render_evaluation_report(evaluation: Evaluation) -> str:
@@ -111,11 +108,9 @@ def render_evaluation_report(evaluation: Evaluation) -> str:
     return _render("evaluation.html", _evaluation_context(evaluation))
 
 
-def render_compare_report(
-    result: CompareResult, *, bias_map: Mapping[str, Any] | None = None
-) -> str:
+def render_compare_report(result: CompareResult) -> str:
     """The report of a comparison as HTML."""
-    return _render("compare.html", compare_context(result) | {"bias": _bias(bias_map)})
+    return _render("compare.html", compare_context(result))
 
 
 def write_page(template: str, context: Mapping[str, Any], path: str | Path) -> None:
@@ -246,7 +241,8 @@ def _percent_parts(estimate: Estimate) -> tuple[str, str]:
 
 
 def _signed_parts(estimate: Estimate) -> tuple[str, str]:
-    return signed(estimate.value), f"[{signed(estimate.low)}, {signed(estimate.high)}]"
+    value, _, interval = signed_interval(estimate).partition(" ")
+    return value, interval
 
 
 def _policy_table(evaluation: Evaluation) -> Table:
@@ -331,7 +327,7 @@ def _curve_picture(evaluation: Evaluation) -> Picture:
         [
             band_series(f"router, with {_level(evaluation)} band", x, curve.band),
             Series(label="oracle", x=oracle_x, y=curve.oracle, color=SECOND, dash=":"),
-            Series(label="random", x=random_x, y=curve.random, color=MUTED, dash="--"),
+            random_series(random_x, curve.random),
         ],
         x_label=f"expected {evaluation.facts['cost_unit']} per 1,000 queries" if in_money else None,
         y_label=f"mean {evaluation.quality_unit}",
@@ -430,7 +426,7 @@ def _spread(n: int, at: int | None) -> list[int]:
 
 def _calibration_parts(evaluation: Evaluation) -> dict[str, Any]:
     bins = evaluation.calibration.bins
-    rows = [_forest_row(signed(one.predicted, 2), one.gold) for one in bins]
+    rows = [forest_row(signed(one.predicted, 2), one.gold) for one in bins]
     return {
         "calibration": draw_calibration(
             "Gold gain against predicted gain, in bins of equal size",
@@ -480,10 +476,10 @@ def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
     panel = ForestPanel(
         title="",
         rows=[
-            _forest_row(
+            forest_row(
                 f"{one.dimension}: {one.level}",
                 one.loss,
-                strong=_leaves_out_zero(one.loss),
+                strong=status_of(one.loss) != "unclear",
             )
             for one in slices
         ],
@@ -518,16 +514,6 @@ def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
             ),
         ),
     }
-
-
-def _leaves_out_zero(estimate: Estimate) -> bool:
-    return estimate.low > 0 or estimate.high < 0
-
-
-def _forest_row(label: str, estimate: Estimate, *, strong: bool = False) -> ForestRow:
-    return ForestRow(
-        label=label, value=estimate.value, low=estimate.low, high=estimate.high, strong=strong
-    )
 
 
 _FACTS = {

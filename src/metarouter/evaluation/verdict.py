@@ -8,7 +8,9 @@ from typing import Literal
 
 from metarouter.records import Estimate
 
-__all__ = ["Verdict", "judge_router", "percent", "signed"]
+__all__ = ["Status", "Verdict", "judge_router", "percent", "signed", "signed_interval", "status_of"]
+
+Status = Literal["better", "unclear", "worse", "fixed"]
 
 # A kept-quality interval wider than this is called wide: it could hide the
 # whole difference between two models of neighbouring price.
@@ -28,7 +30,7 @@ class Verdict:
     basis : what the status rests on.
     """
 
-    status: Literal["better", "unclear", "worse", "fixed"]
+    status: Status
     headline: str
     sentence: str
     basis: str
@@ -76,7 +78,7 @@ def judge_router(
     "At 40 % premium calls this router keeps 97 % [95, 99] of large's quality and saves
      58 % [56, 60] of its calls."
     """
-    status = _status(premium_share, advantage)
+    status = "fixed" if premium_share in (0.0, 1.0) else status_of(advantage)
     return Verdict(
         status=status,
         headline=_HEADLINES[status],
@@ -87,14 +89,11 @@ def judge_router(
     )
 
 
-def _status(
-    premium_share: float, advantage: Estimate
-) -> Literal["better", "unclear", "worse", "fixed"]:
-    if premium_share in (0.0, 1.0):
-        return "fixed"
-    if advantage.low > 0:
+def status_of(estimate: Estimate, reference: float = 0.0) -> Status:
+    """Better or worse where the whole interval is above or below a reference, else unclear."""
+    if estimate.low > reference:
         return "better"
-    return "worse" if advantage.high < 0 else "unclear"
+    return "worse" if estimate.high < reference else "unclear"
 
 
 def _setting(premium_share: float, reference: str | None) -> str:
@@ -108,7 +107,7 @@ def _setting(premium_share: float, reference: str | None) -> str:
 def _quality(premium: str, kept: Estimate, difference: Estimate, is_absolute: bool) -> str:
     """What the router does to quality, as a share where there is one."""
     if math.isnan(kept.value):
-        return f"gives {_in_units(difference)} gain units per query against always {premium}"
+        return f"gives {signed_interval(difference)} gain units per query against always {premium}"
     what = f"{premium}'s quality" if is_absolute else f"what {premium} gains over the cheap model"
     return f"keeps {percent(kept)} of {what}"
 
@@ -121,7 +120,6 @@ def _saved(usd: float | None) -> str:
 def _basis(status: str, advantage: Estimate) -> str:
     if status == "fixed":
         return "There is no choice to judge: lower or raise the threshold. "
-    number = _in_units(advantage)
     unit = f"gain units per query, n = {advantage.n:,}"
     ends = {
         "better": "",
@@ -129,13 +127,9 @@ def _basis(status: str, advantage: Estimate) -> str:
         "worse": ": choose at random, or fit again with more gold labels",
     }
     return (
-        f"Against a random router that sends as many queries to each model: {number} "
-        f"{unit}{ends[status]}. "
+        f"Against a random router that sends as many queries to each model: "
+        f"{signed_interval(advantage)} {unit}{ends[status]}. "
     )
-
-
-def _in_units(estimate: Estimate) -> str:
-    return f"{signed(estimate.value)} [{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
 def _width(kept: Estimate) -> str:
@@ -161,3 +155,9 @@ def percent(estimate: Estimate) -> str:
 def signed(x: float, digits: int = 3) -> str:
     """A number with its sign, ``+0.031``, minus as a real minus sign."""
     return f"{x:+.{digits}f}".replace("-", "−")
+
+
+def signed_interval(estimate: Estimate, digits: int = 3) -> str:
+    """``+0.031 [+0.012, +0.050]``."""
+    value, low, high = (signed(x, digits) for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
