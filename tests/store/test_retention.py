@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from metarouter.store.remembered import find_remembered, save_remembered
 from metarouter.store.retention import Pruned, Retention, prune
 from metarouter.store.tables import decisions, feedback, key_usage
 from metarouter.store.usage import Used, add_used, read_spent
+from metarouter.testing import PostgresServer
 
 _DAY = 86_400.0
 
@@ -130,6 +132,91 @@ def test_without_a_time_everything_is_kept(engine: sa.Engine) -> None:
     _fill(engine, range(3), 1e9)
     assert prune(engine, Retention(), 1e12).is_all
     assert count(engine) == 3
+
+
+@pytest.fixture
+def rivals(postgres: PostgresServer) -> Iterator[tuple[sa.Engine, sa.Engine]]:
+    """Two processes' ways to one PostgreSQL."""
+    url = postgres.make_database()
+    engines = open_database(url), open_database(url)
+    yield engines
+    for engine in engines:
+        engine.dispose()
+    postgres.drop_database(url)
+
+
+_NAMED = {"model": "m", "upstream": "u", "policy": None, "conversation": None}
+
+
+def test_a_row_that_another_process_writes_is_left_to_it(
+    rivals: tuple[sa.Engine, sa.Engine],
+) -> None:
+    """Who prunes waits for nobody while he holds rows that others wait for; it is in use again."""
+    writing, pruning = rivals
+    names = [_NAMED | {"name": name, "used": 1.0} for name in "ab"]
+    with writing.begin() as connection:
+        save_remembered(connection, names)
+    retention = Retention(memory_seconds=20.0)
+    with writing.begin() as connection:
+        save_remembered(connection, [names[0] | {"used": 99.0}])
+        start = time.monotonic()
+        assert prune(pruning, retention, 100.0).remembered == 1
+        assert time.monotonic() - start < 5  # statements may take 10 s
+        save_remembered(connection, [names[1] | {"used": 99.0}])
+    assert prune(pruning, retention, 100.0).is_all
+    assert len(find_remembered(writing, list("ab"), 99.0)) == 2
+
+
+def test_processes_that_prune_at_once_share_the_work(rivals: tuple[sa.Engine, sa.Engine]) -> None:
+    """Of all kinds, in steps of a few rows; nothing twice, and nobody is told of a deadlock."""
+    _fill(rivals[0], range(200), 1e9)
+    keys = [create_key(rivals[0], name)[1].key_id for name in ("a", "b")]
+    for key_id in keys:
+        _use(rivals[0], key_id, range(1, 51), 1e9)
+    with rivals[0].begin() as connection:
+        save_remembered(connection, [_NAMED | {"name": f"{n}", "used": n} for n in range(200)])
+    retention = Retention(row_days=99.5, prompt_days=50.5, usage_days=10.5, memory_seconds=20.0)
+
+    def work(engine: sa.Engine) -> Pruned:
+        steps = [prune(engine, retention, 1e9, step=7)]
+        while not steps[-1].is_all:
+            steps.append(prune(engine, retention, 1e9, step=7))
+        return sum(steps, Pruned())
+
+    with ThreadPoolExecutor(2) as threads:
+        one, two = threads.map(work, rivals)
+    done = one + two + work(rivals[0])  # both may have left the other's last rows
+    assert (done.decisions, done.feedback, done.minutes, done.remembered) == (100, 100, 80, 200)
+    assert [prompt is None for prompt in _prompts(rivals[0])] == [False] * 51 + [True] * 49
+
+
+def test_who_writes_the_same_feedback_in_another_order_waits_and_no_more(
+    rivals: tuple[sa.Engine, sa.Engine],
+) -> None:
+    """As two processes do to which a caller sent it twice while the store was down."""
+    said = {"key_id": None, "kind": "thumbs", "content": {"value": "up"}, "decision_id": "d"}
+    rows = [said | {"feedback_id": f"f{n:05}", "created": 1.0} for n in range(5000)]
+
+    def write(engine: sa.Engine, order: int) -> int:
+        with engine.begin() as connection:
+            return insert_new(connection, feedback, rows[::order])
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sum(threads.map(write, rivals, (1, -1))) == 5000
+
+
+def test_the_writer_prunes_in_its_turn(tmp_path: Path) -> None:
+    """SQLite has one writer at a time, and who waits for it without a turn starves others."""
+    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}")
+    _fill(engine, range(5), time.time())
+    writer = make_writer(engine, tmp_path / "spill", retention=Retention(row_days=2.5))
+    with writer.turn:
+        writer.start()
+        time.sleep(0.3)
+        assert count(engine) == 5
+    wait_for(lambda: count(engine) == 3)
+    writer.close()
+    engine.dispose()
 
 
 def test_the_writer_prunes_by_itself(engine: sa.Engine, tmp_path: Path) -> None:

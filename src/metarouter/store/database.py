@@ -216,7 +216,9 @@ def insert_new(
     if not rows:
         return 0
     if connection.dialect.name == "postgresql":
-        insert, given = _insert(connection, table, rows)
+        (key,) = table.primary_key
+        # one order in every process: no two of them wait for each other's rows
+        insert, given = _insert(connection, table, sorted(rows, key=itemgetter(key.name)))
         return connection.execute(insert.on_conflict_do_nothing(), given).rowcount
     names = tuple(column.name for column in table.columns if column.name in rows[0])
     return connection.exec_driver_sql(_new_sql(table, names), _tuples(table, names, rows)).rowcount

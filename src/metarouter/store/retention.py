@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -68,7 +69,9 @@ class Pruned:
 def prune(engine: sa.Engine, retention: Retention, now: float, *, step: int = _STEP) -> Pruned:
     """Erase and delete some of what is too old.
 
-    Call it until its result says `is_all`. Several processes may do so at once.
+    Call it until its result says `is_all`. Several processes may do so at once, beside
+    others that write: a row that somebody holds is left for the next time, so nobody
+    here waits for a row while he holds another one, and none of them blocks the rest.
 
     Parameters
     ----------
@@ -110,8 +113,16 @@ def prune(engine: sa.Engine, retention: Retention, now: float, *, step: int = _S
 def _delete(connection: sa.Connection, time: sa.Column[float], before: float, step: int) -> int:
     table: sa.Table = time.table
     (key,) = table.primary_key
-    old = sa.select(key).where(time < before).order_by(time).limit(step)
+    old = _free(connection, sa.select(key).where(time < before).order_by(time).limit(step))
     return connection.execute(sa.delete(table).where(key.in_(old))).rowcount
+
+
+def _free(connection: sa.Connection, old: sa.Select[Any]) -> sa.Select[Any]:
+    """The rows of a query that nobody else holds, and we do from now on."""
+    if connection.dialect.name != "postgresql":  # it has one writer at a time
+        return old
+    # a table of its own is made once; a subquery again and again at will, and above its limit
+    return sa.select(old.with_for_update(skip_locked=True).cte("old"))
 
 
 def _erase_prompts(connection: sa.Connection, before: float, step: int) -> int:
@@ -122,8 +133,8 @@ def _erase_prompts(connection: sa.Connection, before: float, step: int) -> int:
         .order_by(column.created)
         .limit(step)
     )
-    erased = sa.update(decisions).where(column.decision_id.in_(old)).values(prompt=None)
-    return connection.execute(erased).rowcount
+    is_free = column.decision_id.in_(_free(connection, old))
+    return connection.execute(sa.update(decisions).where(is_free).values(prompt=None)).rowcount
 
 
 def _delete_usage(connection: sa.Connection, before: int, now: int, step: int) -> int:
@@ -138,7 +149,8 @@ def _delete_usage(connection: sa.Connection, before: int, now: int, step: int) -
     # all that is old is before `before`; said so, the index is read no further
     old = sa.select(column.key_id, column.minute).where(column.minute < before, is_old)
     old = old.order_by(column.minute).limit(step)
-    return connection.execute(sa.delete(key_usage).where(place.in_(old))).rowcount
+    is_free = place.in_(_free(connection, old))
+    return connection.execute(sa.delete(key_usage).where(is_free)).rowcount
 
 
 def _long_periods(connection: sa.Connection, before: int, now: int) -> dict[str, int]:

@@ -251,7 +251,8 @@ class DecisionWriter:
             connection.execute(sa.select(1))
 
     def _prune(self) -> None:
-        done = prune(self._engine, self._retention or Retention(), time.time())
+        with self.turn:
+            done = prune(self._engine, self._retention or Retention(), time.time())
         if not done.is_all:
             self._due["prune"] = 0.0  # there may be more
 
