@@ -3,9 +3,9 @@
     OPENBLAS_NUM_THREADS=1 ./run python experiments/sw_cells.py [--seeds 5]
 
 6,000 made-up battles of five models, whose leads grow with the first of 8 normal
-features: prompts without clusters, the hardest case for cells. 80 cells, 100 fresh queries, gain
-of the last model over the first. 95 % Student's t over seeds, each with its own
-battles and queries.
+features: prompts without clusters, the hardest case for cells. 155 cells (2 √n), 100 fresh
+queries, gain of the last model over the first. 95 % Student's t over seeds, each with
+its own battles and queries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metarouter.gain.sw_ranking import GAMMAS, SWRanking
 from metarouter.labels import GainTable, make_gain_table
 from study import markdown, over_units
 
-N_BATTLES, N_MODELS, N_CELLS, N_QUERIES, WIDTH = 6_000, 5, 80, 100, 8
+N_BATTLES, N_MODELS, N_CELLS, N_QUERIES, WIDTH = 6_000, 5, 155, 100, 8
 
 
 def main() -> None:
