@@ -44,7 +44,7 @@ _TOKENIZER = PackagedFile(
     sha256="93248f2a9ec36c7b35f700a033d5f36228aae48db61aee31007fa49062cdeb68",
 )
 _DIM = 256
-_WORDS = re.compile(r" +[^ ]*")
+_WORDS = re.compile(r" ( *[^ ]*)")
 # About 20 MB when full; a flood of unseen words starts it anew.
 _MAX_WORDS = 65_536
 _LONGEST_WORD = 64
@@ -121,14 +121,13 @@ class _TokenTable:
         """Write the sum of the token vectors to `out`."""
         known = self._ids.get
         ids: list[int] = []
-        for word in _WORDS.findall(" " + excerpt(text).replace("▁", " ")):
+        for word in _words(excerpt(text).replace("▁", " ")):
             found = known(word)
             ids += self._tokenize(word) if found is None else found
         np.add.reduce(self._rows.take(ids, axis=0), axis=0, out=out) if ids else out.fill(0)
 
     def _tokenize(self, word: str) -> list[int]:
-        # The tokenizer puts one space before what it is given.
-        plain = word[1:].encode("utf-8", "replace").decode()
+        plain = word.encode("utf-8", "replace").decode()
         ids: list[int] = self._tokenizer.encode(plain, add_special_tokens=False).ids
         self._rows[ids] = self._half[ids]
         if len(word) <= _LONGEST_WORD:
@@ -136,6 +135,12 @@ class _TokenTable:
                 self._ids.clear()
             self._ids[word] = ids
         return ids
+
+
+def _words(text: str) -> list[str]:
+    """Words without the one space before each, which the tokenizer puts there itself."""
+    spaced = f" {text}"
+    return _WORDS.findall(spaced) if "  " in spaced else text.split(" ")
 
 
 @lru_cache(maxsize=1)

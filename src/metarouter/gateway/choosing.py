@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from metarouter.errors import InputError, MetarouterError
 from metarouter.gateway.deciding import Decided, Question, ServedPolicy
@@ -27,8 +29,7 @@ Allowed = Callable[[ServedPolicy], Collection[str]]
 Shares = Sequence[tuple[float, ServedPolicy]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Deciders:
+class Deciders(msgspec.Struct, frozen=True, kw_only=True):
     """Who is to decide for a request.
 
     Attributes
@@ -49,8 +50,7 @@ class Deciders:
     allowed: Allowed
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """A decision, who made it, and what was left to chance.
 
     Attributes
@@ -200,9 +200,11 @@ def _shadow(policy: str, decision: Decision) -> dict[str, Any]:
 
 
 def _experiment(split: Split | None, shares: Shares) -> str | None:
+    if split is None:
+        return None
     able = {policy.name for share, policy in shares if share > 0}
-    wanted = () if split is None else {arm for arm, share in split.arms.items() if share > 0}
-    return split.name if split is not None and able == wanted else None
+    wanted = {arm for arm, share in split.arms.items() if share > 0}
+    return split.name if able == wanted else None
 
 
 def _shares(deciders: Deciders, question: Question) -> Shares:

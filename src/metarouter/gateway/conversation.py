@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
+
+import msgspec
 
 from metarouter.gateway.wire import Body
 from metarouter.labels.messages import message_problem, render_messages
@@ -34,8 +35,7 @@ _LONGEST_CALL = 200  # characters of an id
 _TOOL_ITEMS = frozenset({"function_call_output", "custom_tool_call_output", "mcp_call"})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conversation:
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     """The text to route on, and what it is part of.
 
     Attributes

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 
 from metarouter.errors import InputError, OptionError, shorten
@@ -52,8 +53,7 @@ class CachedPrompt:
     dollars: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What policies are asked to decide; the same for all that are asked.
 
     Attributes
@@ -74,8 +74,7 @@ class Question:
     cached: CachedPrompt | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """A decision, and what it came from.
 
     Attributes

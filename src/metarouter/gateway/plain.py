@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from hmac import compare_digest
 from typing import Any
@@ -157,7 +157,7 @@ async def _decided(
     )
     choice = await choose(deciders, question)
     if choice.others:
-        choice = replace(
+        choice = msgspec.structs.replace(
             choice, within=await asyncio.to_thread(ask_others, choice), others=(), share=1.0
         )
     exchange = routed_exchange(
