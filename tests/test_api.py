@@ -13,11 +13,15 @@ import polars as pl
 import pytest
 
 import metarouter as mr
+from metarouter.calibration import CalibrationTarget
 from metarouter.crossfitted import CrossFitted, cross_fit
 from metarouter.errors import ArtifactError, DataError, LabelError, OptionError
 from metarouter.evaluation.metrics import folded_area_statistic
 from metarouter.fitting import FitOptions, fit_table, label_fingerprint
+from metarouter.gain.out_of_bag import unseen_gains
+from metarouter.labels.split import take_queries
 from metarouter.labels.table import make_gain_table
+from metarouter.policy.calibrate import calibrate_share
 from metarouter.testing import World, WorldPaths, make_world
 from metarouter.testing.worlds import gold_records, preference_records
 
@@ -114,6 +118,22 @@ def test_the_target_sets_the_premium_share(
     chosen = [decision.model for decision in router.route_batch(list(world.texts))]
     share = chosen.count("premium") / len(chosen)
     assert expected - 0.02 <= share <= expected
+
+
+def test_a_forest_s_share_is_set_on_bags_that_did_not_see_the_prompt(world: World) -> None:
+    """On its own predictions for training prompts, which are too wide, w would be another."""
+    target = CalibrationTarget(premium_share=0.2)
+    options = FitOptions(
+        corrector="none", gain_model="forest", embedder="surface", folds=0, target=target
+    )
+    table = take_queries(world.table, np.flatnonzero(world.has_gold)).gold()
+    router = fit_table(table, options)
+    features = router.features.transform(table.queries)
+    model = options.learn(table.with_features(features))
+    costs = router.expected_costs(table.queries)
+    expected = calibrate_share(unseen_gains(model, features), costs, 0.2)
+    assert router.policy.w == pytest.approx(expected.w)
+    assert router.policy.w < calibrate_share(model.predict(features).mean, costs, 0.2).w - 0.01
 
 
 def test_a_loss_limit_is_set_on_cross_fitted_gold(paths: WorldPaths) -> None:
@@ -243,7 +263,6 @@ def test_scores_on_another_scale_give_the_same_router(world: World, tmp_path: Pa
 
 def test_one_default_confidence_everywhere() -> None:
     """A loss limit means the same wherever it is asked for."""
-    from metarouter.calibration import CalibrationTarget
     from metarouter.cli.calibrate import calibrate
     from metarouter.cli.fit import fit
     from metarouter.policy.calibrate import calibrate_max_loss

@@ -23,6 +23,7 @@ from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
 from metarouter.features.stages import FeatureStage
 from metarouter.gain.extras import one_thread
+from metarouter.gain.out_of_bag import unseen_gains
 from metarouter.gain.registry import make_pool_model
 from metarouter.gain.text import stage_of
 from metarouter.labels.queries import hash_queries
@@ -393,7 +394,7 @@ def _price_of_cost(
         drawn = _sample(table.n_queries, options.seed)
         texts = [table.queries[i] for i in drawn]
         costs = cost.costs(features[drawn], prompt_tokens(texts, cost))
-        found = target.from_queries(model.predict(features[drawn]).mean, costs)
+        found = target.from_queries(unseen_gains(model, features[drawn]), costs)
         return found.w, found.reason
     if crossed is None or not table.is_pair:
         raise OptionError(
@@ -444,7 +445,7 @@ def _choices(
     """The router's choice for some queries of a pair, out of fold where there is gold."""
     texts = [table.queries[i] for i in queries]
     features = _table_features(table)[queries]
-    mean = model.predict(features).mean.reshape(len(queries))
+    mean = unseen_gains(model, features).reshape(len(queries))
     if crossed is not None:
         gold = crossed.by_query()
         unseen = dict(zip((table.queries[i] for i in gold.query), gold.levelled(), strict=True))

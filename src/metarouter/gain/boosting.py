@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.gain.extras import import_train, one_thread
-from metarouter.gain.rows import ScoredGain, TrainingRows, half_samples, prepare_rows
+from metarouter.gain.out_of_bag import HalfSampledGain
+from metarouter.gain.rows import TrainingRows, half_samples, prepare_rows
 from metarouter.gain.scoring import TreesScorer
 from metarouter.gain.slope import with_slope
 from metarouter.gain.trees import Tree, trees_state
@@ -23,7 +24,7 @@ _N_EDGES = 31
 
 
 @dataclass(kw_only=True, eq=False)
-class BoostingGain(ScoredGain):
+class BoostingGain(HalfSampledGain):
     """Average of boosted tree ensembles, each fitted on half of the queries.
 
     The other half tells an ensemble how many trees to keep, none included.
@@ -100,7 +101,8 @@ class BoostingGain(ScoredGain):
             bag_size=1,
             variance_factor=1.0,
         )
-        return self._keep(with_slope(state, TreesScorer(state), rows, halves))
+        state = with_slope(state, TreesScorer(state), rows, halves)
+        return self._keep_halves(state, rows, halves)
 
     def _fit_member(
         self, make: Any, codes: NDArray[np.float32], rows: TrainingRows, chosen: BoolArray

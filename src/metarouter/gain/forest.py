@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.gain.extras import import_train, one_thread
-from metarouter.gain.rows import ScoredGain, TrainingRows, half_samples, prepare_rows
+from metarouter.gain.out_of_bag import HalfSampledGain
+from metarouter.gain.rows import TrainingRows, half_samples, prepare_rows
 from metarouter.gain.scoring import TreesScorer
 from metarouter.gain.slope import with_slope
 from metarouter.gain.trees import Tree, trees_state
@@ -19,7 +20,7 @@ __all__ = ["ForestGain"]
 
 
 @dataclass(kw_only=True, eq=False)
-class ForestGain(ScoredGain):
+class ForestGain(HalfSampledGain):
     """Random forest of the gain, with a standard deviation from little bags.
 
     Every bag of trees sees a random half of the queries. The trees of a bag
@@ -102,7 +103,8 @@ class ForestGain(ScoredGain):
             bag_size=self.bag_size,
             variance_factor=float(share / (1.0 - share)),
         )
-        return self._keep(with_slope(state, TreesScorer(state), rows, halves))
+        state = with_slope(state, TreesScorer(state), rows, halves)
+        return self._keep_halves(state, rows, halves)
 
     def _fit_bag(self, make: Any, rows: TrainingRows, half: BoolArray, seed: int) -> list[Tree]:
         forest = make(

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.gain.extras import import_train, one_thread
-from metarouter.gain.rows import ScoredGain, TrainingRows, half_samples, prepare_rows
+from metarouter.gain.out_of_bag import HalfSampledGain
+from metarouter.gain.rows import TrainingRows, half_samples, prepare_rows
 from metarouter.gain.scoring import MLPScorer
 from metarouter.gain.slope import with_slope
 from metarouter.types import BoolArray, FloatArray, ModelState
@@ -22,7 +23,7 @@ _Layers = list[tuple[FloatArray, FloatArray]]
 
 
 @dataclass(kw_only=True, eq=False)
-class MLPGain(ScoredGain):
+class MLPGain(HalfSampledGain):
     """Average of small rectifier networks, each trained on half of the queries.
 
     The other half tells a network when to stop; the best epoch is kept, and
@@ -103,7 +104,8 @@ class MLPGain(ScoredGain):
                 for half, seed in zip(halves, seeds, strict=True)
             ]
         state = _mlp_state(members, rows, centre, spread)
-        return self._keep(with_slope(state, MLPScorer(state), rows, halves))
+        state = with_slope(state, MLPScorer(state), rows, halves)
+        return self._keep_halves(state, rows, halves)
 
     def _train(self, x: FloatArray, rows: TrainingRows, chosen: BoolArray, network: Any) -> _Layers:
         held_out = ~chosen if not chosen.all() else chosen

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import DataError, NotFittedError
+from metarouter.gain.out_of_bag import PredictsUnseen
 from metarouter.gain.scoring import GainScorer, load_gain_model
 from metarouter.gain.weights import row_weights, shared_variance
 from metarouter.labels.table import GainTable
@@ -111,6 +112,14 @@ class PoolGainModel:
         if not hasattr(self, "scorer_"):
             raise NotFittedError.of(self)
         return self.scorer_.predict(np.asarray(features))
+
+    def predict_unseen(self, features: NDArray[Any]) -> FloatArray:
+        """Gains as by members that were not fitted on the query, shape (n, n_models − 1)."""
+        gains = self.predict(features).mean
+        for column, member in enumerate(self.members_):
+            if isinstance(member, PredictsUnseen):
+                gains[:, column] = member.predict_unseen(features)
+        return gains
 
     def state(self) -> ModelState:
         """State of kind "pool" that holds the state of every member."""

@@ -15,7 +15,14 @@ from metarouter.gain.scoring import GainScorer, load_gain_model
 from metarouter.records import GainEstimate
 from metarouter.types import BoolArray, FloatArray, IntArray, ModelState
 
-__all__ = ["ScoredGain", "TrainingRows", "check_rows", "half_samples", "prepare_rows"]
+__all__ = [
+    "ScoredGain",
+    "TrainingRows",
+    "check_rows",
+    "feature_keys",
+    "half_samples",
+    "prepare_rows",
+]
 
 
 class ScoredGain:
@@ -119,7 +126,7 @@ def prepare_rows(
         features=features,
         target=(gain - centre) / scale,
         weight=weight,
-        group=_group(features),
+        group=np.unique(feature_keys(features), return_inverse=True)[1].astype(np.int64),
         centre=centre,
         scale=scale,
     )
@@ -190,8 +197,15 @@ def _scale(residual: FloatArray, weight: FloatArray, size: float) -> float:
     return size or 1.0
 
 
-def _group(features: NDArray[np.float32]) -> IntArray:
-    # A collision only joins two queries, which costs nothing.
-    keys = np.fromiter((zlib.crc32(row) for row in features), dtype=np.int64, count=len(features))
-    _, group = np.unique(keys, return_inverse=True)
-    return group.astype(np.int64)
+def feature_keys(features: NDArray[np.float32]) -> IntArray:
+    """A number for each row of contiguous features, the same for equal rows, shape (n,).
+
+    A collision only joins two queries, which costs nothing.
+
+    Examples
+    --------
+    >>> keys = feature_keys(np.array([[1, 2], [3, 4], [1, 2]], dtype=np.float32))
+    >>> bool(keys[0] == keys[2]), bool(keys[0] == keys[1])
+    (True, False)
+    """
+    return np.fromiter((zlib.crc32(row) for row in features), dtype=np.int64, count=len(features))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metarouter.gain.out_of_bag import out_of_bag
 from metarouter.gain.rows import TrainingRows
 from metarouter.gain.scoring import MLPScorer, TreesScorer
 from metarouter.types import BoolArray, FloatArray, IntArray, ModelState
@@ -48,8 +49,8 @@ def with_slope(
     if len(np.unique(rows.group[part])) < _FEWEST:
         return state
     bags = (scorer.bags(rows.features[part]) - rows.centre) / rows.scale
-    out_of_bag = (bags * held_out).sum(axis=1) / held_out.sum(axis=1)
-    slope = held_out_slope(out_of_bag, rows.target[part], rows.weight[part], rows.group[part])
+    unseen, _ = out_of_bag(bags, held_out)
+    slope = held_out_slope(unseen, rows.target[part], rows.weight[part], rows.group[part])
     return replace(
         state, config=state.config | {"slope": slope.value, "slope_std": slope.std_error}
     )
