@@ -35,13 +35,13 @@ def main() -> None:
     print(markdown([*head, "stated deviation of the scan", "cells over scan"], lines))
 
 
-def compare(gamma: float, seed: int) -> list[float]:
+def compare(gamma: float, seed: int, n_cells: int = N_CELLS) -> list[float]:
     """The four figures of one arena."""
     rng = np.random.default_rng(seed)
     table = make_arena(rng)
     queries = rng.normal(size=(N_QUERIES, WIDTH)) + 0.6
     scan, cells = (
-        SWRanking(gamma=gamma, cells=n, seed=seed).fit(table).predict(queries) for n in (0, N_CELLS)
+        SWRanking(gamma=gamma, cells=n, seed=seed).fit(table).predict(queries) for n in (0, n_cells)
     )
     exact, near = scan.mean[:, -1], cells.mean[:, -1]
     return [

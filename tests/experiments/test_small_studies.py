@@ -1,0 +1,199 @@
+"""Studies of routers in small: each runs on made data, and says what it should of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metarouter.benchmark import Benchmark
+
+pytest.importorskip("threadpoolctl", reason="the studies need the train extra")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts import each other from their own folder."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
+
+
+@pytest.fixture
+def benchmark() -> Benchmark:
+    """Questions of ten subjects; the premium model is right, the cheap one on every other."""
+    kinds = ("long division of", "the spelling of")
+    return Benchmark(
+        name="toy",
+        prompts=tuple(f"please explain {kinds[i % 2]} number {i}" for i in range(120)),
+        models=("cheap", "premium"),
+        quality=np.stack([np.arange(120) % 2, np.ones(120)], axis=1),
+        subject=np.arange(120) // 12,
+        subjects=tuple(f"subject {i}" for i in range(10)),
+    )
+
+
+def test_cells_that_are_all_near_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cells are all looked into, forty are not."""
+    import sw_cells
+
+    monkeypatch.setattr(sw_cells, "N_BATTLES", 400)
+    correlation, difference, _, deviations = sw_cells.compare(10.0, 0, n_cells=8)
+    assert correlation == pytest.approx(1.0)
+    assert difference < 1e-6
+    assert deviations == pytest.approx(1.0, abs=1e-5)
+    assert sw_cells.compare(10.0, 0, n_cells=40)[1] > 1e-4
+
+
+def test_test_questions_of_the_study_of_gamma_are_of_other_subjects(benchmark: Benchmark) -> None:
+    """Where subjects are split; and no question is on both sides in either split."""
+    from sw_gamma import split
+
+    for kind in ("random", "subjects"):
+        train, test = split(benchmark, kind, 60, 0)
+        assert len(train) == 60
+        assert not set(train.tolist()) & set(test.tolist())
+    assert not set(benchmark.subject[train].tolist()) & set(benchmark.subject[test].tolist())
+
+
+def test_every_gamma_and_the_chosen_one_are_measured(benchmark: Benchmark) -> None:
+    from metarouter.gain.sw_ranking import GAMMAS
+    from sw_gamma import measure
+
+    areas, chosen = measure(benchmark, "random", 80, 0)
+    assert len(areas) == len(GAMMAS) + 1
+    assert areas[-1] == areas[GAMMAS.index(chosen)] > 0.6  # the kind of question says it all
+
+
+def test_scores_are_out_of_fold_and_differences_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One area less itself is 0 in every resample; what trains is not what is scored."""
+    import components
+    from components import area, less, orders, out_of_fold
+    from embedders import Task
+
+    monkeypatch.setattr(components, "N_FOLDS", 2)
+    monkeypatch.setattr(components, "N_BOOTSTRAP", 20)
+    n = 60
+    task = Task(
+        name="toy",
+        prompts=[f"{'sum' if i % 2 else 'poem'} about number {i}" for i in range(n)],
+        gain=np.where(np.arange(n) % 2, 1.0, 0.0),
+        fold=np.arange(n) // 2 % 2,
+    )
+    for fold, order in enumerate(orders(task)):
+        assert set(order.tolist()) == set(np.flatnonzero(task.fold != fold).tolist())
+    many, few = out_of_fold(task, 4, 6)
+    assert np.isfinite([many, few]).all()
+    weight = np.ones(n)
+    assert area(task, many, weight) > area(task, -many, weight)
+    assert less(task, many, many) == "0.000 [0.000, 0.000]"
+
+
+def test_two_runs_are_compared_model_by_model() -> None:
+    """Seeds are averaged, other methods and models of one run only are left out."""
+    from onboarding_compare import compare
+    from onboarding_report import Row
+
+    def run(more: float, models: int) -> list[Row]:
+        return [
+            Row(world="toy", model=f"model {model}", seed=seed, method=method, k=20,
+                area=model + more + 0.1 * seed, covered=0.9)
+            for model in range(models) for seed in range(2) for method in ("onboard", "refit")
+        ]  # fmt: skip
+
+    (line,) = compare(run(0.0, 3), run(0.5, 4)).splitlines()[2:]
+    assert line == "| toy | 20 | 1.05 | 1.55 | 0.50 [0.50, 0.50] | 0.90 | 0.90 |"
+
+
+def test_a_report_of_onboarding_has_a_table_for_each_world(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from onboarding_report import Row, report
+
+    report([
+        Row(world=world, model=f"model {model}", seed=0, method="refit", k=99, area=1.0 + model)
+        for world in ("first", "second") for model in range(3)
+    ])  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "first: 3 new models" in shown
+    assert "second: 3 new models" in shown
+    assert shown.count("| refit | 99 | 2.00") == 2
+
+
+def test_probes_of_a_model_come_in_one_order_for_a_seed() -> None:
+    """Its own for each model and seed."""
+    from onboarding_report import probe_order
+
+    queries = np.arange(100)
+    orders = [probe_order(seed, model, queries).tolist() for seed in (0, 1) for model in "ab"]
+    assert orders[0] == probe_order(0, "a", queries).tolist()
+    assert len(set(map(tuple, orders))) == 4
+    assert all(sorted(order) == queries.tolist() for order in orders)
+
+
+def test_the_study_of_doubt_reads_its_own_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prior as good as the best yardstick of every cell and pair has a ratio of 1."""
+    import doubt
+    from doubt import PAIRS, name_of, record, report
+    from study import YARDSTICKS, Log
+
+    monkeypatch.setattr(doubt, "DOUBTS", (2.0, 4.0))
+    log = Log(tmp_path / "doubt.jsonl")
+    for world, cell in ((PAIRS, "a_vs_b"), (PAIRS, "a_vs_c"), ("judge", "n_gold=50")):
+        for seed in range(2):
+            for i, name in enumerate([*YARDSTICKS, *map(name_of, doubt.DOUBTS)]):
+                best = name in ("gold_only", name_of(2.0))
+                log.add(record(world, cell, seed, name, 0.1 if best else 0.05 - 0.001 * i))
+    (tmp_path / "semi_synthetic.jsonl").touch()
+    report(Log(log.path), tmp_path, range(2))
+    first, second = capsys.readouterr().out.splitlines()[2:4]
+    exact = "1.000 [1.000, 1.000]"
+    assert first == f"| {name_of(2.0)} | {' | '.join([exact] * 4)} | 1.00 |"
+    assert exact not in second
+
+
+def test_the_prior_that_is_swept_is_that_of_the_corrector() -> None:
+    from doubt import MAKERS, Doubtful, read_range
+
+    corrector = Doubtful(5.0)(seed=3)
+    assert (corrector.priors.ignore, corrector.priors.ignore_contestant) == (5.0, 5.0)
+    assert corrector.seed == 3
+    assert set(MAKERS) > {"gold_only"}
+    assert list(read_range("100:103")) == [100, 101, 102]
+
+
+def test_labels_of_a_made_world_have_the_mean_that_is_called_true() -> None:
+    """Without a signal every gain is tanh(0.15); with one, gains differ by query."""
+    from mf_coverage import make_world
+
+    table, fresh, truth = make_world(0.0, 10_000, 2, seed=0)
+    assert (len(table), len(fresh)) == (10_000, len(truth))
+    np.testing.assert_allclose(truth, np.tanh(0.15))
+    # labels of ±1 have a standard error of 0.01
+    assert table.gain.mean() == pytest.approx(np.tanh(0.15), abs=0.04)
+    assert make_world(3.0, 10, 2, seed=0)[2].std() > 0.3
+
+
+@pytest.mark.torch
+def test_intervals_of_mf_are_measured_beside_its_members_and_ridge() -> None:
+    pytest.importorskip("torch")
+    from mf_coverage import held, make_world
+
+    shares = held(*make_world(1.0, 60, 4, seed=0), seed=0)
+    assert len(shares) == 3
+    assert 0.5 < shares[2] <= 1.0
+
+
+@pytest.mark.torch
+def test_routers_beside_causal_lm_are_compared_on_the_test_questions(
+    benchmark: Benchmark,
+) -> None:
+    pytest.importorskip("torch")
+    from causal_lm import as_markdown, measure
+
+    train, test = np.arange(80), np.arange(80, 120)
+    records = [measure(benchmark, router, train, test, 0) for router in ("ridge", "knn")]
+    lines = as_markdown(benchmark, records, test).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| `ridge`", "| `knn`"]
+    assert all(len(r["score"]) == 40 for r in records)
