@@ -173,12 +173,12 @@ def scores(benchmark: Benchmark, rows: IntArray, at: Iterable[int], names: Itera
 def votes(data: Path, benchmark: Benchmark, rows: IntArray) -> Rows:
     """The judge's verdicts on some questions, as records."""
     path = data / "pairs" / benchmark.pair / "preference.parquet"
-    columns = read_columns(path, ("query", "model_a", "model_b", "p_a"))
+    columns = read_columns(path, ("query", "model_a", "model_b", "p_a", "judge"))
     texts = {benchmark.prompts[i] for i in rows}
     found = zip(*columns.values(), strict=True)
     return [
-        {"query": query, "model_a": a, "model_b": b, "p_a": float(p)}
-        for query, a, b, p in found
+        {"query": query, "model_a": a, "model_b": b, "p_a": float(p), "judge": judge}
+        for query, a, b, p, judge in found
         if query in texts
     ]
 
