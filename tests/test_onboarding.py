@@ -143,6 +143,34 @@ def test_models_stay_in_the_order_of_their_gains(router: Router, texts: list[str
     np.testing.assert_allclose(gain_of(again, texts, "new"), gain_of(served, texts, "new"))
 
 
+@pytest.mark.parametrize(
+    ("named", "lead", "expected"),
+    [
+        ("middle", -0.3, ("small", "new", "large", "middle")),
+        ("middle", 0.14, ("small", "new", "large", "middle")),
+        ("middle", 0.5, ("small", "large", "new", "middle")),
+        ("large", 0.5, ("small", "middle", "new", "large")),
+        (None, 0.5, ("small", "middle", "large", "new")),
+    ],
+)
+def test_a_premium_model_that_was_named_stays_the_last(
+    texts: list[str], named: str | None, lead: float, expected: tuple[str, ...]
+) -> None:
+    """Gains need not ascend then: the others stand in the order of theirs before it."""
+    rng = np.random.default_rng(3)
+    score = np.column_stack([0.3 + gain + 0.02 * rng.normal(size=300) for gain in (0, 0.1, 0.2)])
+    records = [
+        {"query": text, "model": name, "score": value}
+        for text, row in zip(texts, score, strict=True)
+        for name, value in zip(("small", "middle", "large"), row.tolist(), strict=True)
+    ]
+    fitted = metarouter.fit(records, premium=named, gain_model="ridge", embedder="surface", folds=0)
+    assert fitted.models[-1] == (named or "large")
+    level = np.full(100, 0.5)
+    probes = labels(texts[:100], level + lead, level, ("new", "small"))
+    assert onboard(fitted, probes, model="new").models == expected
+
+
 def test_a_model_that_is_like_another_starts_from_it(router: Router, texts: list[str]) -> None:
     """`like` moves the prior mean to one candidate."""
     served = onboard(router, model="new", like="large")

@@ -157,6 +157,7 @@ def fit(
         folds=folds,
         score_range=score_range,
         seed=seed,
+        premium=premium,
     )
     table, report = read_gain_table(
         gold,
@@ -173,7 +174,8 @@ def fit(
 class FitOptions:
     """Options of :func:`fit` that the router depends on beside its labels.
 
-    `score_range` is what the labels were read with; it is kept for labels to come.
+    `score_range` is what the labels were read with, and `premium` the model that was
+    named so; they are kept for labels and models to come.
 
     Raises
     ------
@@ -190,6 +192,7 @@ class FitOptions:
     folds: int = 5
     score_range: tuple[float, float] | None = None
     seed: int = 0
+    premium: str | None = None
 
     def __post_init__(self) -> None:
         if self.cost not in {"unit", "token"}:
@@ -223,6 +226,7 @@ class FitOptions:
             "folds": self.folds,
             "score_range": None if self.score_range is None else [*map(float, self.score_range)],
             "seed": self.seed,
+            "premium": self.premium,
         }
 
 

@@ -72,9 +72,9 @@ def onboard(
     Router
         The models in the order that they have in every router: the reference
         first, the others by ascending gain, so that the new one stands where
-        its gain at the centre of the features puts it. The price of cost is the
-        old one: calibrate it again. ``artifact.config["onboarded"]`` says what
-        was learned.
+        its gain at the centre of the features puts it; one that was named premium
+        at the fit stays last. The price of cost is the old one: calibrate it again.
+        ``artifact.config["onboarded"]`` says what was learned.
 
     Raises
     ------
@@ -209,10 +209,13 @@ def _over_reference(probes: _Probes, gains: FloatArray) -> FloatArray:
 
 
 def _place(router: Router, found: NewGain) -> int:
-    """Where the new model stands among the others, by its gain at the centre of the features."""
+    """Place before the first better model; a premium model that was named stays the last."""
     levels = _levels(router)
     centre = onboarding_rows(levels[None], np.zeros((1, router.features.dim)), 1.0)
-    return 1 + int((levels <= centre @ found.mean).sum())
+    is_better = levels > centre @ found.mean
+    if router.artifact.config.get("premium") == router.models[-1]:
+        is_better[-1] = True
+    return 1 + int(np.argmax(is_better)) if is_better.any() else len(router.models)
 
 
 def _gain_state(router: Router, found: NewGain, size: float, *, place: int | None) -> ModelState:
