@@ -217,12 +217,14 @@ class BattleCells:
         near = mean.argpartition(-self._probed, axis=1)[:, -self._probed :]
         cells = near.tolist()
         own = [self._similarities(unit[i], cells[i]) for i in range(len(unit))]
-        norm = np.array([[part.max()] for part in own]).clip(_SMALLEST_NORM)
+        norm = np.maximum([[part.max()] for part in own], np.float32(_SMALLEST_NORM))
         mean[np.arange(len(unit))[:, None], near] = -np.inf  # summed one by one
         variance = np.einsum("ij,ij->i", unit @ self._spread, unit)[:, None]
         far = cut_normal_weight(_POWERS * (self._log_gamma / norm), norm - mean, variance)
         first, second = self._tables
-        sums = np.hstack([far[0] @ first, far[1] @ second]).reshape(len(unit), 5, -1)
+        sums = np.empty((len(unit), 5, len(self._pairs)))
+        sums[:, :2] = (far[0] @ first).reshape(len(unit), 2, -1)
+        sums[:, 2:] = (far[1] @ second).reshape(len(unit), 3, -1)
         for i, part in enumerate(own):
             kernel = np.exp(self._log_gamma * (part / norm[i] - 1.0))
             sums[i] += self._near_sums(cells[i], kernel)

@@ -17,7 +17,14 @@ import numpy as np
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.types import FloatArray
 
-__all__ = ["BradleyTerry", "contrast_variance", "laplacian", "sigmoid", "solve_strengths"]
+__all__ = [
+    "BradleyTerry",
+    "contrast_variance",
+    "laplacian",
+    "sigmoid",
+    "solve_strengths",
+    "win_probabilities",
+]
 
 _MAX_STEPS = 100
 _SAFE_STEP = 0.5  # log-odds; over a shorter step the curvature hardly changes
@@ -107,11 +114,10 @@ class BradleyTerry:
         np.add.at(wins, (second, first), weight * (1.0 - outcome))
         if self.penalty == 0 and np.linalg.matrix_rank(laplacian(wins + wins.T)) < size - 1:
             raise DataError("no battles link some models to the others; allowed: a penalty above 0")
-        strength, hessian = solve_strengths(wins, penalty=self.penalty, centre=np.zeros(size))
+        strength, inverse = solve_strengths(wins, penalty=self.penalty, centre=np.zeros(size))
         residual = outcome - sigmoid(strength[first] - strength[second])
         meat = np.zeros((size, size))
         np.add.at(meat, (first, second), (weight * residual) ** 2)
-        inverse = np.linalg.inv(hessian)
         middle = laplacian(meat + meat.T) + self.penalty * np.eye(size)
         self.strength_, self.covariance_ = strength, inverse @ middle @ inverse
         return self
@@ -146,9 +152,9 @@ def solve_strengths(
     Returns
     -------
     strength : array, shape (..., m), with the sum of `centre`.
-    hessian : array, shape (..., m, m)
-        Negative Hessian there. Where the penalty leaves the level open it has
-        1/m added everywhere, which no contrast can see.
+    inverse : array, shape (..., m, m)
+        Of the negative Hessian there. Where the penalty leaves the level open
+        the Hessian has 1/m added everywhere, which no contrast can see.
 
     Raises
     ------
@@ -161,17 +167,18 @@ def solve_strengths(
     gauge.flat[:: size + 1] += penalty
     strength = np.zeros(wins.shape[:-1]) + centre
     for _ in range(_MAX_STEPS):
-        p = sigmoid(strength[..., :, None] - strength[..., None, :])
+        p = win_probabilities(strength)
         expected = games * p
         gradient = (wins - expected).sum(axis=-1) - penalty * (strength - centre)
         hessian = laplacian(expected * (1.0 - p)) + gauge
         try:
-            step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+            inverse = np.linalg.inv(hessian)
         except np.linalg.LinAlgError:
             break  # strengths so far apart that nothing is left to learn from
+        step = (inverse @ gradient[..., None])[..., 0]
         largest = np.abs(step).max(initial=0.0)
         if largest < _TOLERANCE:
-            return strength + step, hessian
+            return strength + step, inverse
         if largest > _SAFE_STEP:
             step = _halved(wins, strength, step, penalty, centre)
         strength += step
@@ -181,19 +188,19 @@ def solve_strengths(
     )
 
 
-def contrast_variance(hessian: FloatArray, middle: FloatArray, contrasts: FloatArray) -> FloatArray:
+def contrast_variance(inverse: FloatArray, middle: FloatArray, contrasts: FloatArray) -> FloatArray:
     """Diagonal of C H⁻¹ M H⁻¹ C' for stacked problems.
 
     Parameters
     ----------
-    hessian, middle : arrays, shape (..., m, m)
+    inverse, middle : arrays H⁻¹ and M, shape (..., m, m)
     contrasts : array C, shape (k, m)
 
     Returns
     -------
     array, shape (..., k)
     """
-    half = np.linalg.solve(hessian, contrasts.T)
+    half = inverse @ contrasts.T
     variance: FloatArray = (half * (middle @ half)).sum(axis=-2)
     return np.maximum(variance, 0.0)
 
@@ -202,6 +209,13 @@ def laplacian(weight: FloatArray) -> FloatArray:
     """Σ w_ab (e_a − e_b)(e_a − e_b)' over pairs of symmetric weights (..., m, m)."""
     result = -weight
     np.einsum("...ii->...i", result)[...] += weight.sum(axis=-1)
+    return result
+
+
+def win_probabilities(strength: FloatArray) -> FloatArray:
+    """P(a beats b) of all pairs, for strengths (..., m); exact where it is tiny."""
+    odds = np.exp(np.minimum(strength[..., :, None] - strength[..., None, :], 0.0))
+    result: FloatArray = odds / (odds + odds.swapaxes(-1, -2))
     return result
 
 

@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 
 from metarouter.errors import DataError, OptionError
 from metarouter.gain.battle_sums import BattleCells, BattleScan, BattleSums, TierBattles
-from metarouter.gain.bradley_terry import contrast_variance, laplacian, sigmoid, solve_strengths
+from metarouter.gain.bradley_terry import (
+    contrast_variance,
+    laplacian,
+    sigmoid,
+    solve_strengths,
+    win_probabilities,
+)
 from metarouter.gain.similarity import largest_similarities, unit_rows
 from metarouter.gain.table_model import ScoredTableModel, TableRows, prepare_table
 from metarouter.gain.tiers import optimal_tiers, rate_models
@@ -292,9 +298,9 @@ class SWRankingScorer:
                 f"features of shape {features.shape}; allowed: (n, {self._width}), as in training"
             )
         wins, second = self._sums(unit_rows(features))
-        strength, hessian = solve_strengths(wins, penalty=self._penalty, centre=self._strength)
+        strength, inverse = solve_strengths(wins, penalty=self._penalty, centre=self._strength)
         middle = laplacian(_residual_squares(second, strength)) + self._pull
-        variance = contrast_variance(hessian, middle, self._contrasts)
+        variance = contrast_variance(inverse, middle, self._contrasts)
         log_odds = (strength @ self._contrasts.T)[:, self._tier] + self._offset
         return log_odds, variance[:, self._tier]
 
@@ -347,7 +353,7 @@ def _between_tiers(rows: TableRows, tier: IntArray) -> TierBattles:
 
 def _residual_squares(second: FloatArray, strength: FloatArray) -> FloatArray:
     """Σ w² (y − p)² of each pair of tiers, symmetric, (n, t, t)."""
-    p = sigmoid(strength[..., :, None] - strength[..., None, :])
+    p = win_probabilities(strength)
     squares: FloatArray = second[2] - 2.0 * p * second[1] + p * p * second[0]
     return squares + squares.swapaxes(-1, -2)
 
