@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from metarouter import fit
 from metarouter.cli import run
 from metarouter.collection.sandbox import Outcome, find_isolation
 from metarouter.labels import read_gain_table
@@ -109,6 +110,39 @@ def test_a_rubric_is_decided_criterion_by_criterion(tmp_path: Path, capsys: Capt
         _grade(tmp_path, "rubric", {"m": "text"}, {"rubrics": rubric}, *options)
         assert len(provider.requests) == 3
     assert (row["score"], row["met"], row["judge"]) == (0.25, [True, False, True], "j")
+
+
+@pytest.mark.parametrize("how", ["numeric", "rubric"])
+def test_costs_are_those_of_the_responses_that_were_collected(how: str, tmp_path: Path) -> None:
+    """What `collect` counted reaches the cost model through `grade`, not a constant length."""
+    rows = [{"query": f"What is {i} times two?"} for i in range(40)]
+    queries = _write(tmp_path / "q.jsonl", rows)
+    answer = {"answer": 7} if how == "numeric" else {"rubrics": [{"criterion": "x", "points": 1}]}
+    answers = _write(tmp_path / "a.jsonl", [row | answer for row in rows])
+    prices = tmp_path / "prices.csv"
+    prices.write_text("model,input_usd_per_mtok,output_usd_per_mtok\nsmall,0,2\nlarge,0,20\n")
+
+    def reply(body: dict[str, Any]) -> str:
+        asked = body["messages"][-1]["content"]
+        if "MET:" in asked:
+            return "MET: YES" if "large" in asked else "MET: NO"
+        return f"{body['model']} says " + ("so it is 7" if body["model"] == "large" else "8")
+
+    r, g = tmp_path / "r.jsonl", tmp_path / "g.jsonl"
+    with FakeProvider(reply=reply) as provider:
+        at = ("--base-url", provider.url, "--prices", str(prices))
+        files = ("--queries", str(queries), "--models", "small,large", "--out", str(r))
+        assert run(["collect", *files, *at]) == 0
+        graded = ("--responses", str(r), "--answers", str(answers), "--out", str(g))
+        assert run(["grade", *graded, "--how", how, "--judge-model", "judge", *at]) == 0
+    router = fit(
+        gold=g, cost="token", prices=prices, embedder="surface", gain_model="ridge",
+        corrector="gold_only", folds=0,
+    )  # fmt: skip
+    spent = sum(row["cost_usd"] for row in map(json.loads, r.read_text().splitlines()))
+    assert router.models == ("small", "large")
+    expected = router.expected_costs([row["query"] for row in rows]).sum()
+    assert expected == pytest.approx(spent, rel=0.01)
 
 
 def test_responses_without_an_answer_are_counted(tmp_path: Path, capsys: Capture) -> None:

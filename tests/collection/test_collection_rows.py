@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,25 @@ def test_responses_need_all_their_fields_and_one_row_each(tmp_path: Path) -> Non
             read_responses(_jsonl(tmp_path / "r.jsonl", [bad]))
     with pytest.raises(LabelError, match="row 2: model = 'm'; allowed: one response"):
         read_responses(_jsonl(tmp_path / "r.jsonl", [row, row]))
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [(12, 12), ("12", 12), (12.0, 12), (math.nan, None), (None, None), (0, 0)]
+)
+def test_the_length_of_a_response_is_read_where_it_stands(
+    given: Any, read: int | None, tmp_path: Path
+) -> None:
+    """CSV has texts, a data frame with gaps has fractions and NaN."""
+    row = {"query": "q", "model": "m", "response": "x", "completion_tokens": given}
+    (response,) = read_responses(_jsonl(tmp_path / "r.jsonl", [row]))
+    assert response.completion_tokens == read
+
+
+@pytest.mark.parametrize("given", [-1, 1.5, True, "many", [3]])
+def test_a_length_that_is_no_count_is_told(given: Any, tmp_path: Path) -> None:
+    row = {"query": "q", "model": "m", "response": "x", "completion_tokens": given}
+    with pytest.raises(LabelError, match=r"row 1: completion_tokens = .*; allowed: a count"):
+        read_responses(_jsonl(tmp_path / "r.jsonl", [row]))
 
 
 def test_a_file_takes_the_old_ones_place_when_it_is_whole(tmp_path: Path) -> None:

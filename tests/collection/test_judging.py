@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def test_a_vote_is_the_mean_of_both_orders(forward: str, backward: str, p_a: flo
     assert row is not None
     assert (row["model_a"], row["model_b"], row["p_a"]) == ("a", "b", p_a)
     assert (row["judge"], row["query"], row["cost_usd"]) == ("j", "What?", 2.0)
+
+
+def test_votes_and_scores_keep_how_long_the_responses_were() -> None:
+    """`fit --cost token` learns lengths from label files; an unknown length is left out."""
+    long, short = (replace(A, completion_tokens=90), replace(B, completion_tokens=0))
+    (pair,) = judge_pairs([(long, short)], JUDGE)
+    said = _said(pair.forward, "VERDICT: A") | _said(pair.backward, "VERDICT: B")
+    vote = pair.row(said)
+    assert vote is not None
+    assert (vote["completion_tokens_a"], vote["completion_tokens_b"]) == (90, 0)
+    judge = Judge(target=make_target(name="j"), prompt=prompts.SCORE)
+    counted, uncounted = (judge_scores([r], judge, low=1, high=10)[0] for r in (long, C))
+    row = counted.row(_said(counted.call, "SCORE: 4"))
+    assert row is not None
+    assert row["completion_tokens"] == 90
+    assert "completion_tokens" not in (uncounted.row(_said(uncounted.call, "SCORE: 4")) or {})
 
 
 def test_a_pair_with_one_readable_order_is_no_vote() -> None:

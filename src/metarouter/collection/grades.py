@@ -84,4 +84,5 @@ def mean_scores(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(response: Response, score: float) -> dict[str, Any]:
-    return {**response.query.kept, "model": response.model, "score": score}
+    named = {**response.query.kept, "model": response.model}
+    return {**named, "score": score, **response.counted()}

@@ -100,6 +100,8 @@ class JudgedPair:
             "p_a": p_first,
             "judge": self.forward.target.name,
             "verdicts": [forward, backward],
+            **self.first.counted("_a"),
+            **self.second.counted("_b"),
             "cost_usd": to_usd(sum(answers[call.key][1] for call in self.calls())),
         }
 
@@ -138,6 +140,7 @@ class JudgedScore:
             "score": (score - self.low) / (self.high - self.low),
             "judge": self.call.target.name,
             "raw_score": score,
+            **self.response.counted(),
             "cost_usd": to_usd(charged),
         }
 

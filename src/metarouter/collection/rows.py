@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,11 +46,32 @@ class QueryRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Response:
-    """What a model answered to a query."""
+    """What a model answered to a query.
+
+    Parameters
+    ----------
+    query : QueryRow
+    model, text : who answered, and what.
+    completion_tokens : int, optional, what the endpoint counted; costs are learned from it.
+    """
 
     query: QueryRow
     model: str
     text: str
+    completion_tokens: int | None = None
+
+    def counted(self, suffix: str = "") -> dict[str, int]:
+        """The field of a label file with the count; none where it is unknown.
+
+        Examples
+        --------
+        >>> query = QueryRow(text="Hi", messages=(), query_id=None, kept={})
+        >>> Response(query=query, model="m", text="Hi!", completion_tokens=3).counted("_a")
+        {'completion_tokens_a': 3}
+        """
+        if self.completion_tokens is None:
+            return {}
+        return {f"completion_tokens{suffix}": self.completion_tokens}
 
 
 def read_queries(path: Path) -> list[QueryRow]:
@@ -87,10 +109,13 @@ def read_queries(path: Path) -> list[QueryRow]:
 def read_responses(path: Path) -> list[Response]:
     """Responses of a file with `query` or `messages`, `model` and `response`.
 
+    `completion_tokens` is read where it stands.
+
     Raises
     ------
     LabelError
-        When a row lacks one of them, or a model answers a query twice.
+        When a row lacks one of them, its count is none, or a model answers a
+        query twice.
     InputError
         When the file cannot be read or is empty.
     """
@@ -104,7 +129,8 @@ def read_responses(path: Path) -> list[Response]:
         text = row.get("response")
         if not isinstance(text, str):
             raise _bad(path, number, "response", text, "the text that the model answered")
-        found[key] = Response(query=query, model=model, text=text)
+        tokens = _count(path, number, row, "completion_tokens")
+        found[key] = Response(query=query, model=model, text=text, completion_tokens=tokens)
     if not found:
         raise InputError(f"{path}: holds no response; allowed: what `metarouter collect` writes")
     return list(found.values())
@@ -203,6 +229,19 @@ def _query(path: Path, number: int, row: Row) -> QueryRow:
         query_id=None if given is None or given == "" else str(given),
         kept=kept,
     )
+
+
+def _count(path: Path, number: int, row: Row, name: str) -> int | None:
+    value = row.get(name)
+    if value is None or value != value:  # NaN is what a data frame writes for "none"
+        return None
+    try:
+        count = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        count = math.nan
+    if not (count >= 0 and count.is_integer()):
+        raise _bad(path, number, name, value, "a count, at least 0")
+    return int(count)
 
 
 def _bad(path: Path, number: int, name: str, value: Any, allowed: str) -> LabelError:

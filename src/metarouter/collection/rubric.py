@@ -45,6 +45,7 @@ class RubricGrade:
             "model": self.response.model,
             "score": min(1.0, max(0.0, raw)),
             "raw_score": raw,
+            **self.response.counted(),
             "judge": self.criterion_calls[0].target.name,
             "met": met,
             "cost_usd": to_usd(sum(answers[call.key][1] for call in self.criterion_calls)),
