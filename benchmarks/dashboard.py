@@ -50,8 +50,8 @@ def multiply(gateway: Gateway, n: int) -> None:
             connection.execute(sa.insert(decisions), batch)
             said = [_thumb(row) for row in batch[::10]]
             connection.execute(sa.insert(feedback), said)
-    with gateway.engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("ANALYZE"))
+    with gateway.engine.begin() as connection:
+        connection.execute(sa.text("ANALYZE"))
 
 
 def _copies(rows: list[dict[str, Any]], n: int) -> Iterator[dict[str, Any]]:
@@ -111,7 +111,7 @@ def main() -> None:
         settings: dict[str, Any] = {"port": 0}
         if given.postgres:
             server = stack.enter_context(PostgresServer())
-            settings["store"] = {"url": server.make_database(), "prompts": True}
+            settings["store"] = {"url": server.make_database()}
         gateway, url, prompts = stack.enter_context(demo(folder, **settings))
         fill(gateway, url, prompts, 300)
         multiply(gateway, given.rows)

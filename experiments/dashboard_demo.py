@@ -275,10 +275,11 @@ def demo(folder: Path, **settings: Any) -> Iterator[tuple[Gateway, str, list[Pro
             "splits": {"trial": {"arms": {"default": 0.5, "bolder": 0.5}, "by": "request"}},
             "fallbacks": {PREMIUM: [CHEAP]},
             "prices": PRICES,
-            "store": {"url": f"sqlite:///{folder}/demo.db", "prompts": True},
             "log_level": "error",
             **settings,
         }
+        own = {"url": f"sqlite:///{folder}/demo.db", "spill": folder / "spill", "prompts": True}
+        given["store"] = own | settings.get("store", {})
         with served(given) as (gateway, url):
             yield gateway, url, prompts
 
