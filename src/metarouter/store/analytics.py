@@ -292,7 +292,7 @@ def count_opinions(engine: sa.Engine, since: float) -> list[Opinions]:
     of, said = decisions.c, feedback.c
     speaker = (said.key_id, said.content["annotator"].as_string())
     later = (said.created.desc(), said.feedback_id.desc())
-    subject = (said.kind, said.decision_id, *speaker)
+    subject = (said.decision_id, said.kind, *speaker)
     is_about = sa.and_(said.decision_id == of.decision_id, may_speak(of.key_id))
     each = (
         sa.select(
