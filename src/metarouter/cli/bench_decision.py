@@ -6,13 +6,16 @@ import gc
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metarouter.cli.options import JsonOut, Seed
 
-__all__ = ["bench_decision"]
+if TYPE_CHECKING:
+    from metarouter.labels.table import GainTable
+
+__all__ = ["bench_decision", "long_queries", "small_table", "timed"]
 
 _WARM_UP = 200
 _WORDS_PER_QUERY = 52  # a little more once the last part is added: about 100 tokens
@@ -34,9 +37,15 @@ def bench_decision(
 
     from metarouter.cli.output import emit, print_table
     from metarouter.features.registry import make_embedder
+    from metarouter.fitting import FitOptions, fit_table
     from metarouter.loading import load
+    from metarouter.policy.costs import estimate_tokens
 
-    router = _small_router(seed) if folder is None else load(folder)
+    router = (
+        fit_table(small_table(seed), FitOptions(folds=0, seed=seed))
+        if folder is None
+        else load(folder)
+    )
     # Every query is new to what is timed, as in traffic; only the warm-up is shared.
     warm_up, whole, embedded, tokenised, batch = np.split(
         np.array(long_queries(_WARM_UP + 4 * n, seed), dtype=object),
@@ -58,7 +67,7 @@ def bench_decision(
         "features_p50_us": float(np.percentile(features, 50)),
         "static_p50_us": float(np.percentile(tokens, 50)),
         "features_share": float(np.median(features) / np.median(micros)),
-        "tokens_per_query": float(np.mean([_tokens(query) for query in whole])),
+        "tokens_per_query": float(np.mean([estimate_tokens(query) for query in whole])),
     }
     print_table([record], list(record), json_out)
     emit(json_out, "bench decision", [record], seed=seed)
@@ -95,15 +104,8 @@ def timed(call: Callable[[str], Any], queries: Iterable[str]) -> list[float]:
         gc.enable()
 
 
-def _small_router(seed: int) -> Any:
-    from metarouter.fitting import FitOptions, fit_table
+def small_table(seed: int) -> GainTable:
+    """Labels of a made world, to fit a router on quickly."""
     from metarouter.testing import make_world
 
-    table = make_world(n_queries=2000, n_gold=300, n_test=0, seed=seed).table
-    return fit_table(table, FitOptions(folds=0, seed=seed))
-
-
-def _tokens(query: str) -> int:
-    from metarouter.policy.costs import estimate_tokens
-
-    return estimate_tokens(query)
+    return make_world(n_queries=2000, n_gold=300, n_test=0, seed=seed).table

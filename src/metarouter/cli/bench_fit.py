@@ -11,17 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from metarouter.cli.options import JsonOut, Seed
+from metarouter.cli.options import EmbedderName, JsonOut, Seed
 from metarouter.errors import DataError
 
-__all__ = ["bench_fit"]
+__all__ = ["bench_fit", "run_apart"]
 
 
 def bench_fit(
     rows: Annotated[int, typer.Option(min=100, help="Preference rows.")] = 100_000,
     gold_rows: Annotated[int, typer.Option(min=20, help="Gold rows.")] = 10_000,
     corrector: Annotated[str, typer.Option(help="How preference bias is removed.")] = "auto",
-    embedder: Annotated[str, typer.Option(help="What turns text into features.")] = "default",
+    embedder: EmbedderName = "default",
     json_out: JsonOut = None,
     seed: Seed = 0,
 ) -> None:
@@ -33,7 +33,7 @@ def bench_fit(
 
     with tempfile.TemporaryDirectory() as folder:
         files = write_labels(Path(folder), rows, gold_rows, seed)
-        found = measured([*files, corrector, embedder, str(seed)])
+        found = run_apart("bench_fit_worker", [*files, corrector, embedder, str(seed)])
     record = {"rows": rows, "gold_rows": gold_rows, **found}
     print_table([record], list(record), json_out)
     emit(json_out, "bench fit", [record], seed=seed)
@@ -61,11 +61,11 @@ def write_labels(folder: Path, rows: int, gold_rows: int, seed: int) -> list[str
     return paths
 
 
-def measured(arguments: list[str]) -> dict[str, Any]:
-    """Run the worker, whose peak memory is then that of the fit alone."""
-    worker = [sys.executable, "-m", "metarouter.cli.bench_fit_worker", *arguments]
-    done = subprocess.run(worker, capture_output=True, text=True, check=False)
+def run_apart(worker: str, arguments: list[str]) -> dict[str, Any]:
+    """What a worker reports: in a process of its own, its time and peak memory are its alone."""
+    command = [sys.executable, "-m", f"metarouter.cli.{worker}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise DataError(f"the fit failed: {done.stderr.strip().splitlines()[-1]}")
+        raise DataError(f"the measurement failed: {done.stderr.strip().splitlines()[-1]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metarouter.cli.options import JsonOut, Seed, names
-from metarouter.errors import DataError, MissingDependencyError
+from metarouter.cli.options import EmbedderName, JsonOut, Seed, names
+from metarouter.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from metarouter.labels.table import GainTable
@@ -36,7 +32,7 @@ def bench_overhead(
     ] = None,
     n: Annotated[int, typer.Option(min=100, help="Queries to time for each router.")] = 2000,
     battles: Annotated[int, typer.Option(min=200, help="Battles that sw_ranking keeps.")] = 10_000,
-    embedder: Annotated[str, typer.Option(help="What turns text into features.")] = "default",
+    embedder: EmbedderName = "default",
     usd_per_hour: Annotated[
         float, typer.Option(min=0, help="Price of the machine; n2-standard-8 in RouteLLM.")
     ] = 0.39,
@@ -107,10 +103,12 @@ def _all_routers() -> list[str]:
 def _measured(
     name: str, n: int, battles: int, embedder: str, usd_per_hour: float, seed: int
 ) -> dict[str, Any]:
+    from metarouter.cli.bench_decision import small_table
+    from metarouter.cli.bench_fit import run_apart
     from metarouter.fitting import FitOptions, fit_table
 
     # sw_ranking alone has all its training data at hand for every query
-    table = _arena(battles, seed) if name == "sw_ranking" else _small_world(seed)
+    table = _arena(battles, seed) if name == "sw_ranking" else small_table(seed)
     options = FitOptions(
         gain_model=name, corrector=_corrector(name), embedder=embedder, folds=0, seed=seed
     )
@@ -120,7 +118,8 @@ def _measured(
         except MissingDependencyError as error:
             return {"router": name, "skipped": str(error)}
         router.save(folder)
-        found = _worker([folder, str(n), str(seed)])
+        found = run_apart("bench_overhead_worker", [folder, str(n), str(seed)])
+        found["artifact_mb"] = sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
     usd = overhead_usd_per_million(found["decisions_per_second"], usd_per_hour)
     return {
         "router": name,
@@ -139,12 +138,6 @@ def _measured(
 def _corrector(name: str) -> str:
     """The evidence corrector is a gain model itself; others learn from rows as they are."""
     return "auto" if name == "auto" else "none"
-
-
-def _small_world(seed: int) -> GainTable:
-    from metarouter.testing import make_world
-
-    return make_world(n_queries=2000, n_gold=300, n_test=0, seed=seed).table
 
 
 def _arena(battles: int, seed: int) -> GainTable:
@@ -166,14 +159,3 @@ def _arena(battles: int, seed: int) -> GainTable:
         candidate=candidate,
         baseline=baseline,
     )
-
-
-def _worker(arguments: Sequence[str]) -> dict[str, Any]:
-    """Time a saved router in a process that has loaded nothing else."""
-    worker = [sys.executable, "-m", "metarouter.cli.bench_overhead_worker", *arguments]
-    done = subprocess.run(worker, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise DataError(f"the timing failed: {done.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    folder_mb = sum(path.stat().st_size for path in Path(arguments[0]).iterdir()) / 1e6
-    return {**found, "artifact_mb": folder_mb}

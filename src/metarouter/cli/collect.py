@@ -15,11 +15,10 @@ from metarouter.cli.collection_options import (
     Concurrency,
     LedgerFile,
     Paid,
-    Prices,
     Providers,
     Timeout,
 )
-from metarouter.cli.options import JsonOut
+from metarouter.cli.options import JsonOut, Prices
 
 __all__ = ["collect"]
 

@@ -25,7 +25,6 @@ __all__ = [
     "Concurrency",
     "LedgerFile",
     "Paid",
-    "Prices",
     "Providers",
     "Timeout",
     "live_progress",
@@ -44,10 +43,6 @@ ApiKeyEnv = Annotated[
 Providers = Annotated[
     Path | None,
     typer.Option("--providers", metavar="F", help="TOML file of endpoints and models."),
-]
-Prices = Annotated[
-    Path | None,
-    typer.Option("--prices", metavar="F", help="Prices that go before the bundled ones."),
 ]
 BudgetUsd = Annotated[
     float | None,

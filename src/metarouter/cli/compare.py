@@ -9,6 +9,7 @@ import typer
 
 from metarouter.cli.options import (
     Cheap,
+    EmbedderName,
     Gold,
     JsonOut,
     Preference,
@@ -35,7 +36,7 @@ def compare(
     premium: Premium = None,
     cheap: Cheap = None,
     score_range: ScoreRange = None,
-    embedder: Annotated[str, typer.Option(help="What turns text into features.")] = "default",
+    embedder: EmbedderName = "default",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     resume: Annotated[Path | None, typer.Option(help="Log to go on from.")] = None,
     json_out: JsonOut = None,

@@ -11,12 +11,15 @@ from metarouter.cli.options import (
     BadRows,
     Cheap,
     Cost,
+    EmbedderName,
     JsonOut,
     OnBadRow,
     Preference,
     Premium,
+    Prices,
     ScoreRange,
     Seed,
+    SomeGold,
 )
 from metarouter.cli.options import score_range as parsed_range
 
@@ -25,11 +28,11 @@ __all__ = ["fit"]
 
 def fit(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the router.")],
-    gold: Annotated[list[Path] | None, typer.Option(metavar="F", help="Gold labels.")] = None,
+    gold: SomeGold = None,
     preference: Preference = None,
     corrector: Annotated[str, typer.Option(help="How preference bias is removed.")] = "auto",
     gain_model: Annotated[str, typer.Option(help="What predicts the quality gain.")] = "auto",
-    embedder: Annotated[str, typer.Option(help="What turns text into features.")] = "default",
+    embedder: EmbedderName = "default",
     premium: Premium = None,
     cheap: Cheap = None,
     premium_share: Annotated[float | None, typer.Option(help="Calibrate to this share.")] = None,
@@ -40,9 +43,7 @@ def fit(
     confidence: Annotated[float, typer.Option(help="Of --max-loss.")] = 0.95,
     w: Annotated[float | None, typer.Option(help="Gain units a unit of cost must buy.")] = None,
     cost: Annotated[Cost, typer.Option(help="Count calls, or USD of tokens.")] = Cost.unit,
-    prices: Annotated[
-        Path | None, typer.Option(metavar="F", help="Prices that go before the bundled ones.")
-    ] = None,
+    prices: Prices = None,
     folds: Annotated[
         int, typer.Option(help="Folds of the metrics and the audit; 0 leaves them out.")
     ] = 5,

@@ -18,11 +18,10 @@ from metarouter.cli.collection_options import (
     BudgetUsd,
     LedgerFile,
     Paid,
-    Prices,
     Providers,
     Timeout,
 )
-from metarouter.cli.options import JsonOut
+from metarouter.cli.options import JsonOut, Prices
 
 if TYPE_CHECKING:
     from metarouter.collection.judging import Judge

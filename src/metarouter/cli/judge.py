@@ -16,11 +16,10 @@ from metarouter.cli.collection_options import (
     Concurrency,
     LedgerFile,
     Paid,
-    Prices,
     Providers,
     Timeout,
 )
-from metarouter.cli.options import JsonOut
+from metarouter.cli.options import JsonOut, Prices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

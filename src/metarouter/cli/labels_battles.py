@@ -25,22 +25,20 @@ def battles(
 
     Example: metarouter labels battles arena.csv --out votes.jsonl
     """
-    import json
-
-    from metarouter.cli.output import emit, say, write_text
+    from metarouter.cli.output import emit, json_lines, say, write_text
     from metarouter.labels.battles import battle_votes
     from metarouter.labels.dumps import read_dump
 
-    lines, records = [], []
+    rows, records = [], []
     for file in files:
         votes, count = battle_votes(
             read_dump(file), judge=judge, min_characters=min_characters, name=str(file)
         )
-        lines += [json.dumps(vote, ensure_ascii=False) + "\n" for vote in votes]
+        rows += votes
         records.append(
             {"file": str(file), "rows": count.rows, "used": count.used, "short": count.short}
         )
         say(f"{file}: {count.used} of {count.rows} battles, {count.short} too short", json_out)
-    write_text(out, "".join(lines))
+    write_text(out, json_lines(rows))
     say(f"votes written to {out}", json_out)
     emit(json_out, "labels battles", records, seed=None)

@@ -16,6 +16,7 @@ from metarouter.cli.options import (
     Preference,
     Premium,
     ScoreRange,
+    SomeGold,
 )
 from metarouter.cli.options import score_range as parsed_range
 
@@ -27,7 +28,7 @@ def check(
         list[Path] | None,
         typer.Argument(metavar="FILE...", help="Votes are preference labels, others gold."),
     ] = None,
-    gold: Annotated[list[Path] | None, typer.Option(metavar="F", help="Gold labels.")] = None,
+    gold: SomeGold = None,
     preference: Preference = None,
     premium: Premium = None,
     cheap: Cheap = None,
@@ -44,12 +45,9 @@ def check(
     from metarouter.labels.read import read_gain_table
     from metarouter.labels.summary import render_summary
 
-    is_vote = [_holds_votes(path) for path in files or ()]
-    golds = [*(gold or ()), *(f for f, vote in zip(files or (), is_vote, strict=True) if not vote)]
-    votes = [
-        *(preference or ()),
-        *(f for f, vote in zip(files or (), is_vote, strict=True) if vote),
-    ]
+    golds, votes = [*(gold or ())], [*(preference or ())]
+    for path in files or ():
+        (votes if _holds_votes(path) else golds).append(path)
     table, report = read_gain_table(
         golds or None,
         votes or None,

@@ -14,7 +14,7 @@ from metarouter.cli.store import Config, Store
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["Since", "export", "json_lines", "opened_store", "parsed_time"]
+__all__ = ["Since", "export", "opened_store", "parsed_time"]
 
 Since = Annotated[
     str | None, typer.Option(metavar="TIME", help="From then on: 2026-11-01, or 7d for a week.")
@@ -37,7 +37,7 @@ def export(
 
     Example: metarouter labels export --store sqlite:///metarouter.db --out labels
     """
-    from metarouter.cli.output import say, write_text
+    from metarouter.cli.output import json_lines, say, write_text
     from metarouter.cli.serve import require_serve
 
     require_serve()
@@ -110,10 +110,3 @@ def _refuse_leftovers(out: Path, files: dict[str, list[dict[str, Any]]]) -> None
             f"`out` {out} holds {left[0]}.jsonl, which this export would not replace; allowed: a "
             "folder without label files"
         )
-
-
-def json_lines(rows: list[dict[str, Any]]) -> str:
-    """Rows as a label file has them."""
-    import json
-
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

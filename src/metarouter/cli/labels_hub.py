@@ -26,13 +26,11 @@ def hub(
 
     Example: metarouter labels hub arena-55k --out votes.jsonl
     """
-    import json
-
-    from metarouter.cli.output import emit, say, write_text
+    from metarouter.cli.output import emit, json_lines, say, write_text
     from metarouter.labels.hub import HUB, load_hub
 
     records = load_hub(name, split=split, folder=folder)
-    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in records))
+    write_text(out, json_lines(records))
     dataset = HUB[name]
     say(f"{len(records)} {dataset.form} ({dataset.source}) written to {out}", json_out)
     found = {"name": name, "form": dataset.form, "source": dataset.source, "rows": len(records)}

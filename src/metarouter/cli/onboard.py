@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from metarouter.cli.options import JsonOut, RouterFolder
+from metarouter.cli.options import JsonOut, Prices, RouterFolder
 
 __all__ = ["onboard"]
 
@@ -26,9 +26,7 @@ def onboard(
     like: Annotated[
         str | None, typer.Option(metavar="M", help="Known model that it resembles.")
     ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(metavar="F", help="Prices that go before the bundled ones.")
-    ] = None,
+    prices: Prices = None,
     json_out: JsonOut = None,
 ) -> None:
     """Add a model to a router, or move it to a new pair, with few labels.

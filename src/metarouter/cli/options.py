@@ -12,15 +12,18 @@ __all__ = [
     "BadRows",
     "Cheap",
     "Cost",
+    "EmbedderName",
     "Gold",
     "JsonOut",
     "OnBadRow",
     "Preference",
     "Premium",
+    "Prices",
     "Report",
     "RouterFolder",
     "ScoreRange",
     "Seed",
+    "SomeGold",
     "names",
     "numbers",
     "score_range",
@@ -48,6 +51,7 @@ Gold = Annotated[
     list[Path],
     typer.Option("--gold", metavar="F", help="Gold labels; may be given more than once."),
 ]
+SomeGold = Annotated[list[Path] | None, typer.Option("--gold", metavar="F", help="Gold labels.")]
 Preference = Annotated[
     list[Path] | None,
     typer.Option("--preference", metavar="F", help="Preference labels; may be repeated."),
@@ -59,6 +63,11 @@ ScoreRange = Annotated[
     typer.Option(
         "--score-range", metavar="LOW,HIGH", help="Range of the scores; their length is one gain."
     ),
+]
+EmbedderName = Annotated[str, typer.Option("--embedder", help="What turns text into features.")]
+Prices = Annotated[
+    Path | None,
+    typer.Option("--prices", metavar="F", help="Prices that go before the bundled ones."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
 JsonOut = Annotated[

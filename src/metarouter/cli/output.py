@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,7 @@ from metarouter.errors import OptionError
 __all__ = [
     "SCHEMA_VERSION",
     "emit",
+    "json_lines",
     "print_table",
     "progress",
     "require_writable",
@@ -114,6 +115,11 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OptionError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as a JSONL file has them."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def say(text: str, target: str | None = None) -> None:

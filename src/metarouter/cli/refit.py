@@ -130,8 +130,7 @@ def on_scale(labels: ExportedLabels, serving: Router) -> tuple[ExportedLabels, i
 
 def _written(folder: Path, name: str, sources: list[list[dict[str, Any]]]) -> list[Path]:
     """One file of label rows for each source that has any."""
-    from metarouter.cli.labels_export import json_lines
-    from metarouter.cli.output import write_text
+    from metarouter.cli.output import json_lines, write_text
 
     paths = []
     for number, rows in enumerate(filter(None, sources)):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from metarouter.gateway.settings import GatewaySettings
+    from metarouter.gateway.state import Gateway
 
 __all__ = ["require_serve", "serve"]
 
@@ -41,7 +45,6 @@ def serve(
     require_serve()
     # One decision is too small to share: threads of the BLAS would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from metarouter.cli.output import say
     from metarouter.gateway.app import load_policies, make_gateway
     from metarouter.gateway.serving import serve as run
     from metarouter.gateway.settings import SettingsSource
@@ -54,18 +57,25 @@ def serve(
     settings.check_variables()
     gateway = make_gateway(settings, load_policies(settings), source)
     if check:
-        for name, policy in gateway.policies.items():
-            say(f"policy {name}: {', '.join(policy.models)} ({policy.router.policy.version})")
-        for name, split in gateway.current.splits.items():
-            arms = ", ".join(f"{arm} {share:g}" for arm, share in split.arms.items())
-            say(f"split {name}: {arms}, by {split.by}")
-        prices = gateway.current.prices
-        models = {model for policy in gateway.policies.values() for model in policy.models}
-        for model in sorted(model for model in models if not prices.knows(model)):
-            say(f"no price of {model} is known, so that it counts as free; set prices.{model}")
-        say(f"settings are good; upstreams: {', '.join(settings.upstreams)}")
+        _say_settings(gateway, settings)
         return
     run(gateway, lambda url: typer.echo(f"metarouter serves on {url}/v1", err=True))
+
+
+def _say_settings(gateway: Gateway, settings: GatewaySettings) -> None:
+    """What a gateway would serve, and which of its models have no price."""
+    from metarouter.cli.output import say
+
+    for name, policy in gateway.policies.items():
+        say(f"policy {name}: {', '.join(policy.models)} ({policy.router.policy.version})")
+    for name, split in gateway.current.splits.items():
+        arms = ", ".join(f"{arm} {share:g}" for arm, share in split.arms.items())
+        say(f"split {name}: {arms}, by {split.by}")
+    models = {model for policy in gateway.policies.values() for model in policy.models}
+    for model in sorted(models):
+        if not gateway.current.prices.knows(model):
+            say(f"no price of {model} is known, so that it counts as free; set prices.{model}")
+    say(f"settings are good; upstreams: {', '.join(settings.upstreams)}")
 
 
 def require_serve() -> None:

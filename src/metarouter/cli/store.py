@@ -80,11 +80,11 @@ def prune(
     from metarouter.cli.output import say
     from metarouter.errors import OptionError
 
-    given = (prompt_days, row_days, usage_days)
-    if given == (None, None, None) and config is not None:
+    days = {"prompt_days": prompt_days, "row_days": row_days, "usage_days": usage_days}
+    if set(days.values()) == {None} and config is not None:
         kept = store_settings(store, config)
-        given = (kept.prompt_days, kept.row_days, kept.usage_days)
-    if given == (None, None, None):
+        days = {name: getattr(kept, name) for name in days}
+    if set(days.values()) == {None}:
         raise OptionError(
             "none of `prompt_days`, `row_days` and `usage_days` was given; allowed: one or more"
         )
@@ -94,10 +94,7 @@ def prune(
     from metarouter.store.retention import Pruned, Retention
     from metarouter.store.retention import prune as prune_some
 
-    retention = Retention(
-        **dict(zip(("prompt_days", "row_days", "usage_days"), given, strict=True))
-    )
-    done, step = Pruned(), None
+    retention, done, step = Retention(**days), Pruned(), None
     while step is None or not step.is_all:
         step = prune_some(engine, retention, time())
         done += step
