@@ -10,7 +10,12 @@ from statistics import NormalDist
 import numpy as np
 
 from metarouter.benchmark.data import Benchmark
-from metarouter.evaluation.intervals import Band, bootstrap_replicates, simultaneous_band
+from metarouter.evaluation.intervals import (
+    Band,
+    bootstrap_replicates,
+    simultaneous_band,
+    without_interval,
+)
 from metarouter.evaluation.metrics import (
     WeightedStatistic,
     apgr_random_std,
@@ -113,7 +118,6 @@ def measure_router(
     *,
     n_boot: int = 1000,
     level: float = 0.95,
-    seed: int = 0,
 ) -> RouterResult:
     """APGR and CPT of a router with intervals.
 
@@ -124,8 +128,6 @@ def measure_router(
     runs : sequence of Scores, one for each repetition.
     n_boot : int, default 1000, resamples of the questions.
     level : float, default 0.95
-    seed : int, default 0
-        The same for all routers that are to be compared.
 
     Notes
     -----
@@ -146,7 +148,8 @@ def measure_router(
         ]
     )
     n = len(benchmark)
-    replicates = bootstrap_replicates(statistic, n, np.random.default_rng(seed), n_boot)
+    # The same seed for every router: the same resamples.
+    replicates = bootstrap_replicates(statistic, n, np.random.default_rng(0), n_boot)
     value = statistic(np.ones((1, n)))[0]
     per_run = _per_run(benchmark, runs)
     estimates = {
@@ -158,14 +161,12 @@ def measure_router(
     return RouterResult(router=router, replicates=replicates, per_run=per_run[:, 0], **estimates)
 
 
-def compare_routers(
-    results: Sequence[RouterResult], versus: str, level: float = 0.95
-) -> list[Difference]:
+def compare_routers(results: Sequence[RouterResult], versus: str) -> list[Difference]:
     """Paired differences in APGR of every router to one of them."""
     by_name = {result.router: result for result in results}
     base = by_name[versus]
     return [
-        _difference(result, base, level)
+        _difference(result, base)
         for result in results
         if result.router not in (versus, "random", "oracle")
     ]
@@ -178,7 +179,6 @@ def collected_band(
     grid: FloatArray,
     *,
     n_boot: int = 400,
-    seed: int = 0,
 ) -> Band:
     """Mean of `values` collected at each premium share, with a simultaneous band.
 
@@ -188,7 +188,7 @@ def collected_band(
     statistic = _mean_over_runs(
         [(run.rows, collected_at_statistic(run.score, values[run.rows], grid)) for run in runs]
     )
-    return simultaneous_band(statistic, len(benchmark), np.random.default_rng(seed), n_boot)
+    return simultaneous_band(statistic, len(benchmark), np.random.default_rng(0), n_boot)
 
 
 def _qualities(benchmark: Benchmark, run: Scores) -> tuple[FloatArray, FloatArray]:
@@ -251,9 +251,7 @@ def interval_of(
     if is_target and len(defined) < len(replicates):
         return _target_interval(value, replicates, n, level)
     if math.isnan(value) or len(defined) < 2:
-        return Estimate(
-            value=value, std_error=math.nan, low=math.nan, high=math.nan, n=n, level=level
-        )
+        return without_interval(value, n, level=level)
     over_questions = float(defined.std(ddof=1))
     error = math.hypot(over_questions, _training_error(per_run))
     low, high = np.quantile(defined, [0.5 - level / 2, 0.5 + level / 2])
@@ -291,10 +289,10 @@ def _training_error(per_run: FloatArray) -> float:
     return float(per_run.std(ddof=1) / math.sqrt(n_runs)) if n_runs > 1 else 0.0
 
 
-def _difference(result: RouterResult, base: RouterResult, level: float) -> Difference:
+def _difference(result: RouterResult, base: RouterResult) -> Difference:
     value = result.apgr.value - base.apgr.value
     replicates = result.replicates[:, 0] - base.replicates[:, 0]
-    estimate = interval_of(value, replicates, result.per_run - base.per_run, result.apgr.n, level)
+    estimate = interval_of(value, replicates, result.per_run - base.per_run, result.apgr.n)
     p_value = _p_value(value, estimate.std_error)
     return Difference(router=result.router, versus=base.router, apgr=estimate, p_value=p_value)
 
@@ -314,7 +312,7 @@ def _random_result(
     std = apgr_random_std(benchmark.cheap, benchmark.premium)
     half = NormalDist().inv_cdf(0.5 + level / 2) * std
     exact: Mapping[str, Estimate] = {
-        name: Estimate(value=x, std_error=math.nan, low=math.nan, high=math.nan, n=len(benchmark))
+        name: without_interval(x, len(benchmark))
         for name, x in zip(_METRICS[1:], CPT_SHARES, strict=True)
     }
     apgr = Estimate(

@@ -121,16 +121,12 @@ def similarity_over_folds(
     """
     vectors = embedder.embed(prompts)
     plain = np.array([_plain(text) for text in prompts], dtype=object)
+    _, code = np.unique(plain, return_inverse=True)
     return Similarity(
         largest=np.concatenate(
             [_largest_cosine(vectors[test], vectors[train]) for test, train in folds]
         ),
-        identical=np.concatenate(
-            [
-                np.array([text in known for text in plain[test]], dtype=np.bool_)
-                for test, known in ((test, set(plain[train])) for test, train in folds)
-            ]
-        ),
+        identical=np.concatenate([np.isin(code[test], code[train]) for test, train in folds]),
         embedder=embedder.name,
     )
 

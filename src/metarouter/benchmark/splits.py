@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,8 @@ from metarouter.types import BoolArray, IntArray
 
 __all__ = ["PROTOCOLS", "Fold", "make_runs"]
 
-N_FOLDS = {"cv": 5, "subject": 10}
+PROTOCOLS: tuple[str, ...] = ("cv", "subject", "few-gold", "transfer")
+_CV_FOLDS, _SUBJECT_FOLDS = 5, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,44 +58,33 @@ def make_runs(
     >>> bool(set(np.array(prompts)[fold.train]) & set(np.array(prompts)[fold.test]))
     False
     """
-    split = _SPLITS.get(protocol)
-    if split is None:
+    if protocol not in PROTOCOLS:
         raise OptionError.of("protocol", protocol, ", ".join(PROTOCOLS))
     if protocol == "few-gold" and not 1 <= n_gold < len(benchmark):
         raise OptionError.of("n-gold", n_gold, f"1 to {len(benchmark) - 1}, below all questions")
     if protocol == "transfer":
         seeds = seeds[:1]
     copies = benchmark.prompt_group
-    return [split(benchmark, copies, np.random.default_rng(seed), n_gold) for seed in seeds]
+    return [
+        _folds(benchmark, protocol, copies, np.random.default_rng(seed), n_gold) for seed in seeds
+    ]
 
 
-def _cv(
-    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
+def _folds(
+    benchmark: Benchmark, protocol: str, copies: IntArray, rng: np.random.Generator, n_gold: int
 ) -> list[Fold]:
-    return _by_group(copies, copies, N_FOLDS["cv"], rng)
-
-
-def _subject(
-    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
-) -> list[Fold]:
-    n_subjects = len(benchmark.subjects)
-    if n_subjects < 2:
-        raise DataError(f"{benchmark.name} has one subject: none can be held out; try cv")
-    return _by_group(copies, benchmark.subject, min(N_FOLDS["subject"], n_subjects), rng)
-
-
-def _few_gold(
-    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
-) -> list[Fold]:
-    order = rng.permutation(len(benchmark))
-    train, test = order[:n_gold], order[n_gold:]
-    return [Fold(train=train, test=test[~np.isin(copies[test], copies[train])])]
-
-
-def _transfer(
-    benchmark: Benchmark, copies: IntArray, rng: np.random.Generator, n_gold: int
-) -> list[Fold]:
-    everything = np.arange(len(benchmark))
+    if protocol == "cv":
+        return _by_group(copies, copies, _CV_FOLDS, rng)
+    if protocol == "subject":
+        n_subjects = len(benchmark.subjects)
+        if n_subjects < 2:
+            raise DataError(f"{benchmark.name} has one subject: none can be held out; try cv")
+        return _by_group(copies, benchmark.subject, min(_SUBJECT_FOLDS, n_subjects), rng)
+    if protocol == "few-gold":
+        order = rng.permutation(len(benchmark))
+        train, test = order[:n_gold], order[n_gold:]
+        return [Fold(train=train, test=test[~np.isin(copies[test], copies[train])])]
+    everything = np.arange(len(benchmark))  # transfer
     return [Fold(train=everything[:0], test=everything)]
 
 
@@ -110,12 +99,3 @@ def _by_group(
 def _without_copies(copies: IntArray, is_test: BoolArray) -> Fold:
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     return Fold(train=train[~np.isin(copies[train], copies[test])], test=test)
-
-
-_SPLITS: dict[str, Callable[[Benchmark, IntArray, np.random.Generator, int], list[Fold]]] = {
-    "cv": _cv,
-    "subject": _subject,
-    "few-gold": _few_gold,
-    "transfer": _transfer,
-}
-PROTOCOLS: tuple[str, ...] = tuple(_SPLITS)

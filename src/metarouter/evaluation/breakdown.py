@@ -22,6 +22,7 @@ __all__ = [
 _MIN_SLICE = 15
 _MAX_DOMAINS = 12
 _EXCERPT = 280
+_PER_KIND = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +130,6 @@ def pick_examples(
     held_out: HeldOut,
     decisions: Sequence[Decision],
     gain: FloatArray,
-    per_kind: int = 2,
 ) -> list[Example]:
     """Queries that the router was surest about, and its costliest mistakes.
 
@@ -138,8 +138,6 @@ def pick_examples(
     held_out : HeldOut
     decisions : one for each query.
     gain : array, shape (n,), gold gain of the candidate that was weighed.
-    per_kind : int, default 2
-        Most examples of each kind.
     """
     models = list(held_out.models)
     choice = np.asarray([models.index(decision.model) for decision in decisions])
@@ -158,7 +156,7 @@ def pick_examples(
     return [
         _example(kind, int(i), held_out, decisions[i], float(gain[i]), float(regret[i]))
         for kind, worth, floor in kinds
-        for i in np.argsort(-worth, kind="stable")[:per_kind]
+        for i in np.argsort(-worth, kind="stable")[:_PER_KIND]
         if worth[i] > floor
     ]
 

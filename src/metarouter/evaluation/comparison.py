@@ -16,7 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarouter.errors import OptionError
-from metarouter.evaluation.intervals import corrected_resampled_ttest, ratio_of_means
+from metarouter.evaluation.intervals import (
+    corrected_resampled_ttest,
+    ratio_of_means,
+    without_interval,
+)
 from metarouter.records import Estimate, json_value
 from metarouter.types import FloatArray
 
@@ -250,9 +254,9 @@ class CompareResult:
         a = self.values(corrector, n_gold, gain_model)
         b = self.values(baseline, n_gold, gain_model)
         if b.mean() <= 0:
-            return _without_interval(math.nan, len(b), f"{baseline} is not better than random")
+            return without_interval(math.nan, len(b), f"{baseline} is not better than random")
         if len(b) < 2:
-            return _without_interval(float(a.mean() / b.mean()), len(b), _ONE_SPLIT)
+            return without_interval(float(a.mean() / b.mean()), len(b), _ONE_SPLIT)
         return ratio_of_means(a, b, self._test_share)
 
     def best_fixed(self, gain_model: str | None = None) -> str | None:
@@ -320,9 +324,9 @@ class CompareResult:
     def _interval(self, values: FloatArray) -> Estimate:
         mean = float(values.mean())
         if math.isnan(mean):
-            return _without_interval(mean, len(values), "undefined in some splits")
+            return without_interval(mean, len(values), "undefined in some splits")
         if len(values) < 2:
-            return _without_interval(mean, len(values), _ONE_SPLIT)
+            return without_interval(mean, len(values), _ONE_SPLIT)
         return corrected_resampled_ttest(values, self._test_share).difference
 
     @property
@@ -330,9 +334,3 @@ class CompareResult:
         # Whatever part of the rest a method trains on, two splits are tied
         # together by their test sets, drawn from one pool of gold queries.
         return self.config.n_test / self.config.n_gold_queries
-
-
-def _without_interval(value: float, n: int, why: str) -> Estimate:
-    return Estimate(
-        value=value, std_error=math.nan, low=math.nan, high=math.nan, n=n, warnings=(why,)
-    )

@@ -34,7 +34,6 @@ def difference_at_equal_cost(
     *,
     groups: IntArray | None = None,
     n_boot: int = 2000,
-    level: float = 0.95,
 ) -> Estimate:
     """Value of a challenger minus value of an incumbent that costs the same.
 
@@ -57,7 +56,6 @@ def difference_at_equal_cost(
         From 0 on; equal for queries that are not independent, such as turns of one
         conversation. Each its own by default.
     n_boot : int, default 2000
-    level : float, default 0.95
 
     Returns
     -------
@@ -86,9 +84,9 @@ def difference_at_equal_cost(
     """
     statistic = equal_cost_statistic(mean, own_costs, choice, quality, costs)
     if groups is None:
-        return bootstrap_interval(statistic, len(quality), rng, n_boot, level)
+        return bootstrap_interval(statistic, len(quality), rng, n_boot)
     n_groups = int(groups.max()) + 1
-    return bootstrap_interval(lambda w: statistic(w[:, groups]), n_groups, rng, n_boot, level)
+    return bootstrap_interval(lambda w: statistic(w[:, groups]), n_groups, rng, n_boot)
 
 
 def equal_cost_statistic(

@@ -25,6 +25,7 @@ from metarouter.evaluation.intervals import (
     mean_ratio_statistic,
     mean_statistic,
     simultaneous_band,
+    without_interval,
 )
 from metarouter.evaluation.metrics import (
     WeightedStatistic,
@@ -307,7 +308,7 @@ class _Routed:
     @property
     def premium_share(self) -> float:
         """Share of queries that do not go to the reference model."""
-        return _share(self.choice)
+        return float((self.choice != 0).mean())
 
     @property
     def premium_name(self) -> str:
@@ -379,7 +380,7 @@ def _setting(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) 
     """All that depends on the router's threshold."""
     premium = routed.held_out.quality[:, routed.premium]
     found = {
-        "kept": _unknown(len(premium), no_share) if no_share else _kept(routed, bootstrap),
+        "kept": _kept(routed, bootstrap, no_share),
         "difference": bootstrap.interval(mean_statistic(routed.quality - premium)),
         "saving": _saving(routed, bootstrap),
         "advantage": bootstrap.interval(_advantage_statistic(routed)),
@@ -396,9 +397,11 @@ def _setting(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) 
     return {**found, "verdict": verdict}
 
 
-def _kept(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:
+def _kept(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) -> Estimate:
     """Share of the premium model's quality, or gain, that the router keeps."""
     premium = routed.held_out.quality[:, routed.premium]
+    if no_share:
+        return without_interval(np.nan, len(premium), *no_share)
     return bootstrap.interval(mean_ratio_statistic(routed.quality, premium))
 
 
@@ -427,11 +430,6 @@ def _not_better(gain: FloatArray, model: str, routed: _Routed, level: float) -> 
     cheap = routed.held_out.models[0]
     text = f"{model} is not clearly better than {cheap} on these labels: its mean gain is "
     return (f"{text}{signed_interval(mean)}, and no share of that is given.",)
-
-
-def _unknown(n: int, warnings: tuple[str, ...]) -> Estimate:
-    nan = float("nan")
-    return Estimate(value=nan, std_error=nan, low=nan, high=nan, n=n, warnings=warnings)
 
 
 def _saving(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:
@@ -481,7 +479,8 @@ def _gap_shares(
 ) -> dict[str, Estimate]:
     """Metrics of the share of the gap that is recovered; unknown where it may be nothing."""
     if no_gap:
-        return dict.fromkeys(("apgr", "cpt50", "cpt80"), _unknown(len(score), no_gap))
+        unknown = without_interval(np.nan, len(score), *no_gap)
+        return dict.fromkeys(("apgr", "cpt50", "cpt80"), unknown)
     return {
         "apgr": bootstrap.interval(apgr_statistic(score, cheap, premium)),
         "cpt50": bootstrap.interval(cpt_statistic(score, cheap, premium, 0.5)),
@@ -519,10 +518,6 @@ def _quality_curve(routed: _Routed, band: Band) -> QualityCurve:
 
 def _n_bins(n: int) -> int:
     return max(1, min(10, n // 25))
-
-
-def _share(choice: IntArray) -> float:
-    return float((choice != 0).mean())
 
 
 def _quality_unit(held_out: HeldOut, score_range: Sequence[float] | None) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "ratio_of_means",
     "simultaneous_band",
     "t_estimate",
+    "without_interval",
 ]
 
 _CHUNK_CELLS = 2_000_000  # weights held at once: 16 MB of float64
@@ -145,6 +146,14 @@ def t_estimate(
         n=n,
         level=level,
         warnings=warnings,
+    )
+
+
+def without_interval(value: float, n: int, *warnings: str, level: float = 0.95) -> Estimate:
+    """A number whose interval is not known; the warnings say why."""
+    nan = float("nan")
+    return Estimate(
+        value=value, std_error=nan, low=nan, high=nan, n=n, level=level, warnings=warnings
     )
 
 
