@@ -36,12 +36,12 @@ def embedder_of(server: EmbeddingServer, **options: Any) -> EndpointEmbedder:
 
 def test_batches_come_back_in_the_order_of_the_texts(server: EmbeddingServer) -> None:
     """Five texts in batches of two make three requests; shuffled answers are put in order."""
-    server.script.extend([{"shuffle": True}] * 3)
+    server.troubles.extend([{"shuffle": True}] * 3)
     texts = [f"text {i}" for i in range(5)]
     vectors = embedder_of(server, batch_size=2).embed(texts)
     np.testing.assert_allclose(vectors, [server.vector(text) for text in texts], rtol=1e-6)
-    assert [len(request["body"]["input"]) for request in server.requests] == [2, 2, 1]
-    assert {request["path"] for request in server.requests} == {"/v1/embeddings"}
+    assert [len(json.loads(request.body)["input"]) for request in server.requests] == [2, 2, 1]
+    assert {request.path for request in server.requests} == {"/v1/embeddings"}
 
 
 @pytest.mark.parametrize(
@@ -50,27 +50,27 @@ def test_batches_come_back_in_the_order_of_the_texts(server: EmbeddingServer) ->
     ids=["429", "500", "503", "timeout"],
 )
 def test_passing_trouble_is_retried(server: EmbeddingServer, trouble: dict[str, Any]) -> None:
-    server.script.append(trouble)
+    server.troubles.append(trouble)
     vectors = embedder_of(server, timeout=0.3).embed(["text"])
     np.testing.assert_allclose(vectors[0], server.vector("text"), rtol=1e-6)
     assert len(server.requests) == 2
 
 
 def test_retry_after_is_obeyed(server: EmbeddingServer) -> None:
-    server.script.append({"status": 429, "headers": {"Retry-After": "0.7"}})
+    server.troubles.append({"status": 429, "headers": {"Retry-After": "0.7"}})
     embedder_of(server).embed(["text"])
     first, second = server.requests
-    assert second["time"] - first["time"] >= 0.65
+    assert second.arrived - first.arrived >= 0.65
 
 
 def test_a_retry_after_of_hours_is_not_waited_for(server: EmbeddingServer) -> None:
-    server.script.append({"status": 429, "headers": {"Retry-After": "7200"}})
+    server.troubles.append({"status": 429, "headers": {"Retry-After": "7200"}})
     with pytest.raises(ProviderError, match="status 429"):
         embedder_of(server).embed(["text"])
 
 
 def test_lasting_trouble_ends_after_the_allowed_attempts(server: EmbeddingServer) -> None:
-    server.script.extend([{"status": 500}] * 9)
+    server.troubles.extend([{"status": 500}] * 9)
     with pytest.raises(ProviderError, match="status 500"):
         embedder_of(server, attempts=3).embed(["text"])
     assert len(server.requests) == 3
@@ -78,7 +78,7 @@ def test_lasting_trouble_ends_after_the_allowed_attempts(server: EmbeddingServer
 
 @pytest.mark.parametrize("status", [400, 401, 404])
 def test_what_will_not_pass_is_not_retried(server: EmbeddingServer, status: int) -> None:
-    server.script.append({"status": status})
+    server.troubles.append({"status": status})
     with pytest.raises(ProviderError, match=f"status {status}"):
         embedder_of(server).embed(["text"])
     assert len(server.requests) == 1
@@ -109,13 +109,13 @@ def test_an_address_where_nobody_listens_is_named() -> None:
 def test_a_malformed_answer_is_refused(
     server: EmbeddingServer, answer: dict[str, Any], complaint: str
 ) -> None:
-    server.script.append(answer)
+    server.troubles.append(answer)
     with pytest.raises(ProviderError, match=complaint):
         embedder_of(server).embed(["text"])
 
 
 def test_batches_of_different_length_are_refused(server: EmbeddingServer) -> None:
-    server.script.extend([{"dim": 6}, {"dim": 5}])
+    server.troubles.extend([{"dim": 6}, {"dim": 5}])
     with pytest.raises(ProviderError, match="5 numbers a text"):
         embedder_of(server, batch_size=1, dimensions=None).embed(["one", "two"])
 
@@ -133,8 +133,8 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     monkeypatch.setenv(KEY, SECRET)
     embedder = embedder_of(server)
     embedder.embed(["text"])
-    assert server.requests[0]["headers"]["Authorization"] == f"Bearer {SECRET}"
-    server.script.append({"status": 401, "body": b"bad key"})
+    assert server.requests[0].header("authorization") == f"Bearer {SECRET}"
+    server.troubles.append({"status": 401, "body": b"bad key"})
     with pytest.raises(ProviderError) as caught:
         embedder.embed(["text"])
     assert SECRET not in f"{embedder!r} {embedder.name} {caught.value!r}"
@@ -146,7 +146,7 @@ def test_without_a_key_no_authorization_is_sent(
 ) -> None:
     monkeypatch.delenv(KEY, raising=False)
     embedder_of(server).embed(["text"])
-    assert "Authorization" not in server.requests[0]["headers"]
+    assert server.requests[0].header("authorization") is None
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_an_endpoint_whose_model_changed_is_noticed(
 ) -> None:
     """Vectors of another length than at the fit are refused with the next step."""
     pipeline = make_pipeline(f"endpoint:{server.url}#changing", n_components=3).fit(prompts)
-    server.script.append({"dim": 9})
+    server.troubles.append({"dim": 9})
     with pytest.raises(DataError, match=r"9 numbers a text, 6 when .* fit the router again"):
         pipeline.transform(["text"])
 

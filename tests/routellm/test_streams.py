@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from metarouter.providers import CallError
 from metarouter.routellm import Controller
+from metarouter.testing import FakeUpstream, UpstreamReply, UpstreamRequest
 
 WORDS = ["Blue", " light", " scatters."]
 ASK: dict[str, Any] = {"model": "router-random-0.0", "messages": "Why?", "stream": True}
 
 
-class Handler(BaseHTTPRequestHandler):
+def answer(request: UpstreamRequest) -> UpstreamReply:
     """Streams the words; a path with `cut` in it ends after the first, `busy` refuses."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if "busy" in self.path:
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        for i, word in enumerate(WORDS[:1] if "cut" in self.path else WORDS):
-            choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
-            piece = {"id": str(i), "model": body["model"], "choices": [choice]}
-            self.wfile.write(f": ping\n\ndata: {json.dumps(piece)}\n\n".encode())
-        if "cut" not in self.path:
-            self.wfile.write(b"data: [DONE]\n\n")
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the output clean."""
+    if "busy" in request.path:
+        return UpstreamReply(pieces=[b""], status=503)
+    model, is_cut = json.loads(request.body)["model"], "cut" in request.path
+    pieces = []
+    for i, word in enumerate(WORDS[:1] if is_cut else WORDS):
+        choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+        piece = {"id": str(i), "model": model, "choices": [choice]}
+        pieces.append(f": ping\n\ndata: {json.dumps(piece)}\n\n".encode())
+    if not is_cut:
+        pieces.append(b"data: [DONE]\n\n")
+    return UpstreamReply(pieces=pieces, content_type="text/event-stream")
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with FakeUpstream(answer) as upstream:
+        yield upstream.url
 
 
 def controller(base: str) -> Controller:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from metarouter.errors import MissingDependencyError
 from metarouter.features.endpoint import EndpointEmbedder
-from metarouter.features.excerpts import excerpt
+from metarouter.features.excerpts import valid_excerpt
+from metarouter.features.onnx import one_thread_session
 from metarouter.types import IntArray, ModelState
 
 __all__ = ["EncoderClassifier", "battle_probabilities", "load_tokenizer", "token_ids"]
@@ -45,7 +45,7 @@ class EncoderClassifier:
         self._n_models = int(state.config["n_models"])
         graph = state.arrays["onnx"].tobytes()
         self._hash = hashlib.sha256(graph).hexdigest()[:12]
-        self._session = _session(graph)
+        self._session = one_thread_session(graph, "a router with a fine-tuned encoder")
         self._tokenizer = load_tokenizer(
             state.arrays["tokenizer"].tobytes(), int(state.config["max_tokens"])
         )
@@ -126,18 +126,5 @@ def load_tokenizer(content: bytes, max_tokens: int) -> Tokenizer:
 
 def token_ids(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool = True) -> IntArray:
     """Token ids of what the local embedders read of a text, shape (n_tokens,)."""
-    readable = excerpt(text).encode("utf-8", "replace").decode()
-    return np.array(
-        tokenizer.encode(readable, add_special_tokens=add_special_tokens).ids, dtype=np.int64
-    )
-
-
-def _session(graph: bytes) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError.of("a router with a fine-tuned encoder", "onnx") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    found = tokenizer.encode(valid_excerpt(text), add_special_tokens=add_special_tokens)
+    return np.array(found.ids, dtype=np.int64)

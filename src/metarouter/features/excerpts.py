@@ -8,7 +8,7 @@ turn to be answered. Both are kept, the middle is dropped.
 
 from __future__ import annotations
 
-__all__ = ["MAX_CHARS", "excerpt"]
+__all__ = ["MAX_CHARS", "excerpt", "valid_excerpt"]
 
 MAX_CHARS = 8_000
 _HALF = MAX_CHARS // 2
@@ -27,3 +27,14 @@ def excerpt(text: str) -> str:
     if len(text) <= MAX_CHARS:
         return text
     return f"{text[:_HALF]}\n{text[-_HALF:]}"
+
+
+def valid_excerpt(text: str) -> str:
+    r"""The excerpt without lone surrogates, which tokenizers in Rust refuse.
+
+    Examples
+    --------
+    >>> valid_excerpt("a \ud800")
+    'a ?'
+    """
+    return excerpt(text).encode("utf-8", "replace").decode()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import MissingDependencyError
-from metarouter.features.excerpts import excerpt
+from metarouter.features.excerpts import valid_excerpt
 from metarouter.features.packaged import PackagedFile
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class OnnxSentenceEncoder:
             return out
         tokenizer, session = _model()
         for i, text in enumerate(texts):
-            readable = excerpt(text).encode("utf-8", "replace").decode()
-            out[i] = _encode(session, tokenizer.encode(readable))
+            out[i] = _encode(session, tokenizer.encode(valid_excerpt(text)))
         return out
 
 
@@ -109,19 +108,28 @@ def _encode(session: Any, tokens: Encoding) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _model() -> tuple[Tokenizer, Any]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError.of("the embedder minilm", "onnx") from error
     from tokenizers import Tokenizer
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        str(_WEIGHTS.verify()), options, providers=["CPUExecutionProvider"]
-    )
+    session = one_thread_session(str(_WEIGHTS.verify()), "the embedder minilm")
     tokenizer = Tokenizer.from_file(str(_TOKENIZER.verify()))
     tokenizer.no_padding()
     tokenizer.enable_truncation(_MAX_TOKENS)
     return tokenizer, session
+
+
+def one_thread_session(graph: bytes | str, feature: str) -> Any:
+    """A graph, or the file of one, ready to run on one thread.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without the extra ``onnx``, which `feature` needs.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError.of(feature, "onnx") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.features.excerpts import excerpt
+from metarouter.features.excerpts import valid_excerpt
 from metarouter.features.packaged import PackagedFile
 
 if TYPE_CHECKING:
@@ -114,9 +114,8 @@ class UniversalSentenceEncoder:
             return out
         tokenizer, network = _model()
         for i, text in enumerate(texts):
-            readable = excerpt(text).encode("utf-8", "replace").decode()
-            ids = tokenizer.encode(readable, add_special_tokens=False).ids[: _MAX_TOKENS - 2]
-            out[i] = network.vector([_BEGIN, *ids, _END])
+            tokens = tokenizer.encode(valid_excerpt(text), add_special_tokens=False)
+            out[i] = network.vector([_BEGIN, *tokens.ids[: _MAX_TOKENS - 2], _END])
         return out
 
 

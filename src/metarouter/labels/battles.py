@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from metarouter.errors import DataError, LabelError, OptionError
-from metarouter.labels.table import GainTable
-from metarouter.types import BoolArray, IntArray
+from metarouter.labels.table import ROW_COLUMNS, GainTable
+from metarouter.types import IntArray
 
 __all__ = [
     "BattleCount",
@@ -289,7 +289,7 @@ def join_tables(tables: Sequence[GainTable], weights: Sequence[float] | None = N
         for table, weight in zip(tables, weights, strict=True)
     ]
     columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROW_COLUMNS
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ROW_COLUMNS
     }
     for column in columns.values():
         column.flags.writeable = False
@@ -300,12 +300,6 @@ def join_tables(tables: Sequence[GainTable], weights: Sequence[float] | None = N
         domain=_joined_domains(tables, queries, domains),
         **columns,
     )
-
-
-_ROW_COLUMNS = (
-    *("query", "candidate", "baseline", "gain", "is_gold", "judge", "weight", "variance"),
-    *("candidate_score", "baseline_score", "prompt_tokens", "candidate_tokens", "baseline_tokens"),
-)
 
 
 class _Names:
@@ -379,15 +373,11 @@ def _turned(
         ("candidate_score", "baseline_score"),
         ("candidate_tokens", "baseline_tokens"),
     ):
-        columns |= _swapped(table, one, other, swap)
+        a, b = getattr(table, one), getattr(table, other)
+        columns |= {one: np.where(swap, b, a), other: np.where(swap, a, b)}
     for column in columns.values():
         column.flags.writeable = False
     return replace(table, models=models, **columns)
-
-
-def _swapped(table: GainTable, one: str, other: str, swap: BoolArray) -> dict[str, Any]:
-    a, b = getattr(table, one), getattr(table, other)
-    return {one: np.where(swap, b, a), other: np.where(swap, a, b)}
 
 
 def _with_ends(models: tuple[str, ...], cheap: str | None, premium: str | None) -> tuple[str, ...]:
@@ -396,9 +386,7 @@ def _with_ends(models: tuple[str, ...], cheap: str | None, premium: str | None) 
             raise OptionError.of(option, name, f"a model of the battles: {', '.join(models)}")
     if cheap is not None and cheap == premium:
         raise OptionError.of("premium", premium, "a model other than cheap")
-    between = [name for name in models if name not in (cheap, premium)]
-    ends = [[name] if name is not None else [] for name in (cheap, premium)]
-    return (*ends[0], *between, *ends[1])
+    return tuple(sorted(models, key=lambda name: (name == premium, name != cheap)))
 
 
 def _first_turn(row: Mapping[str, Any], source: str, number: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarouter.errors import LabelError
+from metarouter.labels.formats import long_cells
 from metarouter.labels.frames import require_arrow
 
 __all__ = ["read_dump"]
@@ -59,12 +60,8 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    limit = csv.field_size_limit(2**31 - 1)  # answers are longer than csv allows a cell
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file)
-    finally:
-        csv.field_size_limit(limit)
+    with long_cells(), path.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file)
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ __all__ = [
     "COLUMNS",
     "FORMS",
     "RawBatch",
+    "long_cells",
     "read_arrow",
     "read_csv",
     "read_json",
@@ -103,7 +104,7 @@ def read_csv(text: IO[str], name: str, delimiter: str | None = None) -> Iterator
     require_once(header, name)
     rows = enumerate(_csv_rows(text, delimiter), 1)
     while True:
-        with _long_cells():
+        with long_cells():
             part = list(itertools.islice(rows, BATCH_ROWS))
         if not part:
             return
@@ -210,7 +211,7 @@ def _header(line: str, delimiter: str) -> list[str]:
 
 
 @contextmanager
-def _long_cells() -> Iterator[None]:
+def long_cells() -> Iterator[None]:
     """Prompts can be longer than the 131,072 characters that csv allows a cell."""
     limit = csv.field_size_limit(2**31 - 1)
     try:

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from metarouter.errors import DataError, shorten
 from metarouter.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["GainTable", "make_gain_table"]
+__all__ = ["ROW_COLUMNS", "GainTable", "make_gain_table"]
+
+ROW_COLUMNS = (
+    *("query", "candidate", "baseline", "gain", "is_gold", "judge", "weight", "variance"),
+    *("candidate_score", "baseline_score", "prompt_tokens", "candidate_tokens", "baseline_tokens"),
+)
+"""Columns of a table with one entry for each row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
@@ -131,22 +137,7 @@ class GainTable:
 
     def rows(self, keep: BoolArray | IntArray) -> GainTable:
         """The table restricted to some rows; queries and features are kept."""
-        names = (
-            "query",
-            "candidate",
-            "baseline",
-            "gain",
-            "is_gold",
-            "judge",
-            "weight",
-            "variance",
-            "candidate_score",
-            "baseline_score",
-            "prompt_tokens",
-            "candidate_tokens",
-            "baseline_tokens",
-        )
-        columns: dict[str, Any] = {name: _frozen(getattr(self, name)[keep]) for name in names}
+        columns: dict[str, Any] = {name: _frozen(getattr(self, name)[keep]) for name in ROW_COLUMNS}
         return replace(self, **columns)
 
     def gold(self) -> GainTable:

@@ -233,18 +233,26 @@ def _chats(batch: RawBatch, raw: RawColumn, texts: pa.Array) -> tuple[dict[int, 
     """Rendered chats by row index, and rows whose `messages` are not a chat."""
     rendered: dict[int, str] = {}
     for i, value in _query_chats(raw, texts):
-        if message_problem(value) is None and is_encodable(text := render_messages(value)):
+        if (text := _rendered(value)) is not None:
             rendered[i] = text
     not_chats = np.zeros(len(batch.rows), dtype=np.bool_)
     for i, given in enumerate(_values(batch.columns.get("messages"))):
         if given is None:
             continue
-        value = _json(given) if isinstance(given, str) else given
-        if message_problem(value) is None and is_encodable(text := render_messages(value)):
-            rendered[i] = text
-        else:
+        text = _rendered(_json(given) if isinstance(given, str) else given)
+        if text is None:
             not_chats[i] = True
+        else:
+            rendered[i] = text
     return rendered, not_chats
+
+
+def _rendered(value: Any) -> str | None:
+    """The text of a chat; None of what is no chat, or holds no valid Unicode."""
+    if message_problem(value) is not None:
+        return None
+    text = render_messages(value)
+    return text if is_encodable(text) else None
 
 
 def _query_chats(raw: RawColumn, texts: pa.Array) -> list[tuple[int, Any]]:

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from metarouter.errors import DataError, MissingDependencyError
@@ -89,16 +88,11 @@ class PostgresServer:
             self.port = _free_port()
             self.start()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop(signal.SIGQUIT)  # what it would write at its end is removed anyway
         shutil.rmtree(self._folder, ignore_errors=True)
 

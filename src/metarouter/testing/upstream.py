@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
 __all__ = ["FakeUpstream", "UpstreamReply", "UpstreamRequest", "default_reply"]
@@ -109,12 +108,7 @@ class FakeUpstream:
         self._ready.wait(10.0)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop()
         self._thread.join(10.0)
 
