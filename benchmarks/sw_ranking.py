@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--cells", type=int, help="2 √n by default, as in SWRanking")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with threadpool_limits(limits=1):
@@ -177,7 +178,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all four in turns, and how far their win probabilities are apart."""
     arena = make_arena(arguments.battles, arguments.dim, arguments.queries)
     scan, exact = make_ours(0, arena)
-    cells, indexed = make_ours(None, arena)
+    cells, indexed = make_ours(arguments.cells, arena)
     peer, kept = (Peer(arena.table, exact.tier_, keep=keep) for keep in (False, True))
     peers = [Timed("peer", peer.elo, 1), Timed("peer_kept", kept.elo, 1)]
     ours = [Timed("scan", exact.predict, 5), Timed("cells", indexed.predict, 20)]
