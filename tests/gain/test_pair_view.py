@@ -9,7 +9,7 @@ import pytest
 
 from metarouter.errors import DataError, OptionError
 from metarouter.gain import PoolGainModel, load_gain_model, make_gain_model, make_table_gain_model
-from metarouter.gain.pair_view import PairView
+from metarouter.gain.pair_view import PairView, pair_view_state
 from metarouter.gain.sw_ranking import SWRanking
 from metarouter.labels import GainTable, make_gain_table
 from metarouter.labels.battles import keep_models, reorder_models
@@ -84,6 +84,42 @@ def test_models_of_one_tier_are_no_pair() -> None:
         assert pool.predict(X).mean[:, "abcde".index(name) - 1].std() < 1e-12
         with pytest.raises(DataError, match=r"both models into tier 1.*strong_weak_table"):
             PairView(pool, tuple("abcde"), name)
+
+
+def onboarded(base: ModelState, n_known: int, place: int | None) -> ModelState:
+    """A pool with a model between its candidates whose gain is the first feature."""
+    mean = np.zeros(n_known + 5)
+    mean[n_known + 1] = 1.0
+    config = {"base": {"kind": base.kind, "config": base.config}, "keeps_base": True, "size": 1.0}
+    return ModelState(
+        kind="onboarded",
+        config=config if place is None else config | {"place": place},
+        arrays={f"base.{name}": array for name, array in base.arrays.items()}
+        | {"mean": mean, "factor": 0.1 * np.eye(len(mean))},
+    )
+
+
+@pytest.mark.parametrize("places", [(0,), (2,), (4,), (None,), (1, 0), (0, 5)])
+def test_models_of_one_tier_are_no_pair_in_a_pool_with_newcomers(
+    places: tuple[int | None, ...],
+) -> None:
+    """What is refused is what is the same for every query, wherever a new model stands."""
+    state = SWRanking(num_tiers=2).fit(make_arena()).state()
+    for n_known, place in enumerate(places, start=4):
+        state = onboarded(state, n_known, place)
+    gains = load_gain_model(state).predict(X).mean
+    refused = []
+    for column in range(gains.shape[1]):
+        is_constant = gains[:, column].std() < 1e-12
+        refused.append(is_constant)
+        if is_constant:
+            with pytest.raises(DataError, match="both models into tier 1"):
+                pair_view_state(state, column)
+        else:
+            view = load_gain_model(pair_view_state(state, column))
+            np.testing.assert_array_equal(view.predict(X).mean[:, 0], gains[:, column])
+    assert any(refused)
+    assert not all(refused)
 
 
 def test_the_reference_is_no_candidate() -> None:

@@ -11,7 +11,9 @@ from metarouter.gain.scoring import GainScorer, load_gain_model
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
 
-__all__ = ["OnboardedScorer", "base_gains", "onboarding_rows"]
+__all__ = ["OnboardedScorer", "base_gains", "base_state", "onboarding_rows"]
+
+_PREFIX = "base."
 
 
 def base_gains(scorer: GainScorer, features: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
@@ -36,6 +38,17 @@ def onboarding_rows(gains: FloatArray, features: NDArray[Any], size: float) -> F
     return np.hstack([gains, np.ones((len(gains), 1)), own])
 
 
+def base_state(state: ModelState) -> ModelState:
+    """State of the model whose gains an onboarded one rests on."""
+    base = state.config["base"]
+    arrays = {
+        name.removeprefix(_PREFIX): array
+        for name, array in state.arrays.items()
+        if name.startswith(_PREFIX)
+    }
+    return ModelState(kind=base["kind"], config=base["config"], arrays=arrays)
+
+
 class OnboardedScorer:
     """Known gains, and ψ(x) = φ(x)'θ of one more model with the posterior of θ.
 
@@ -45,15 +58,7 @@ class OnboardedScorer:
     """
 
     def __init__(self, state: ModelState) -> None:
-        prefix, base = "base.", state.config["base"]
-        arrays = {
-            name.removeprefix(prefix): array
-            for name, array in state.arrays.items()
-            if name.startswith(prefix)
-        }
-        self._base = load_gain_model(
-            ModelState(kind=base["kind"], config=base["config"], arrays=arrays)
-        )
+        self._base = load_gain_model(base_state(state))
         self._keeps_base = bool(state.config["keeps_base"])
         # routers of before 2026-11-22 have the new model last
         self._place = state.config.get("place")

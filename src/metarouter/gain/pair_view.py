@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import DataError, OptionError
+from metarouter.gain.onboarded import base_state
 from metarouter.gain.scoring import GainScorer, WinScorer, load_gain_model
 from metarouter.records import GainEstimate
 from metarouter.types import FloatArray, ModelState
@@ -115,10 +117,10 @@ def pair_view_state(pool: ModelState, column: int) -> ModelState:
         When a ranking put the candidate into the reference's tier: its gain would
         be the same for every query.
     """
-    tier = pool.arrays.get("tier")  # of sw_ranking
-    if tier is not None and tier[0] == tier[column + 1]:
+    tier = _shared_tier(pool, column)
+    if tier is not None:
         raise DataError(
-            f"{pool.kind} put both models into tier {int(tier[0])}, where their battles do not "
+            f"sw_ranking put both models into tier {tier}, where their battles do not "
             "count and no query is told from another; allowed: models of different tiers; give "
             "it more tiers, or learn from metarouter.labels.battles.strong_weak_table"
         )
@@ -127,6 +129,18 @@ def pair_view_state(pool: ModelState, column: int) -> ModelState:
         config["scale"] = pool.config["scale"]  # the gain of a certain win
     arrays = {_PREFIX + name: array for name, array in pool.arrays.items()}
     return ModelState(kind="pair_view", config=config, arrays=arrays)
+
+
+def _shared_tier(pool: ModelState, column: int) -> int | None:
+    """Tier of a ranking that holds both the reference and a candidate; None where none does."""
+    if pool.kind == "onboarded":
+        place = pool.config.get("place")  # None, of an old router, is after all others
+        if column == place or not pool.config["keeps_base"]:
+            return None  # the new model's own gain, which features move
+        return _shared_tier(base_state(pool), column - (place is not None and column > place))
+    tier = pool.arrays.get("tier", np.zeros(0))  # of sw_ranking
+    shared = column + 1 < len(tier) and tier[0] == tier[column + 1]
+    return int(tier[0]) if shared else None
 
 
 def load_pair_view(state: ModelState) -> PairViewScorer:
