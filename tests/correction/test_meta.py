@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from metarouter.causal import DRLearner, Propensity, RLearner, SLearner, TLearner, XLearner
-from metarouter.correction import make_corrector
+from metarouter.correction import learn_gain, make_corrector
 from metarouter.correction.meta import MetaCorrector
 from metarouter.errors import OptionError
+from metarouter.labels.repeats import merge_repeats
 from metarouter.labels.table import make_gain_table
 from metarouter.testing import make_simulation
 
@@ -72,6 +73,22 @@ def test_a_known_propensity_may_differ_by_row(name: str) -> None:
     np.testing.assert_array_equal(corrector.learner_.propensity_.used, known)  # type: ignore[attr-defined]
     with pytest.raises(OptionError, match=f"{len(TABLE) - 1} values"):
         make_corrector(name, annotation_propensity=known).fit(TABLE.rows(np.arange(1, len(TABLE))))
+
+
+def test_a_known_propensity_is_that_of_rows_after_repeats_were_merged() -> None:
+    """Fewer rows than values is an error, never another row's value."""
+    again = np.append(np.arange(len(TABLE)), [3, 5, 5])
+    repeated = TABLE.rows(again)
+    known = np.linspace(0.1, 0.9, len(TABLE))[again]
+    with pytest.raises(OptionError, match=rf"has {len(again)} values.*merge_repeats"):
+        learn_gain(repeated, make_corrector("dr", annotation_propensity=known), gain_model="ridge")
+    merged = merge_repeats(repeated)
+    by_query = dict(zip(repeated.query.tolist(), known.tolist(), strict=True))
+    known = np.array([by_query[query] for query in merged.query.tolist()])
+    corrector = make_corrector("dr", annotation_propensity=known)
+    learn_gain(merged, corrector, gain_model="ridge")
+    assert len(merged) == len(TABLE)
+    np.testing.assert_array_equal(corrector.learner_.propensity_.used, known)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", LEARNERS)

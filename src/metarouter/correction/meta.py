@@ -48,9 +48,10 @@ class MetaCorrector:
     learner : {"s", "t", "x", "r", "dr"}
     annotation_propensity : float, array of shape (n_rows,), or None
         P(gold given x) when known by design: one for all, or that of each row
-        of the fitted table. Else the share of gold rows is taken when
-        `estimate_propensity` is False and a calibrated logistic regression is
-        fitted when it is True.
+        of the fitted table; :func:`~metarouter.correction.learn_gain` fits to rows
+        merged by :func:`~metarouter.labels.repeats.merge_repeats`. Else the share of
+        gold rows is taken when `estimate_propensity` is False and a calibrated
+        logistic regression is fitted when it is True.
     estimate_propensity : bool, default True
     alignment : str, default "none"
     n_folds, n_repeats, seed : int
@@ -92,6 +93,7 @@ class MetaCorrector:
         self.scale_ = estimate_scale(table.gold().gain, table.preference().gain, self.alignment)
         table = align(table, self.scale_)
         self._level_size = level_size(table)
+        self._check_propensity(len(table))
         learner = self._make(table.is_gold)
         self.learner_ = learner.fit(
             contrast_inputs(table, self._level_size),
@@ -125,6 +127,15 @@ class MetaCorrector:
             np.where(table.is_gold, table.gain, table.gain + shift),
             np.where(table.is_gold, table.variance, variance),
         )
+
+    def _check_propensity(self, n_rows: int) -> None:
+        n_given = np.asarray(self.annotation_propensity).size
+        if n_given not in (1, n_rows):
+            raise OptionError(
+                f"`annotation_propensity` has {n_given} values; allowed: one, or {n_rows} values, "
+                "that of each row. A router's fit counts the labels of one query once: merge them "
+                "first with metarouter.labels.repeats.merge_repeats, and give that of the rows left"
+            )
 
     def _make(self, is_gold: BoolArray) -> Any:
         common: dict[str, Any] = {
