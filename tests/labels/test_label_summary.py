@@ -184,6 +184,28 @@ def test_length_slices_part_the_labels_in_thirds() -> None:
     assert max(sizes) < 120
 
 
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ((2, 3, 4), ["up to 2 characters", "3 characters", "over 3 characters"]),
+        ((1, 2, 9), ["1 character", "2 to 4 characters", "over 4 characters"]),
+        ((1, 1, 9), ["1 character", "over 3 characters"]),
+        ((5, 5, 5, 9), ["up to 5 characters", "over 5 characters"]),
+        ((5, 5, 5), []),
+    ],
+)
+def test_length_slices_are_named_by_the_lengths_in_them(
+    lengths: tuple[int, ...], expected: list[str]
+) -> None:
+    """No slice is empty, holds all labels, or goes from a length to the same one."""
+    queries = [letter * length for letter in "abcdef" for length in lengths]
+    table = make_gain_table(
+        queries=queries, gain=np.arange(len(queries)), is_gold=[True] * len(queries)
+    )
+    names = [part.name for part in summarise_labels(table).slices if part.kind == "length"]
+    assert names == expected
+
+
 def test_a_pool_is_sliced_for_its_best_known_pair_and_by_pairs() -> None:
     rows = [
         {"query": f"q{i}", "model": model, "score": value}

@@ -342,14 +342,24 @@ def _pairs(table: GainTable) -> list[tuple[int, int]]:
 
 
 def _length_slices(table: GainTable) -> list[tuple[str, BoolArray]]:
-    """Tertiles of the length of the query text in characters."""
+    """Tertiles of the length of the query text in characters; none where one holds all rows."""
     length = np.array([len(text) for text in table.queries])[table.query]
-    low, high = np.quantile(length, [1 / 3, 2 / 3])
-    return [
-        (f"up to {int(low)} characters", length <= low),
-        (f"{int(low) + 1} to {int(high)} characters", (length > low) & (length <= high)),
-        (f"over {int(high)} characters", length > high),
+    low, high = (int(limit) for limit in np.quantile(length, [1 / 3, 2 / 3]))
+    slices = [
+        (f"up to {_characters(low)}" if low > 1 else _characters(low), length <= low),
+        (_between(low + 1, high), (length > low) & (length <= high)),
+        (f"over {_characters(high)}", length > high),
     ]
+    filled = [(name, mask) for name, mask in slices if mask.any()]
+    return filled if len(filled) > 1 else []
+
+
+def _between(low: int, high: int) -> str:
+    return _characters(low) if low == high else f"{low} to {_characters(high)}"
+
+
+def _characters(n: int) -> str:
+    return f"{n} character" if n == 1 else f"{n} characters"
 
 
 def _slice(
