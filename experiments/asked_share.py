@@ -3,13 +3,17 @@
     ./run python experiments/asked_share.py --seeds 10
 
 Each replication fits a gain model (`--models`), sets the price of cost for shares of 10, 25 and
-50 % on the training prompts as `metarouter fit` does, and counts the premium calls on 2,000
-other prompts. "Own" sets it on the model's plain predictions for the training prompts instead,
-in which a model that follows its rows has seen each prompt's label. Settings:
+50 % on the training prompts, and counts the premium calls on 2,000 other prompts. It is set on
 
-* worlds, gold: `metarouter.testing.make_world`, 400 queries, all with gold labels;
-* worlds, both: 1,000 queries, 200 with gold and 800 with preference labels, corrector auto;
-* MMLU, gold: 500 prompts with right-or-wrong gold of RouteLLM's pair (needs METAROUTER_DATA).
+* folds: what `metarouter fit` does with its five folds where all prompts have gold labels;
+* no folds: what it does elsewhere, and with `--folds 0`;
+* own: the model's plain predictions for the training prompts, for comparison.
+
+Settings:
+
+* worlds gold: `metarouter.testing.make_world`, 400 queries, all with gold labels;
+* worlds both: 1,000 queries, 200 with gold and 800 with preference labels, corrector auto;
+* MMLU gold: 500 prompts with right-or-wrong gold of RouteLLM's pair (needs METAROUTER_DATA).
 
 Prints the mean over seeds with a 95 % t interval, in per cent.
 """
@@ -24,9 +28,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from metarouter.benchmark.data import load_benchmark
+from metarouter.crossfitted import cross_fit
 from metarouter.evaluation import mean_interval
 from metarouter.fitting import FitOptions
-from metarouter.gain.out_of_bag import unseen_gains
+from metarouter.gain.out_of_bag import follows_rows, unseen_gains
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.policy.calibrate import share_prices
 from metarouter.testing import make_world
@@ -45,15 +50,16 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--settings", default="MMLU gold,worlds gold,worlds both")
     arguments = parser.parse_args()
-    names = ["asked for", *(f"{100 * share:g} %" for share in SHARES), *("own",) * len(SHARES)]
+    names = ["", "set on", *(f"{100 * share:g} % asked" for share in SHARES)]
     rows = []
     for setting in arguments.settings.split(","):
         for model in arguments.models.split(","):
             with threadpool_limits(limits=1):
                 found = [replication(setting, model, seed) for seed in range(arguments.seeds)]
-            cells = [interval(column) for column in np.array(found).T]
-            rows.append([f"{setting}, {model}", *cells])
-            print(rows[-1], flush=True)
+            for way in found[0]:
+                columns = np.array([one[way] for one in found]).T
+                rows.append([f"{setting}, {model}", way, *map(interval, columns)])
+                print(rows[-1], flush=True)
     print(markdown(names, rows))
 
 
@@ -63,19 +69,24 @@ def interval(shares: FloatArray) -> str:
     return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
-def replication(setting: str, model: str, seed: int) -> FloatArray:
-    """Shares on new prompts: set as fit does, then on the model's own predictions."""
+def replication(setting: str, model: str, seed: int) -> dict[str, FloatArray]:
+    """Shares on new prompts, by what the price was set on."""
     table, new = labels(setting, seed)
     options = FitOptions(gain_model=model, seed=seed)
     stage = options.make_features().fit(table.queries)
-    table = table.with_features(stage.transform(table.queries))
-    assert table.features is not None
-    fitted = options.learn(table)
+    whole = table.with_features(stage.transform(table.queries))
+    assert whole.features is not None
+    fitted = options.learn(whole)
+    unseen = unseen_gains(fitted, whole.features).ravel()
+    known = {"no folds": unseen, "own": fitted.predict(whole.features).mean.ravel()}
+    if table.is_gold.all() and follows_rows(fitted):
+        crossed = cross_fit(table, options.make_features, options.learn, seed=seed)
+        assert crossed.rank is not None
+        known = {"folds": np.quantile(unseen, crossed.rank), **known}
     predicted = fitted.predict(stage.transform(new)).mean.ravel()
     unit = np.array([0.0, 1.0])
-    known = (unseen_gains(fitted, table.features), fitted.predict(table.features).mean)
-    prices = np.concatenate([share_prices(gains, unit, SHARES) for gains in known])
-    return np.array([np.mean(predicted > price) for price in prices])
+    prices = {way: share_prices(gains, unit, SHARES) for way, gains in known.items()}
+    return {way: np.mean(predicted > each[:, None], axis=1) for way, each in prices.items()}
 
 
 def labels(setting: str, seed: int) -> tuple[GainTable, list[str]]:

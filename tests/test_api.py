@@ -22,6 +22,7 @@ from metarouter.gain.out_of_bag import unseen_gains
 from metarouter.labels.split import take_queries
 from metarouter.labels.table import make_gain_table
 from metarouter.policy.calibrate import calibrate_share
+from metarouter.records import GainEstimate
 from metarouter.testing import World, WorldPaths, make_world
 from metarouter.testing.worlds import gold_records, preference_records
 
@@ -134,6 +135,23 @@ def test_a_forest_s_share_is_set_on_bags_that_did_not_see_the_prompt(world: Worl
     expected = calibrate_share(unseen_gains(model, features), costs, 0.2)
     assert router.policy.w == pytest.approx(expected.w)
     assert router.policy.w < calibrate_share(model.predict(features).mean, costs, 0.2).w - 0.01
+
+
+def test_cross_fitted_ranks_set_the_share_of_a_forest(world: World) -> None:
+    """Each prompt counts as what the router says at the place that its fold gave it."""
+    options = FitOptions(
+        corrector="none", gain_model="forest", embedder="surface", folds=2,
+        target=CalibrationTarget(premium_share=0.2),
+    )  # fmt: skip
+    table = take_queries(world.table, np.flatnonzero(world.has_gold)).gold()
+    router = fit_table(table, options)
+    crossed = cross_fit(table, options.make_features, options.learn, folds=2, seed=0)
+    assert crossed.rank is not None
+    features = router.features.transform(table.queries)
+    known = np.sort(unseen_gains(options.learn(table.with_features(features)), features).ravel())
+    placed = np.interp(crossed.rank * (len(known) - 1), np.arange(len(known)), known)
+    expected = calibrate_share(placed, router.expected_costs(table.queries), 0.2)
+    assert router.policy.w == pytest.approx(expected.w)
 
 
 def test_a_loss_limit_is_set_on_cross_fitted_gold(paths: WorldPaths) -> None:
@@ -356,6 +374,51 @@ def test_a_router_that_knows_nothing_is_neither_better_nor_worse_than_random() -
     for values in (np.array(areas), np.array(together)):
         error = values.std(ddof=1) / np.sqrt(len(values))
         assert abs(values.mean()) < 3 * error < 0.05
+
+
+class _Stub:
+    """A model that says of a query what its one feature is, and twice that where it knew it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def predict(self, features: Any) -> GainEstimate:
+        self.asked += len(features)
+        return GainEstimate(mean=2.0 * features[:, :1], std=np.ones((len(features), 1)))
+
+    def predict_unseen(self, features: Any) -> Any:
+        return features[:, :1].astype(np.float64)
+
+
+def _crossed_stub(n: int, folds: int, model: _Stub) -> tuple[CrossFitted, Any]:
+    x = np.random.default_rng(0).permutation(n) / n
+    texts = [f"query {i}" for i in range(n)]
+    given: Any = _Given(dict(zip(texts, x[:, None], strict=True)))
+    table = make_gain_table(queries=texts, gain=x, is_gold=np.ones(n, dtype=bool))
+    return cross_fit(table, lambda: given, lambda _: model, folds=folds), x.astype(np.float32)
+
+
+def test_a_row_is_ranked_among_what_its_fold_s_model_says_of_queries_as_if_new() -> None:
+    """The share of the other folds' queries below it, one row at a time."""
+    crossed, x = _crossed_stub(40, 4, _Stub())
+    assert crossed.rank is not None
+    for row in range(40):
+        others = x[crossed.query[crossed.fold != crossed.fold[row]]]
+        value = 2 * x[crossed.query[row]]
+        expected = ((others < value).sum() + 0.5 * (others == value).sum()) / len(others)
+        assert crossed.rank[row] == pytest.approx(expected)
+    assert _crossed(0).rank is None  # of ridge
+
+
+@pytest.mark.parametrize(("n", "asked"), [(60, 5 * 60), (2000, 2000 + 4 * 500)])
+def test_a_fold_is_not_asked_about_every_gold_row(n: int, asked: int) -> None:
+    """Its own rows, and up to 500 rows on which the levels of all folds are compared."""
+    model = _Stub()
+    crossed, x = _crossed_stub(n, 5, model)
+    assert model.asked == asked
+    np.testing.assert_allclose(crossed.score, 2 * x[crossed.query], rtol=1e-6)
+    assert len(np.unique(crossed.level)) == 1
+    assert crossed.level[0] == pytest.approx(2 * x.mean(), abs=0.1)
 
 
 def test_gold_rows_of_weight_0_are_no_gold() -> None:

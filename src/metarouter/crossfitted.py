@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from metarouter.errors import DataError
 from metarouter.features.pipeline import FeaturePipeline
+from metarouter.gain.out_of_bag import follows_rows, unseen_gains
 from metarouter.gain.scoring import GainScorer
 from metarouter.gain.text.rows import row_inputs
 from metarouter.labels.split import take_queries
@@ -34,6 +35,7 @@ MIN_GOLD = 20
 """Fewer gold queries than this cannot say what a router is worth."""
 
 _MAX_PLAIN_QUERIES = 20_000
+_MAX_PROBES = 500  # gold rows on which the levels of the folds' models are compared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +50,11 @@ class CrossFitted:
     gain : float array, shape (n,); the gold gain.
     weight : float array, shape (n,).
     fold : int array, shape (n,); whose model predicted the row.
-    level : float array, shape (n,); what that model predicts for all gold rows, on average.
+    level : float array, shape (n,); what that model predicts for all gold rows, on average;
+        for 500 of them where there are more.
+    rank : float array, shape (n,), in [0, 1], or None
+        Place of the row's score among those of the fold's own training queries; None but of
+        a pair whose gain model follows its training rows.
     """
 
     query: IntArray
@@ -57,6 +63,7 @@ class CrossFitted:
     weight: FloatArray
     fold: IntArray
     level: FloatArray
+    rank: FloatArray | None = None
 
     @property
     def n_queries(self) -> int:
@@ -74,6 +81,7 @@ class CrossFitted:
             weight=weight,
             fold=self.fold[first],
             level=self.level[first],
+            rank=None if self.rank is None else self.rank[first],
         )
 
     def levelled(self) -> FloatArray:
@@ -120,16 +128,20 @@ def cross_fit(
     table = take_queries(table, kept)
     shared = _plain_features(table, fold, make_features)
     score = np.full(len(table), np.nan)
-    level = np.full(len(table), np.nan)
+    level, rank = score.copy(), score.copy()
     gold = np.flatnonzero(table.is_gold)
+    probe = _probes(len(gold), seed)
     for k in range(folds):
         seen = fold != k
         features = _fitted_on(table, seen, make_features) if shared is None else shared
         whole = table.with_features(features)
         model = learn(take_queries(whole, np.flatnonzero(seen)))
-        predicted = predicted_contrast(model, whole.rows(gold))
         own = ~seen[table.query[gold]]
-        score[gold[own]], level[gold[own]] = predicted[own], predicted.mean()
+        asked = own | probe
+        predicted = predicted_contrast(model, whole.rows(gold[asked]))
+        score[gold[own]], level[gold[own]] = predicted[own[asked]], predicted[probe[asked]].mean()
+        if table.is_pair and follows_rows(model):
+            rank[gold[own]] = _rank(predicted[own[asked]], unseen_gains(model, features[seen]))
     return CrossFitted(
         query=kept[table.query[gold]],
         score=score[gold],
@@ -137,6 +149,7 @@ def cross_fit(
         weight=table.weight[gold],
         fold=fold[table.query[gold]],
         level=level[gold],
+        rank=None if np.isnan(rank[gold]).any() else rank[gold],
     )
 
 
@@ -147,6 +160,21 @@ def predicted_contrast(model: GainScorer, table: GainTable) -> FloatArray:
     rows = np.arange(len(table))
     contrast: FloatArray = gains[rows, table.candidate] - gains[rows, table.baseline]
     return contrast
+
+
+def _probes(n: int, seed: int) -> BoolArray:
+    """Some of n gold rows, the same for every fold."""
+    probe = np.zeros(n, dtype=np.bool_)
+    probe[np.random.default_rng([seed, n]).permutation(n)[:_MAX_PROBES]] = True
+    return probe
+
+
+def _rank(values: FloatArray, known: FloatArray) -> FloatArray:
+    """Share of the known values that are below each value, equal ones counting half."""
+    known = np.sort(known.ravel())
+    below, up_to = (np.searchsorted(known, values, side=side) for side in ("left", "right"))
+    rank: FloatArray = (below + up_to) / (2.0 * len(known))
+    return rank
 
 
 def _folded(table: GainTable, folds: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:

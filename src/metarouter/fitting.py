@@ -395,10 +395,10 @@ def _price_of_cost(
         return target.w, "as given"
     features = _table_features(table)
     if target.max_loss is None:
-        drawn = _sample(table.n_queries, options.seed)
+        drawn, gains = _as_new(table, options, model, crossed)
         texts = [table.queries[i] for i in drawn]
         costs = cost.costs(features[drawn], prompt_tokens(texts, cost))
-        found = target.from_queries(unseen_gains(model, features[drawn]), costs)
+        found = target.from_queries(gains, costs)
         return found.w, found.reason
     if crossed is None or not table.is_pair:
         raise OptionError(
@@ -411,6 +411,24 @@ def _price_of_cost(
     costs = cost.costs(features[gold.query], prompt_tokens(texts, cost))
     found = target.from_gold(gold.levelled(), gold.gain, costs, rng)
     return found.w, found.reason
+
+
+def _as_new(
+    table: GainTable, options: FitOptions, model: FittedGain, crossed: CrossFitted | None
+) -> tuple[IntArray, FloatArray]:
+    """Training queries, and gains that are spread as those of new ones will be.
+
+    Features are fitted to training queries too. Where a model that follows its rows was
+    cross-fitted on all queries, each stands where its fold's model, which knew neither it nor
+    its features, placed it among those that it knew.
+    """
+    features = _table_features(table)
+    if crossed is not None and crossed.rank is not None:
+        gold = crossed.by_query()
+        if gold.rank is not None and gold.n_queries == table.n_queries <= _PRICED:
+            return gold.query, np.quantile(unseen_gains(model, features), gold.rank)
+    drawn = _sample(table.n_queries, options.seed)
+    return drawn, unseen_gains(model, features[drawn])
 
 
 def _sample(n: int, seed: int) -> IntArray:

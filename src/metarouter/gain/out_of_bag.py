@@ -7,6 +7,7 @@ have the remedy at hand: the bags that did not see a query.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -18,7 +19,14 @@ from metarouter.gain.rows import ScoredGain, TrainingRows, feature_keys
 from metarouter.records import GainEstimate
 from metarouter.types import BoolArray, FloatArray, IntArray, ModelState
 
-__all__ = ["HalfSampledGain", "HalfSamples", "PredictsUnseen", "out_of_bag", "unseen_gains"]
+__all__ = [
+    "HalfSampledGain",
+    "HalfSamples",
+    "PredictsUnseen",
+    "follows_rows",
+    "out_of_bag",
+    "unseen_gains",
+]
 
 _CHUNK = 2_048  # queries at once: a boosted ensemble holds 2,000 numbers for each
 _PAIRED = 1.5  # 1 where the two halves of a pair err independently, 2 where they err oppositely
@@ -65,6 +73,19 @@ def unseen_gains(model: _Fitted, features: NDArray[Any]) -> FloatArray:
     if isinstance(model, PredictsUnseen):
         return model.predict_unseen(features)
     return model.predict(features).mean
+
+
+def follows_rows(model: object) -> bool:
+    """Whether a fitted model, or one of a pool, predicts training queries more widely than others.
+
+    Examples
+    --------
+    >>> from metarouter.gain import make_gain_model
+    >>> follows_rows(make_gain_model("forest")), follows_rows(make_gain_model("ridge"))
+    (True, False)
+    """
+    members: Sequence[object] = getattr(model, "members_", [model])
+    return any(isinstance(member, PredictsUnseen) for member in members)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
