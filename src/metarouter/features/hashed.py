@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import OptionError
-from metarouter.features.excerpts import excerpt
+from metarouter.features.excerpts import MAX_CHARS, excerpt
 
 __all__ = ["HashedNgrams", "SparseRows"]
 
@@ -22,6 +22,8 @@ _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORDS = re.compile(rf"[^\W{_UNSPACED}]+|[^\w\s]|[{_UNSPACED}]")
 # The same for ASCII, where bytes save encoding every word; \s of a str has four more members.
 _ASCII_WORDS = re.compile(rb"\w+|[^\w\s\x1c-\x1f]")
+# 1 + ln c for every count c that an excerpt of MAX_CHARS + 1 words, and as many pairs, can have.
+_TF = (1.0 + np.log(np.maximum(np.arange(2 * MAX_CHARS + 3), 1))).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +125,7 @@ class HashedNgrams:
     def embed_one(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Columns and values of one text, ordered by n-gram hash."""
         hashes, counts = _tallied(_ngram_hashes(text))
-        tf = (1.0 + np.log(counts)).astype(np.float32)
+        tf = _TF.take(counts)
         # Bits 0-23 choose the bucket, bit 31 the sign, as it does of a float.
         values = np.copysign(tf, hashes.view(np.float32))
         values /= np.float32(max(math.sqrt(tf @ tf), 1e-12))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, cast, runtime_checkable
 
@@ -258,7 +259,7 @@ class FeaturePipeline:
             raise NotFittedError.of(self)
         return self._offset
 
-    @property
+    @cached_property
     def endpoints(self) -> tuple[EndpointEmbedder, ...]:
         """Its embedders that send texts elsewhere."""
         found = (getattr(one, "embedder", one) for one in self.embedders.values())
