@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -72,9 +72,9 @@ def _row(name: str, field: FieldInfo) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "none"
-    return (
-        f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else '`""`'
-    )
+    if value == "":
+        return '`""`'
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _kind(annotation: Any) -> str:
@@ -88,7 +88,7 @@ def _kind(annotation: Any) -> str:
         return f"list of {_kind(inside[0])}"
     if origin is dict:
         return f"{_kind(inside[1])} by name"
-    if origin is not None and getattr(origin, "__name__", "") == "Literal":
+    if origin is Literal:
         return ", ".join(f"`{value}`" for value in inside)
     if hasattr(annotation, "__metadata__"):
         return _kind(annotation.__origin__)
