@@ -87,7 +87,9 @@ def test_a_budget_that_is_reached_ends_with_code_1_and_what_is_there(
     assert run(_arguments(files, provider.url, *options)) == 1
     line = capsys.readouterr().err
     assert line.startswith("metarouter: error: ")
-    assert "the budget is reached" in line
+    assert "the budget is reached: q" in line
+    assert "may cost up to 0.001" in line
+    assert "raise --budget to go on" in line
     assert line.count("\n") == 1
     assert 0 < len(_lines(files / "r.jsonl")) < 12
     assert provider.charged_usd <= 0.002
@@ -119,6 +121,18 @@ def test_answers_that_were_cut_off_are_told(
 ) -> None:
     assert run(_arguments(files, provider.url, "--max-tokens", "3")) == 0
     assert "12 responses were cut off at 3 tokens" in capsys.readouterr().out
+
+
+def test_answers_without_text_are_told_and_so_is_a_model_without_a_price(
+    files: Path, capsys: Capture
+) -> None:
+    """Silence is an answer, and money that nobody can count is not "0.0000 USD"."""
+    (files / "prices.csv").write_text("model,input_usd_per_mtok,output_usd_per_mtok\nsmall,1,2\n")
+    with FakeProvider(reply=lambda body: " " if body["model"] == "large" else "x") as provider:
+        assert run(_arguments(files, provider.url)) == 0
+    out = capsys.readouterr().out
+    assert "6 responses are empty" in out
+    assert "the price of large is unknown and counts as 0" in out
 
 
 def test_a_providers_file_gives_each_model_its_endpoint(files: Path) -> None:

@@ -78,7 +78,8 @@ def test_verdicts_that_cannot_be_read_are_asked_for_again_and_left_out(
     with FakeProvider(reply=reply) as provider:
         assert run(_arguments(responses, provider.url)) == 0
         assert len(provider.requests) == 16 + 2 * 3 + 2 * 2
-        assert "1 of 10 could not be read and are left out" in capsys.readouterr().out
+        told = "1 of 10 could not be read and are left out; the first: 'I cannot say.'"
+        assert told in capsys.readouterr().out
         out = responses.with_name("labels.jsonl")
         assert [row["query_id"] for row in _lines(out)] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
         assert run(_arguments(responses, provider.url)) == 0
@@ -96,6 +97,43 @@ def test_a_judge_that_nobody_can_read_is_a_failure(
     message = capsys.readouterr().err
     assert "none of the 10 could be read" in message
     assert "--max-tokens" in message
+
+
+def test_equal_responses_are_not_asked_about_and_money_is_counted_once(
+    responses: Path, capsys: Capture
+) -> None:
+    """The costs of the votes sum to what was spent."""
+    rows = _lines(responses)
+    for row in rows[:6]:
+        row["response"] = "42"
+    responses.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prices = responses.with_name("prices.csv")
+    prices.write_text("model,input_usd_per_mtok,output_usd_per_mtok\nj,1,2\n")
+    with FakeProvider(reply=lambda body: "VERDICT: B") as provider:
+        assert run(_arguments(responses, provider.url, "--prices", str(prices))) == 0
+        assert len(provider.requests) == 14
+    out = capsys.readouterr().out
+    assert "3 pairs are of equal responses: a tie, without a question" in out
+    assert "position bias over 7 pairs" in out
+    votes = _lines(responses.with_name("labels.jsonl"))
+    assert [row["p_a"] for row in votes] == [0.5] * 10
+    assert f"spent {sum(row['cost_usd'] for row in votes):.4f} USD" in out
+
+
+def test_a_long_run_of_a_judge_that_nobody_can_read_is_broken_off(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """The last answer is quoted, and most of the money is left."""
+    rows = [
+        {"query": f"Q {i}?", "model": model, "response": model} for i in range(60) for model in "ab"
+    ]
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with FakeProvider(reply=lambda body: "I cannot say.") as provider:
+        assert run(_arguments(path, provider.url, "--concurrency", "2")) == 1
+        assert len(provider.requests) < 60
+    line = capsys.readouterr().err
+    assert "could not be read, the last one 'I cannot say.'; see --prompt and --max-tokens" in line
 
 
 @pytest.mark.parametrize(("scale", "score"), [("1-5", 0.75), ("1-10", 1 / 3)])

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from metarouter.collection import prompts
 from metarouter.collection.answers import Criterion, read_answers
 from metarouter.collection.calls import Call
-from metarouter.collection.judging import Judge, judge_pairs, judge_scores, pairs_of
+from metarouter.collection.judging import (
+    Judge,
+    judge_pairs,
+    judge_scores,
+    judged_rows,
+    pairs_of,
+)
+from metarouter.collection.ledger import Ledger
 from metarouter.collection.prompts import JudgePrompt, read_prompt
 from metarouter.collection.rubric import rubric_grades, rubric_score
 from metarouter.errors import DataError, InputError, LabelError
@@ -84,6 +91,30 @@ def test_a_pair_with_one_readable_order_is_no_vote() -> None:
     assert pair.row(readable) is None
     assert pair.row(readable | _said(pair.backward, "hm")) is None
     assert pair.order(readable) is None
+
+
+def test_equal_responses_are_a_tie_that_costs_nothing_and_says_nothing_of_positions() -> None:
+    """Both orders would be one request, so that no answer of the judge could say more."""
+    (pair,) = judge_pairs([(A, replace(A, model="b"))], JUDGE)
+    assert pair.calls() == ()
+    row = pair.row({})
+    assert row is not None
+    assert (row["model_a"], row["model_b"], row["p_a"], row["cost_usd"]) == ("a", "b", 0.5, 0)
+    assert pair.order({}) is None
+
+
+def test_ties_of_equal_responses_end_where_a_run_was_stopped(tmp_path: Path) -> None:
+    """Else a run that its budget stops would hold too many ties."""
+    equal = replace(A, model="b")
+    judged = judge_pairs([(A, equal), (A, B), (A, equal), (A, C), (A, equal)], JUDGE)
+    with Ledger(tmp_path / "l", {}) as ledger:
+        for call in judged[1].calls():
+            attempt = ledger.begin(call, 0)
+            ledger.finish(attempt, call, make_answer("VERDICT: A"), 0)
+        rows = list(judged_rows(judged, ledger))
+    assert [(row["model_b"], row["verdicts"][0]) for row in rows] == [
+        ("b", "tie"), ("b", "A"), ("b", "tie"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("said", "score"), [(1, 0.0), (10, 1.0), (4, 1 / 3)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,19 @@ from typing import Any
 import pytest
 from collection_makers import QUICK, make_asked, make_target
 
-from metarouter.collection import Budget, Call, Ledger, Progress, RunSummary, run_calls
+from metarouter.collection import (
+    Budget,
+    Call,
+    Ledger,
+    Progress,
+    RunSummary,
+    make_call,
+    run_calls,
+)
 from metarouter.collection.money import PICO
 from metarouter.collection.runner import Stop
 from metarouter.errors import OptionError
-from metarouter.providers import ChatAnswer, ProviderClient, RetryPolicy
+from metarouter.providers import ChatAnswer, ChatRequest, ProviderClient, RetryPolicy
 from metarouter.testing import FakeProvider, Faults
 
 PRICES = {"m": (1.0, 10.0)}
@@ -87,7 +96,10 @@ def test_the_budget_stops_the_run_close_to_its_limit_and_in_order(
     calls = [make_asked(f"q{i}", make_target(provider.url), max_tokens=1000) for i in range(50)]
     limit = 200_000 * 10**6  # 0.2 USD: at 0.005 USD an answer about forty
     summary, answers, spent = _run(calls, tmp_path / "l", limit, concurrency=4)
-    assert summary.stopped == "the budget is reached"
+    n_done, left = summary.answered, 0.2 - spent / PICO
+    told = rf"the budget is reached: q{n_done} may cost up to 0\.0101 USD, and {left:.4g} are left"
+    assert re.match(told, summary.stopped)
+    assert left < 0.0101
     assert spent <= limit
     assert 0.9 * limit / PICO < provider.charged_usd <= limit / PICO
     done = [call.key in answers for call in calls]
@@ -124,6 +136,52 @@ def test_a_budget_needs_prices(provider: FakeProvider, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="a budget needs prices, and there is none of m"):
         _run([make_asked("q", target)], tmp_path / "l", 10**12)
     assert _run([make_asked("q", target)], tmp_path / "l")[0].answered == 1
+
+
+def test_calls_without_a_price_are_named_because_they_count_as_nothing(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    unpriced = make_target(provider.url, name="u", input_usd_per_mtok=None)
+    calls = [make_asked("q", unpriced), make_asked("q", make_target(provider.url))]
+    summary, _, _ = _run(calls, tmp_path / "l")
+    assert summary.unpriced == ("u",)
+
+
+def test_a_picture_is_refused_by_name_where_there_is_a_budget_and_sent_where_there_is_none(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    request = ChatRequest(
+        messages=({"role": "user", "content": [{"type": "text", "text": "What?"}, picture]},),
+        max_tokens=20,
+    )
+    target = make_target(provider.url)
+    calls = [make_asked("plain", target), make_call("q7 · m", target, request)]
+    with pytest.raises(OptionError, match="q7 · m: a message holds a part that is not text"):
+        _run(calls, tmp_path / "l", PICO)
+    assert not provider.requests
+    summary, _, _ = _run(calls, tmp_path / "l")
+    assert summary.answered == 2
+
+
+def test_answers_in_a_row_that_cannot_be_read_end_the_run(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    """A judge with a wrong prompt is not paid for every question, and is quoted."""
+    provider.reply = lambda body: "As a language model,\nI cannot."
+    asked: dict[str, Any] = {
+        "is_readable": lambda answer: "yes" in answer.text,
+        "readings": 2,
+        "reminder": "?",
+    }
+    calls = [make_asked(f"q{i}", make_target(provider.url), **asked) for i in range(60)]
+    summary, _, _ = _run(calls, tmp_path / "l", concurrency=2)
+    assert "answers of m one after the other could not be read" in summary.stopped
+    assert "'As a language model, I cannot.'" in summary.stopped
+    assert 10 <= summary.answered <= 12
+    provider.reply = lambda body: "no" if "9" in body["messages"][0]["content"] else "yes"
+    summary, _, _ = _run(calls, tmp_path / "l", concurrency=2)
+    assert (summary.answered, summary.stopped) == (60, "")
 
 
 def test_a_failure_that_all_would_share_ends_the_run(tmp_path: Path) -> None:

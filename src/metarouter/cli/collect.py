@@ -80,7 +80,10 @@ def collect(
         rows = list(response_rows(asked, targets, calls, book))
         record = money_record(book, summary) | {"responses": paid.write(rows, book)}
     record["cut_off"] = sum(row["finish_reason"] == "length" for row in rows)
+    record["empty"] = sum(not row["response"].strip() for row in rows)
     lines = [money_line(record)]
     if record["cut_off"]:
         lines.append(f"{record['cut_off']} responses were cut off at {max_tokens} tokens")
+    if record["empty"]:
+        lines.append(f"{record['empty']} responses are empty; they count as the model's answer")
     paid.end("collect", summary, [record], lines)

@@ -234,6 +234,7 @@ def money_record(ledger: Ledger, summary: RunSummary) -> dict[str, Any]:
         "reused": summary.reused,
         "failed": len(summary.failures),
         "stopped": summary.stopped or None,
+        "unpriced": list(summary.unpriced),
         "spent_usd": to_usd(spending.known),
         "at_risk_usd": to_usd(spending.at_risk),
     }
@@ -250,6 +251,8 @@ def money_line(record: Mapping[str, Any]) -> str:
             f", and up to {record['at_risk_usd']:.4f} USD more for requests of which it is not "
             "known whether they were charged"
         )
+    if record["unpriced"]:
+        text += f"; the price of {', '.join(record['unpriced'])} is unknown and counts as 0"
     return text
 
 

@@ -147,6 +147,7 @@ def _judge(
 
 def _by_rubric(pairs: Sequence[tuple[Response, Any]], judge: Judge, paid: Paid) -> _Graded:
     from metarouter.cli.collection_options import money_line, money_record
+    from metarouter.collection.judging import unread_answers
     from metarouter.collection.rubric import rubric_grades
     from metarouter.collection.session import write_audit
 
@@ -157,12 +158,15 @@ def _by_rubric(pairs: Sequence[tuple[Response, Any]], judge: Judge, paid: Paid) 
         answers, record = book.answers(), money_record(book, summary)
         write_audit(paid.audit_file, book)
     rows = [row for item in grades if (row := item.row(answers)) is not None]
-    n_asked = sum(all(call.key in answers for call in item.calls()) for item in grades)
-    record["unreadable"] = n_asked - len(rows)
+    put = [item.calls() for item in grades]
+    n_asked = sum(all(call.key in answers for call in calls) for calls in put)
+    unread = unread_answers(put, answers)
+    record["unreadable"] = len(unread)
     lines = [money_line(record)]
-    if record["unreadable"]:
+    if unread:
         lines.append(
-            f"{record['unreadable']} of {n_asked} could not be read in full and are left out"
+            f"{len(unread)} of {n_asked} could not be read in full and are left out; the first: "
+            f"{unread[0]}"
         )
     return _Graded(rows=rows, record=record, lines=lines, summary=summary)
 

@@ -81,7 +81,7 @@ def judge(
     --out votes.jsonl
     """
     from metarouter.cli.collection_options import money_line, money_record
-    from metarouter.collection.judging import judged_rows
+    from metarouter.collection.judging import judged_rows, unread_answers
     from metarouter.collection.rows import read_responses
     from metarouter.errors import DataError
 
@@ -117,20 +117,26 @@ def judge(
         summary = paid.complete("judge", calls, book)
         n = paid.write(judged_rows(judged, book), book)
         answers, record = book.answers(), money_record(book, summary)
-    n_asked = sum(all(call.key in answers for call in item.calls()) for item in judged)
-    record |= {"labels": n, "unreadable": n_asked - n}
+    put = [item.calls() for item in judged if item.calls()]
+    n_asked = sum(all(call.key in answers for call in pair) for pair in put)
+    unread = unread_answers(put, answers)
+    record |= {"labels": n, "unreadable": len(unread), "equal": len(judged) - len(put)}
     lines = [money_line(record)]
-    if n_asked > n:
-        lines.append(f"{n_asked - n} of {n_asked} could not be read and are left out")
+    if record["equal"]:
+        lines.append(f"{record['equal']} pairs are of equal responses: a tie, without a question")
+    if unread:
+        lines.append(
+            f"{len(unread)} of {n_asked} could not be read and are left out; the first: {unread[0]}"
+        )
     position = _position(judged, answers)
     if position is not None:
         lines.append(position.to_text())
         record |= position.to_record()
     paid.end("judge", summary, [record], lines)
-    if n_asked and not n:
+    if n_asked and len(unread) == n_asked:
         raise DataError(
-            f"none of the {n_asked} could be read, so that there is no label: see what "
-            f"{judge_model} answers, and `prompt` and `max_tokens`"
+            f"none of the {n_asked} could be read, so that there is no label of {judge_model}; it "
+            f"says {unread[0]}; see `prompt` and `max_tokens`"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from metarouter.collection.money import to_usd
 from metarouter.errors import MetarouterError
 
 __all__ = ["Budget", "BudgetReachedError"]
@@ -47,7 +48,11 @@ class Budget:
         async with self._turn:
             while self.limit is not None and self.spent + self.held + amount > self.limit:
                 if not self._in_flight:
-                    raise BudgetReachedError("the next request could pass the budget")
+                    left = max(0, self.limit - self.spent)
+                    raise BudgetReachedError(
+                        f"may cost up to {to_usd(amount):.4g} USD, and {to_usd(left):.4g} are "
+                        "left; raise `budget` to go on"
+                    )
                 self._settled.clear()
                 await self._settled.wait()
             self.held += amount

@@ -6,7 +6,7 @@ becomes a vote: one order alone would carry the judge's liking for a position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -18,7 +18,7 @@ from metarouter.collection.position import OrderedPair
 from metarouter.collection.prompts import RUBRIC, JudgePrompt
 from metarouter.collection.responses import short_label
 from metarouter.collection.rows import Response
-from metarouter.collection.verdicts import Verdict, read_choice, read_score
+from metarouter.collection.verdicts import Verdict, read_choice, read_score, shown
 from metarouter.errors import DataError
 from metarouter.providers.chat import ChatAnswer, ChatRequest
 from metarouter.providers.endpoints import Target
@@ -68,19 +68,30 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedPair:
-    """Two responses to a query, and the calls for their two orders."""
+    """Two responses to a query, and the calls for their two orders.
+
+    Equal responses make one request of the two orders. Whatever the judge says to
+    it, the vote is a tie, so it is not asked.
+    """
 
     first: Response
     second: Response
     forward: Call
     backward: Call
 
-    def calls(self) -> tuple[Call, Call]:
-        """First response first, then second response first."""
-        return self.forward, self.backward
+    @property
+    def is_equal(self) -> bool:
+        """Whether both orders show the judge the same."""
+        return self.forward.key == self.backward.key
+
+    def calls(self) -> tuple[Call, ...]:
+        """First response first, then second response first; none for equal responses."""
+        return () if self.is_equal else (self.forward, self.backward)
 
     def verdicts(self, answers: Answers) -> tuple[Verdict | None, Verdict | None]:
         """What the judge said in each order, by position; None where it cannot be read."""
+        if self.is_equal:
+            return "tie", "tie"
         forward, backward = (
             None if call.key not in answers else read_choice(answers[call.key][0])
             for call in self.calls()
@@ -106,9 +117,9 @@ class JudgedPair:
         }
 
     def order(self, answers: Answers) -> OrderedPair | None:
-        """The two verdicts for the position report; None unless both can be read."""
+        """The two verdicts for the position report; None unless both were given."""
         forward, backward = self.verdicts(answers)
-        if forward is None or backward is None:
+        if self.is_equal or forward is None or backward is None:
             return None
         return OrderedPair(cluster=self.first.query.identity, forward=forward, backward=backward)
 
@@ -216,12 +227,30 @@ def pairs_of(
 def judged_rows(
     judged: Sequence[JudgedPair] | Sequence[JudgedScore], ledger: Ledger
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the label file, in the order of `judged`; what cannot be read is left out."""
+    """Rows of the label file, in the order of `judged`; what cannot be read is left out.
+
+    Where a run ended early, ties of equal responses end with the votes before
+    them: a file that is cut short holds no more of them than a whole one.
+    """
     answers = ledger.answers()
+    is_reached = True
     for item in judged:
-        row = item.row(answers)
+        if item.calls():
+            is_reached = all(call.key in answers for call in item.calls())
+        row = item.row(answers) if is_reached else None
         if row is not None:
             yield row
+
+
+def unread_answers(items: Iterable[Sequence[Call]], answers: Answers) -> list[str]:
+    """For each item that was answered but cannot be read, what the judge said, in short."""
+    told: list[str] = []
+    for calls in items:
+        given = [(call, answers[call.key][0]) for call in calls if call.key in answers]
+        unread = [answer for call, answer in given if not call.is_readable(answer)]
+        if unread and len(given) == len(calls):
+            told.append(shown(unread[0]))
+    return told
 
 
 def _pair_call(judge: Judge, first: Response, second: Response) -> Call:

@@ -17,7 +17,7 @@ from metarouter.errors import OptionError
 from metarouter.providers.chat import ChatRequest
 from metarouter.records import ModelSpec
 
-__all__ = ["PICO", "cost_of", "prompt_token_bound", "to_pico", "to_usd", "worst_cost"]
+__all__ = ["PICO", "cost_of", "is_text", "prompt_token_bound", "to_pico", "to_usd", "worst_cost"]
 
 PICO = 10**12
 # What a chat template may add: a built-in system prompt, and marks around each message.
@@ -41,8 +41,26 @@ def cost_of(spec: ModelSpec, prompt_tokens: int, completion_tokens: int) -> int 
 
 
 def worst_cost(spec: ModelSpec, request: ChatRequest) -> int | None:
-    """The most that a request can cost, in picodollars; None when the price is unknown."""
+    """The most that a request can cost, in picodollars; None when nobody can know.
+
+    That is where the price is unknown, or the prompt holds more than text.
+    """
+    if not is_text(request.messages):
+        return None
     return cost_of(spec, prompt_token_bound(request.messages), request.max_tokens)
+
+
+def is_text(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the messages hold text alone; bytes do not bound the tokens of an image.
+
+    Examples
+    --------
+    >>> is_text([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])
+    False
+    """
+    contents = (message.get("content") for message in messages)
+    parts = (part for content in contents if isinstance(content, list) for part in content)
+    return all(isinstance(part, str) or part.get("type", "text") == "text" for part in parts)
 
 
 def prompt_token_bound(messages: Sequence[Mapping[str, Any]]) -> int:
@@ -62,15 +80,11 @@ def prompt_token_bound(messages: Sequence[Mapping[str, Any]]) -> int:
     >>> prompt_token_bound([{"role": "user", "content": "Hi"}])
     104
     """
-    for message in messages:
-        parts = message.get("content")
-        if isinstance(parts, list) and any(
-            not isinstance(part, str) and part.get("type", "text") != "text" for part in parts
-        ):
-            raise OptionError(
-                "a message holds a part that is not text, whose tokens are not known before it "
-                "is sent; allowed: text only where a budget is to be kept"
-            )
+    if not is_text(messages):
+        raise OptionError(
+            "a message holds a part that is not text, whose tokens are not known before it is "
+            "sent; allowed: text only where a budget is to be kept"
+        )
     size = len(msgspec.json.encode(list(messages)))
     return size + _MESSAGE_TOKENS * len(messages) + _TEMPLATE_TOKENS
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from metarouter.collection.budget import Budget, BudgetReachedError
 from metarouter.collection.calls import Call
 from metarouter.collection.ledger import Ledger, SharedCommits
-from metarouter.collection.money import cost_of, worst_cost
+from metarouter.collection.money import cost_of, prompt_token_bound, worst_cost
+from metarouter.collection.verdicts import shown
 from metarouter.errors import OptionError
 from metarouter.providers.chat import ChatAnswer, ChatRequest
 from metarouter.providers.client import ProviderClient
@@ -42,6 +43,7 @@ class RunSummary:
     reused : calls that had their answer before this run.
     failures : label and message of each call that failed for good in this run.
     stopped : why the run ended early, or "".
+    unpriced : models whose price is unknown, so that their calls count as nothing.
     """
 
     asked: int
@@ -49,6 +51,7 @@ class RunSummary:
     reused: int
     failures: tuple[tuple[str, str], ...]
     stopped: str
+    unpriced: tuple[str, ...] = ()
 
 
 class Stop:
@@ -101,19 +104,22 @@ async def run_calls(
     Raises
     ------
     OptionError
-        When a model has no price and there is a limit, or a key is missing.
+        When there is a limit and a model has no price or a prompt more than
+        text, or a key is missing.
 
     Notes
     -----
     A failure that every call to the endpoint would share (wrong key, no such
     model, no credit) ends the run, as do calls that fail one after the other,
-    twice as many as are in work at once and at least ten.
+    twice as many as are in work at once and at least ten. So do as many answers
+    in a row that cannot be read: every further one would be paid for nothing.
     """
     if concurrency < 1:
         raise OptionError.of("concurrency", concurrency, "an integer from 1")
     unique = {call.key: call for call in calls}
     if budget.limit is not None:
         _require_prices(unique.values())
+        _require_text(unique.values())
     had = ledger.answers().keys() & unique.keys()
     run = _Run(client, ledger, budget, stop or Stop(), on_progress, seed)
     run.total, run.done = len(unique), len(had)
@@ -129,6 +135,7 @@ async def run_calls(
         reused=len(had),
         failures=tuple(run.failures),
         stopped=run.stop.reason,
+        unpriced=_unpriced(unique.values()),
     )
 
 
@@ -159,7 +166,7 @@ class _Run:
         self.budget = budget
         self.stop = stop
         self.failures: list[tuple[str, str]] = []
-        self.done = self.total = self.failed_in_row = 0
+        self.done = self.total = self.failed_in_row = self.unread_in_row = 0
         self.patience = 10
         self._on_progress = on_progress
         self._rng = random.Random(seed)  # noqa: S311 - jitter, not secrets
@@ -170,16 +177,15 @@ class _Run:
             if self.stop.reason:
                 return
             try:
-                await self._answer(call)
-            except BudgetReachedError:
-                self.stop.ask("the budget is reached")
+                answer = await self._answer(call)
+            except BudgetReachedError as error:
+                self.stop.ask(f"the budget is reached: {call.label} {error}")
             except _Stopped:
                 pass
             except CallError as error:
                 self._note_failure(call, error)
             else:
-                self.done += 1
-                self.failed_in_row = 0
+                self._note_answer(call, answer)
             self.report()
 
     def report(self) -> None:
@@ -201,14 +207,26 @@ class _Run:
         elif self.failed_in_row >= self.patience:
             self.stop.ask(f"{self.failed_in_row} calls failed one after the other: {error}")
 
-    async def _answer(self, call: Call) -> None:
+    def _note_answer(self, call: Call, answer: ChatAnswer) -> None:
+        self.done += 1
+        self.failed_in_row = 0
+        self.unread_in_row = 0 if call.is_readable(answer) else self.unread_in_row + 1
+        if self.unread_in_row >= self.patience:
+            self.stop.ask(
+                f"{self.unread_in_row} answers of {call.target.name} one after the other could "
+                f"not be read, the last one {shown(answer)}; see `prompt` and `max_tokens`"
+            )
+
+    async def _answer(self, call: Call) -> ChatAnswer:
         """Ask until an answer can be read; the last reading is kept in any case."""
+        answer = await self._retried(call, call.request, 1)
         request = call.request
-        for reading in range(1, call.readings + 1):
-            answer = await self._retried(call, request, reading)
-            if reading == call.readings or call.is_readable(answer):
-                return
+        for reading in range(2, call.readings + 1):
+            if call.is_readable(answer):
+                break
             request = call.reminded(request, answer)
+            answer = await self._retried(call, request, reading)
+        return answer
 
     async def _retried(self, call: Call, request: ChatRequest, reading: int) -> ChatAnswer:
         async def attempt(tried: int) -> ChatAnswer:
@@ -265,11 +283,23 @@ def _charge(call: Call, answer: ChatAnswer, held: int) -> int:
 
 
 def _require_prices(calls: Iterable[Call]) -> None:
-    specs = {call.target.name: call.target.spec for call in calls}
-    unpriced = sorted(name for name, spec in specs.items() if spec.input_usd_per_mtok is None)
+    unpriced = _unpriced(calls)
     if unpriced:
         raise OptionError(
             f"a budget needs prices, and there is none of {', '.join(unpriced)}; allowed: a file "
             "for --prices with model, input_usd_per_mtok, output_usd_per_mtok (0 for a model of "
             "your own), or no --budget"
         )
+
+
+def _unpriced(calls: Iterable[Call]) -> tuple[str, ...]:
+    specs = {call.target.name: call.target.spec for call in calls}
+    return tuple(sorted(name for name, spec in specs.items() if spec.input_usd_per_mtok is None))
+
+
+def _require_text(calls: Iterable[Call]) -> None:
+    for call in calls:
+        try:
+            prompt_token_bound(call.request.messages)
+        except OptionError as error:
+            raise OptionError(f"{call.label}: {error}") from error

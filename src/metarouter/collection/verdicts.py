@@ -11,7 +11,7 @@ from typing import Literal
 
 from metarouter.providers.chat import ChatAnswer
 
-__all__ = ["Verdict", "read_choice", "read_met", "read_score"]
+__all__ = ["Verdict", "read_choice", "read_met", "read_score", "shown"]
 
 Verdict = Literal["A", "B", "tie"]
 
@@ -36,6 +36,7 @@ _MET = re.compile(
     r'|"(?:criteria_met|met)"\s*:\s*"?(yes|no|true|false)"?\s*[,}]',
     re.IGNORECASE,
 )
+_SHOWN = 120  # characters
 _MEANING: dict[str, Verdict] = {"a": "A", "b": "B"}  # all other words mean a tie
 
 
@@ -77,6 +78,23 @@ def read_met(answer: ChatAnswer) -> bool | None:
     """Whether a criterion is met; None when it cannot be read."""
     found = {word.lower() in ("yes", "true") for word, *_ in _last_line(_MET, answer)}
     return found.pop() if len(found) == 1 else None
+
+
+def shown(answer: ChatAnswer) -> str:
+    r"""The end of an answer that cannot be read, for a message to people.
+
+    Examples
+    --------
+    >>> answer = ChatAnswer(
+    ...     text="A is short.\nSo: B?", served_model="", finish_reason="length",
+    ...     prompt_tokens=None, completion_tokens=None, seconds=0.0,
+    ... )
+    >>> shown(answer)
+    "'A is short. So: B?' (cut off at the token limit)"
+    """
+    text = " ".join(answer.text.split())
+    end = repr(text if len(text) <= _SHOWN else f"… {text[-_SHOWN:]}") if text else "no text"
+    return f"{end} (cut off at the token limit)" if answer.finish_reason == "length" else end
 
 
 def _last_line(pattern: re.Pattern[str], answer: ChatAnswer) -> list[list[str]]:
