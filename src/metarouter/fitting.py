@@ -102,9 +102,10 @@ def fit(
     premium_share, budget, max_loss, w : float, optional
         What sets the threshold, at most one; a premium share of 0.5 by
         default. The share and the budget are met on the training prompts, on
-        at most 200,000 of them, drawn at random; the loss limit on
-        cross-fitted gold predictions, which makes its confidence approximate;
-        :func:`metarouter.calibrate` on other gold makes it exact.
+        at most 200,000 of them, drawn at random, as if they were new where the
+        gain model follows its rows (:mod:`metarouter.gain.out_of_bag`); the loss
+        limit on cross-fitted gold predictions, which makes its confidence
+        approximate; :func:`metarouter.calibrate` on other gold makes it exact.
     confidence : float, default 0.95, of `max_loss`.
     cost : "unit" or "token", default "unit"
         Count premium calls, or expected USD from token prices.
