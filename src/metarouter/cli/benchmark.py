@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from metarouter.cli.options import JsonOut, Report, Seed, names
+from metarouter.errors import OptionError
 
 __all__ = ["benchmark"]
 
@@ -98,10 +99,11 @@ def _run(
     from metarouter.benchmark.nway import run_nway
     from metarouter.benchmark.run import RunOptions, run_benchmarks
 
-    if dataset == Dataset.mmlu_pro:
-        _refuse(pair is not None, "--pair", pair, "no pair: many models are routed among")
-        n_splits = len(settings["seeds"])
-        _refuse(n_splits > 1, "--splits", n_splits, "1 with mmlu-pro; give another --seed")
+    n_splits = len(settings["seeds"])
+    if dataset == Dataset.mmlu_pro and pair is not None:
+        raise OptionError.of("--pair", pair, "no pair: many models are routed among")
+    if dataset == Dataset.mmlu_pro and n_splits > 1:
+        raise OptionError.of("--splits", n_splits, "1 with mmlu-pro; give another --seed")
     found = load_benchmark(dataset, data)
     if len(found[0].models) > 2:
         settings["seed"] = settings.pop("seeds")[0]
@@ -109,16 +111,7 @@ def _run(
     return list(run_benchmarks(_chosen(found, pair), RunOptions(**settings), data, progress))
 
 
-def _refuse(is_bad: bool, option: str, value: object, allowed: str) -> None:
-    from metarouter.errors import OptionError
-
-    if is_bad:
-        raise OptionError.of(option, value, allowed)
-
-
 def _chosen(found: list[Any], pair: str | None) -> list[Any]:
-    from metarouter.errors import OptionError
-
     if pair is None:
         return found
     chosen = [each for each in found if each.pair == pair]

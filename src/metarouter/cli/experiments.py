@@ -10,6 +10,7 @@ import typer
 from metarouter.cli.labels_export import Since
 from metarouter.cli.options import JsonOut
 from metarouter.cli.store import Config, Store
+from metarouter.errors import DataError
 
 if TYPE_CHECKING:
     from metarouter.records import Estimate
@@ -63,7 +64,6 @@ def experiments(
 
 def _candidate(log: DecisionLog, folder: Path) -> CandidateResult:
     """Value a router on the requests whose prompts were kept."""
-    from metarouter.errors import DataError
     from metarouter.loading import load
     from metarouter.store.experiments import candidate_result
 

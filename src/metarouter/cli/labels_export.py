@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metarouter.cli.store import Config, Store
+from metarouter.errors import OptionError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -102,8 +103,6 @@ def parsed_time(text: str | None) -> float | None:
 
 def _refuse_leftovers(out: Path, files: dict[str, list[dict[str, Any]]]) -> None:
     """A file of an earlier export must not pass for one of this."""
-    from metarouter.errors import OptionError
-
     left = [name for name, rows in files.items() if not rows and (out / f"{name}.jsonl").exists()]
     if left:
         raise OptionError(

@@ -10,6 +10,7 @@ import typer
 from metarouter.cli.labels_export import Since
 from metarouter.cli.options import JsonOut, Preference, Seed
 from metarouter.cli.store import Config, Store
+from metarouter.errors import OptionError
 
 if TYPE_CHECKING:
     from metarouter.refitting import RefitResult
@@ -49,7 +50,6 @@ def refit(
     from metarouter.cli.labels_export import opened_store, parsed_time
     from metarouter.cli.output import emit, require_writable, say
     from metarouter.cli.serve import require_serve
-    from metarouter.errors import OptionError
     from metarouter.loading import load
 
     require_serve()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from metarouter.errors import MissingDependencyError, OptionError
+
 if TYPE_CHECKING:
     from metarouter.gateway.settings import GatewaySettings
     from metarouter.gateway.state import Gateway
@@ -87,8 +89,6 @@ def require_serve() -> None:
     """
     from importlib.util import find_spec
 
-    from metarouter.errors import MissingDependencyError
-
     for name in ("aiohttp", "alembic", "pydantic_settings", "sqlalchemy", "starlette", "uvicorn"):
         if find_spec(name) is None:
             raise MissingDependencyError.of("the gateway", "serve")
@@ -96,8 +96,6 @@ def require_serve() -> None:
 
 def _quick(router: Path | None, upstream: str | None, key: str | None) -> dict[str, Any]:
     """Settings from flags alone: one upstream for all models, one policy."""
-    from metarouter.errors import OptionError
-
     settings: dict[str, Any] = {}
     if router is not None:
         settings["policies"] = {"default": {"router": router}}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metarouter.cli.options import JsonOut
+from metarouter.errors import OptionError
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -78,7 +79,6 @@ def prune(
     Example: metarouter store prune --prompt-days 30
     """
     from metarouter.cli.output import say
-    from metarouter.errors import OptionError
 
     days = {"prompt_days": prompt_days, "row_days": row_days, "usage_days": usage_days}
     if set(days.values()) == {None} and config is not None:
@@ -132,7 +132,6 @@ def open_store(
         When it `must_exist` and is a file that does not: a mistyped path is no new database.
     """
     from metarouter.cli.serve import require_serve
-    from metarouter.errors import OptionError
 
     require_serve()
     from metarouter.store.database import open_database
