@@ -42,6 +42,7 @@ from metarouter.evaluation.studylog import StudyLog
 from metarouter.gain import GainScorer, make_pool_model
 from metarouter.gain.text import stage_of
 from metarouter.labels.repeats import first_of_text, merge_repeats
+from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, Corrector, FloatArray, IntArray
 
@@ -428,19 +429,9 @@ def _training_table(
     in_preference = _mask(table.n_queries, split.preference)
     gold_rows = table.is_gold & (in_gold | in_preference if ceiling else in_gold)[table.query]
     preference_rows = ~table.is_gold & in_preference[table.query] & (not ceiling)
-    return _restrict(table.rows(gold_rows | preference_rows), features)
-
-
-def _restrict(table: GainTable, features: NDArray[np.float32]) -> GainTable:
-    """The table without the queries that no row is about."""
-    used, position = np.unique(table.query, return_inverse=True)
-    return replace(
-        table,
-        queries=tuple(table.queries[i] for i in used),
-        query_ids=tuple(table.query_ids[i] for i in used),
-        domain=table.domain[used],
-        query=position.astype(np.int64),
-    ).with_features(features[used])
+    rows = table.rows(gold_rows | preference_rows)
+    used = np.unique(rows.query)
+    return take_queries(rows, used).with_features(features[used])
 
 
 def _fit_score(
