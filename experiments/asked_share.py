@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from metarouter.benchmark.data import load_benchmark
+from metarouter.benchmark.data import Benchmark, load_benchmark
 from metarouter.crossfitted import cross_fit
 from metarouter.evaluation import mean_interval
 from metarouter.fitting import FitOptions
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--folds", type=int, default=5, help="0 leaves out the way of folds")
     parser.add_argument("--settings", default="MMLU gold,worlds gold,worlds both")
     arguments = parser.parse_args()
     names = ["", "set on", *(f"{100 * share:g} % asked" for share in SHARES)]
@@ -55,7 +57,10 @@ def main() -> None:
     for setting in arguments.settings.split(","):
         for model in arguments.models.split(","):
             with threadpool_limits(limits=1):
-                found = [replication(setting, model, seed) for seed in range(arguments.seeds)]
+                found = [
+                    replication(setting, model, seed, arguments.folds)
+                    for seed in range(arguments.seeds)
+                ]
             for way in found[0]:
                 columns = np.array([one[way] for one in found]).T
                 rows.append([f"{setting}, {model}", way, *map(interval, columns)])
@@ -69,7 +74,7 @@ def interval(shares: FloatArray) -> str:
     return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
-def replication(setting: str, model: str, seed: int) -> dict[str, FloatArray]:
+def replication(setting: str, model: str, seed: int, folds: int) -> dict[str, FloatArray]:
     """Shares on new prompts, by what the price was set on."""
     table, new = labels(setting, seed)
     options = FitOptions(gain_model=model, seed=seed)
@@ -79,8 +84,8 @@ def replication(setting: str, model: str, seed: int) -> dict[str, FloatArray]:
     fitted = options.learn(whole)
     unseen = unseen_gains(fitted, whole.features).ravel()
     known = {"no folds": unseen, "own": fitted.predict(whole.features).mean.ravel()}
-    if table.is_gold.all() and follows_rows(fitted):
-        crossed = cross_fit(table, options.make_features, options.learn, seed=seed)
+    if folds and table.is_gold.all() and follows_rows(fitted):
+        crossed = cross_fit(table, options.make_features, options.learn, folds=folds, seed=seed)
         assert crossed.rank is not None
         known = {"folds": np.quantile(unseen, crossed.rank), **known}
     predicted = fitted.predict(stage.transform(new)).mean.ravel()
@@ -98,9 +103,15 @@ def labels(setting: str, seed: int) -> tuple[GainTable, list[str]]:
     return world.table, list(world.test.queries)
 
 
+@cache
+def read_mmlu() -> Benchmark:
+    (data,) = load_benchmark("mmlu", DATA)
+    return data
+
+
 def mmlu(n: int, seed: int) -> tuple[GainTable, list[str]]:
     """Prompts of MMLU, drawn at random."""
-    (data,) = load_benchmark("mmlu", DATA)
+    data = read_mmlu()
     drawn = np.random.default_rng(seed).permutation(len(data))[: n + N_TEST]
     texts = [data.prompts[i] for i in drawn]
     gain = data.gain[drawn[:n]]
