@@ -16,7 +16,15 @@ from metarouter.errors import InputError, LabelError
 from metarouter.labels.fields import is_encodable
 from metarouter.labels.messages import message_problem, render_messages
 
-__all__ = ["QueryRow", "Response", "read_objects", "read_queries", "read_responses", "write_jsonl"]
+__all__ = [
+    "QueryRow",
+    "Response",
+    "read_keyed",
+    "read_objects",
+    "read_queries",
+    "read_responses",
+    "write_jsonl",
+]
 
 Row = Mapping[str, Any]
 
@@ -91,12 +99,8 @@ def read_queries(path: Path) -> list[QueryRow]:
     InputError
         When the file cannot be read or holds no query.
     """
-    if path.suffix == ".txt":
-        rows: Iterable[tuple[int, Row]] = _lines(path)
-    else:
-        rows = read_objects(path)
     found: dict[str, QueryRow] = {}
-    for number, row in rows:
+    for number, row in _rows(path):
         query = _query(path, number, row)
         earlier = found.setdefault(query.identity, query)
         if earlier.text != query.text:
@@ -104,6 +108,19 @@ def read_queries(path: Path) -> list[QueryRow]:
     if not found:
         raise InputError(f"{path}: holds no query; allowed: one a line, or a column query")
     return list(found.values())
+
+
+def read_keyed(path: Path) -> list[tuple[QueryRow, Row]]:
+    """Every row of a file of queries, responses or labels, with the query it is about.
+
+    Raises
+    ------
+    LabelError
+        When a row has no usable query, naming file, row and field.
+    InputError
+        When the file cannot be read.
+    """
+    return [(_query(path, number, row), row) for number, row in _rows(path)]
 
 
 def read_responses(path: Path) -> list[Response]:
@@ -246,6 +263,10 @@ def _count(path: Path, number: int, row: Row, name: str) -> int | None:
 
 def _bad(path: Path, number: int, name: str, value: Any, allowed: str) -> LabelError:
     return LabelError.at(file=str(path), row=number, field=name, value=value, allowed=allowed)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+    return _lines(path) if path.suffix == ".txt" else read_objects(path)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Row]]:

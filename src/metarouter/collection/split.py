@@ -1,0 +1,153 @@
+"""Share files out to training and test by query, before or after they become labels."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarouter.collection.rows import QueryRow, Row, read_keyed, write_jsonl
+from metarouter.errors import DataError, InputError, OptionError
+
+__all__ = ["query_groups", "split_files"]
+
+_SUFFIX = re.compile(r"(\.jsonl|\.json|\.csv|\.tsv|\.txt)(\.gz)?$", re.IGNORECASE)
+
+
+def split_files(
+    files: Sequence[Path], folder: Path, *, share: float, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Write each file twice, below ``train`` and ``test`` of a folder, under its name.
+
+    Tables of text stay tables of text (CSV), where numbers are read from text;
+    all else becomes JSONL.
+
+    A query is on one side in all files, so that what is fitted on the training
+    side, votes included, has seen no query of the test side. Queries that are in
+    the same files are drawn apart from the others: both sides have the same
+    share of graded queries, up to rounding.
+
+    Parameters
+    ----------
+    files : queries, responses or labels: JSONL, JSON, CSV, TSV (plain or gzip), or ``.txt``.
+    folder : path, where `train` and `test` are made.
+    share : float in (0, 1), share of the queries on the test side.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    list of dict
+        For each file written: `file`, `rows`, `queries`.
+
+    Raises
+    ------
+    OptionError
+        When `share` is outside (0, 1), a file is Parquet, two would have one
+        name, or a file that is read would be written over.
+    DataError
+        When there are too few queries for two sides.
+    """
+    if not 0 < share < 1:
+        raise OptionError.of("held_out", share, "a share between 0 and 1")
+    names = _names(files)
+    written = {(folder / side / name).resolve() for side in ("train", "test") for name in names}
+    if written & {file.resolve() for file in files}:
+        raise OptionError.of("out", str(folder), "a folder in which no file is read")
+    read = [read_keyed(file) for file in files]
+    groups = query_groups([query for rows in read for query, _ in rows])
+    sizes = np.cumsum([len(rows) for rows in read])[:-1]
+    per_file = [part.tolist() for part in np.split(np.array(groups), sizes)]
+    is_test = _drawn(per_file, share, rng)
+    records = []
+    for side, wanted in (("train", False), ("test", True)):
+        for name, rows, numbers in zip(names, read, per_file, strict=True):
+            kept = [i for i, number in enumerate(numbers) if is_test[number] == wanted]
+            path = folder / side / name
+            n = _write(path, [rows[i][1] for i in kept])
+            n_queries = len({numbers[i] for i in kept})
+            records.append({"file": str(path), "rows": n, "queries": n_queries})
+    return records
+
+
+def query_groups(queries: Sequence[QueryRow]) -> list[int]:
+    """A number for each row; rows of one query_id or of one text have the same.
+
+    Examples
+    --------
+    >>> def row(query_id: str | None, text: str) -> QueryRow:
+    ...     return QueryRow(text=text, messages=(), query_id=query_id, kept={})
+    >>> query_groups([row("1", "a"), row("2", "b"), row(None, "a"), row("2", "B")])
+    [0, 1, 0, 1]
+    """
+    parents: list[int] = []
+    seen: dict[tuple[str, str], int] = {}
+
+    def root(i: int) -> int:
+        while parents[i] != i:
+            i = parents[i]
+        return i
+
+    for i, query in enumerate(queries):
+        parents.append(i)
+        keys = [("text", query.text)]
+        keys += [] if query.query_id is None else [("id", query.query_id)]
+        roots = [root(seen[key]) for key in keys if key in seen]
+        for member in (i, *roots):
+            parents[member] = min((i, *roots))
+        seen.update(dict.fromkeys(keys, i))
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(i), len(numbers)) for i in range(len(parents))]
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """What each file is called on both sides."""
+    names = []
+    for file in files:
+        if file.suffix.lower() == ".parquet":
+            raise OptionError(f"{file}: is Parquet; allowed: JSONL, JSON, CSV, TSV or .txt")
+        found = _SUFFIX.search(file.name)
+        is_table = found is not None and found[1].lower() in (".csv", ".tsv")
+        names.append(_SUFFIX.sub("", file.name) + (".csv" if is_table else ".jsonl"))
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(f"two files would be written as {name}; allowed: one name each")
+    return names
+
+
+def _write(path: Path, rows: Sequence[Row]) -> int:
+    if path.suffix == ".jsonl":
+        return write_jsonl(path, rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return len(rows)
+
+
+def _drawn(
+    per_file: Sequence[Sequence[int]], share: float, rng: np.random.Generator
+) -> dict[int, bool]:
+    """Which groups are on the test side, drawn among those that are in the same files."""
+    where: dict[int, list[int]] = {}
+    for file, numbers in enumerate(per_file):
+        for number in dict.fromkeys(numbers):
+            where.setdefault(number, []).append(file)
+    strata: dict[tuple[int, ...], list[int]] = {}
+    for number, files in where.items():
+        strata.setdefault(tuple(files), []).append(number)
+    is_test = dict.fromkeys(where, False)
+    for members in strata.values():
+        for number in rng.choice(members, size=round(share * len(members)), replace=False):
+            is_test[int(number)] = True
+    if len(set(is_test.values())) < 2:
+        raise DataError(f"{len(is_test)} queries are too few for a training and a test side")
+    return is_test

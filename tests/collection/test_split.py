@@ -1,0 +1,119 @@
+"""Files shared out to training and test, each query on one side in all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.cli import run
+from metarouter.collection.rows import read_keyed, read_objects
+from metarouter.collection.split import query_groups, split_files
+from metarouter.errors import DataError, OptionError
+from metarouter.labels import read_gain_table
+
+Capture = pytest.CaptureFixture[str]
+
+
+def _jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Gold of 40 queries with a query_id, and votes on these and 160 more without one."""
+    gold = [
+        {"query_id": f"q{i}", "query": f"Größe {i}?", "model": model, "score": float(model == "b")}
+        for i in range(40)
+        for model in "ab"
+    ]
+    votes = [
+        {"query": f"Größe {i}?", "model_a": "a", "model_b": "b", "winner": "model_b"}
+        for i in range(200)
+    ]
+    return _jsonl(tmp_path / "gold.jsonl", gold), _jsonl(tmp_path / "votes.jsonl", votes)
+
+
+def _split(files: tuple[Path, ...], folder: Path, share: float = 0.25, seed: int = 0) -> Any:
+    return split_files(files, folder, share=share, rng=np.random.default_rng(seed))
+
+
+def test_no_query_is_on_both_sides_and_no_row_is_lost(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Gold and votes of one query meet by text here, as they do in the fit."""
+    records = _split(files, tmp_path / "s")
+    assert [(Path(r["file"]).parent.name, r["rows"], r["queries"]) for r in records] == [
+        ("train", 60, 30), ("train", 150, 150), ("test", 20, 10), ("test", 50, 50),
+    ]  # fmt: skip
+    sides = [
+        {row["query"] for f in files for _, row in read_objects(tmp_path / "s" / side / f.name)}
+        for side in ("train", "test")
+    ]
+    assert not sides[0] & sides[1]
+    for file in files:
+        parts = [read_objects(tmp_path / "s" / side / file.name) for side in ("train", "test")]
+        assert sorted(json.dumps(row) for part in parts for _, row in part) == sorted(
+            json.dumps(row) for _, row in read_objects(file)
+        )
+
+
+def test_the_seed_decides_what_is_drawn(files: tuple[Path, Path], tmp_path: Path) -> None:
+    texts = []
+    for i, seed in enumerate((0, 0, 1)):
+        _split(files, tmp_path / str(i), seed=seed)
+        texts.append((tmp_path / str(i) / "test" / "gold.jsonl").read_text("utf-8"))
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_chain_of_ids_and_texts_is_one_query(tmp_path: Path) -> None:
+    """Rows 0 and 3 share nothing, but each shares something with what stands between them."""
+    rows: list[dict[str, Any]] = [
+        {"query_id": 1, "query": "a"},
+        {"query_id": 2, "query": "b"},
+        {"query_id": 1, "query": "b"},
+        {"query": "b"},
+        {"query": "c"},
+    ]
+    queries = [query for query, _ in read_keyed(_jsonl(tmp_path / "q.jsonl", rows))]
+    assert query_groups(queries) == [0, 0, 0, 0, 1]
+
+
+def test_a_table_stays_a_table_whose_numbers_are_read(tmp_path: Path) -> None:
+    """JSON with numbers as text would be refused by the fit."""
+    path = tmp_path / "gold.tsv"
+    lines = [f"q {i}\t{m}\t{s}\t" for i in range(8) for m, s in (("a", 0.25), ("b", 1))]
+    path.write_text("\n".join(["query\tmodel\tscore\tdomain", *lines]), encoding="utf-8")
+    _split((path,), tmp_path / "s", share=0.5)
+    table, report = read_gain_table(tmp_path / "s" / "test" / "gold.csv", premium="b", cheap="a")
+    assert (table.gain.tolist(), report.rows_skipped) == ([0.75] * 4, 0)
+
+
+def test_what_cannot_be_shared_out_is_told(files: tuple[Path, Path], tmp_path: Path) -> None:
+    one = _jsonl(tmp_path / "one.jsonl", [{"query": "a"}])
+    with pytest.raises(DataError, match="1 queries are too few"):
+        _split((one,), tmp_path / "s")
+    with pytest.raises(OptionError, match=r"^held_out = 1\.5; allowed"):
+        _split(files, tmp_path / "s", share=1.5)
+    with pytest.raises(OptionError, match=re.escape("two files would be written as gold.jsonl")):
+        _split((files[0], files[0]), tmp_path / "s")
+    with pytest.raises(OptionError, match="is Parquet"):
+        _split((tmp_path / "x.parquet",), tmp_path / "s")
+    _split(files, tmp_path / "s")
+    with pytest.raises(OptionError, match=r"^out = "):
+        _split((tmp_path / "s" / "train" / "gold.jsonl",), tmp_path / "s")
+
+
+def test_the_command_says_what_is_where(
+    files: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "s"
+    assert run(["labels", "split", *map(str, files), "--out", str(out), "--held-out", "0.25"]) == 0
+    assert f"{out / 'test' / 'gold.jsonl'}: 20 rows of 10 queries" in capsys.readouterr().out
+    assert run(["labels", "split", str(files[0]), "--out", str(out), "--held-out", "0"]) == 2
+    assert "--held-out = 0.0" in capsys.readouterr().err
