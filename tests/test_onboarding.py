@@ -178,6 +178,16 @@ def test_a_model_that_is_like_another_starts_from_it(router: Router, texts: list
     np.testing.assert_allclose(new, large, atol=1e-12)
 
 
+def test_a_model_may_be_like_the_reference(router: Router, texts: list[str]) -> None:
+    """A second cheap model: no gain over the first, as cheap a call, and as unsure as any."""
+    served = onboard(router, model="new", like="small")
+    mean, std = gain_of(served, texts, "new")
+    np.testing.assert_allclose(mean, 0.0, atol=1e-12)
+    assert (std > 0).all()
+    costs = served.expected_costs(texts[:1])[0]
+    assert costs[served.models.index("new")] == costs[served.models.index("small")]
+
+
 def test_few_labels_find_a_model_that_is_worse_on_hard_queries(
     router: Router, texts: list[str]
 ) -> None:
@@ -286,7 +296,7 @@ def test_any_gain_model_can_be_the_base(texts: list[str], gain_model: str) -> No
     [
         ({"model": "large"}, "model = 'large'; allowed: a name that the router does not know"),
         ({"model": "new", "baseline": "new"}, "baseline = 'new'; allowed: another name"),
-        ({"model": "new", "like": "small"}, "like = 'small'; allowed: one of middle, large"),
+        ({"model": "new", "like": "smal"}, "like = 'smal'; allowed: one of small, middle, large"),
     ],
 )
 def test_names_are_checked(router: Router, options: dict[str, str], message: str) -> None:

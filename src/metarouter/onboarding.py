@@ -62,8 +62,8 @@ def onboard(
         Also new: the router that comes back serves the pair (baseline, model),
         and its prior is that the pair's gain is like the known gains.
     like : str, optional
-        A known candidate that the new model is expected to resemble; an
-        average of all of them when not given.
+        A known model that the new one is expected to resemble, in gain and in
+        calls that it costs; an average of the candidates when not given.
     prices : path or mapping of model to ModelSpec, optional
         Where the router counts USD.
 
@@ -95,7 +95,7 @@ def onboard(
     """
     _check_names(router, model, baseline, like)
     probes = _read_probes(router, labels, model, baseline)
-    alike = None if like is None else router.models.index(like) - 1
+    alike = None if like is None else router.models.index(like)
     population = make_population(_levels(router), alike)
     size = _size(router, probes)
     gains, _ = base_gains(router.scorer, probes.features)
@@ -139,8 +139,8 @@ def _check_names(router: Router, model: str, baseline: str | None, like: str | N
             raise OptionError.of(name, value, f"a name that the router does not know yet ({known})")
     if baseline == model:
         raise OptionError.of("baseline", baseline, "another name than that of the new model")
-    if like is not None and like not in router.models[1:]:
-        raise OptionError.of("like", like, f"one of {', '.join(router.models[1:])}")
+    if like is not None and like not in router.models:
+        raise OptionError.of("like", like, f"one of {', '.join(router.models)}")
 
 
 def _read_probes(

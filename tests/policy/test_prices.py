@@ -67,7 +67,7 @@ def test_price_files(tmp_path: Path, name: str, text: str) -> None:
         ("p.csv", "model,input_usd_per_mtok,output_usd_per_mtok\na,-1,2\n", "at least 0"),
         ("p.csv", "name,price\na,1\n", "columns model"),
         ("p.json", "[1, 2]", "price file"),
-        ("p.json", '{"a": 3}', "must both be numbers"),
+        ("p.json", '{"a": 3}', "must both be there, as numbers"),
         ("p.json", "{", "price file"),
         ("p.toml", "a = = 1", "price file"),
     ],

@@ -161,8 +161,9 @@ def read_unseen(router: FittedRouter, gold: Any) -> tuple[HeldOut, str]:
         return held_out, ""
     if not fresh.any():
         raise DataError(
-            f"the router was fitted on all {n_seen} of these queries: they cannot tell what it "
-            "is worth; give gold labels of other queries"
+            f"the router was fitted on all {n_seen} of these queries, on gold or on votes: they "
+            "cannot tell what it is worth; give gold labels of other queries, such as `metarouter "
+            "labels split` keeps out of both"
         )
     return held_out.keep(fresh), (
         f"{n_seen} of {len(fresh)} queries were among the training queries and are left out"

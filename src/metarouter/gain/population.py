@@ -94,8 +94,8 @@ def make_population(levels: FloatArray, like: int | None = None) -> Population:
     levels : array, shape (m,)
         Typical gain of each known candidate, which sets the spread of b.
     like : int, optional
-        Candidate that the new model is expected to resemble; all alike when
-        None.
+        Model that the new one is expected to resemble: 0 the reference, j the
+        j-th candidate; an average of the candidates when None.
 
     Notes
     -----
@@ -110,8 +110,8 @@ def make_population(levels: FloatArray, like: int | None = None) -> Population:
     ([1.0], [[1.0]])
     """
     m = len(levels)
-    mean = np.full(m, 1.0 / m) if like is None else np.eye(m)[like]
     known = np.vstack([np.zeros(m), np.eye(m)])
+    mean = np.full(m, 1.0 / m) if like is None else known[like]
     spread = float(((np.append(levels, 0.0) - levels @ mean) ** 2).sum() / m)
     return Population(
         mean=mean,

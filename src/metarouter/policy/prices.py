@@ -179,8 +179,8 @@ def _spec(path: Path, name: str, row: Any) -> ModelSpec:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: model {name!r}: {error!r}; input_usd_per_mtok and output_usd_per_mtok "
-            "must both be numbers"
+            f"{path}: model {name!r}: {row!r}; input_usd_per_mtok and output_usd_per_mtok "
+            "must both be there, as numbers"
         ) from error
     for price in (spec.input_usd_per_mtok, spec.output_usd_per_mtok):
         if price is None or not 0 <= price < float("inf"):
