@@ -160,6 +160,7 @@ def test_a_providers_file_gives_each_model_its_endpoint(files: Path) -> None:
         (["--api-key-env", "METAROUTER_NO_SUCH"], "METAROUTER_NO_SUCH", 2),
         (["--queries", "none.jsonl"], "none.jsonl", 2),
         (["--concurrency", "0"], "concurrency", 2),
+        (["--api-key-env", SECRET], "the name of the variable that holds the key", 2),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_sent(
@@ -175,12 +176,14 @@ def test_bad_input_is_one_line_and_nothing_is_sent(
     assert line.startswith("metarouter: error: ")
     assert line.count("\n") == 1
     assert named in line
+    assert SECRET not in line  # a key given in place of its variable is not repeated
     assert provider.requests == []
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        (["--out", "."], "out"),
         (["--out", "./q.jsonl"], "out"),
         (["--audit", "q.jsonl"], "audit"),
         (["--audit", "prices.csv"], "audit"),

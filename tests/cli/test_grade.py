@@ -146,13 +146,15 @@ def test_costs_are_those_of_the_responses_that_were_collected(how: str, tmp_path
 
 
 def test_responses_without_an_answer_are_counted(tmp_path: Path, capsys: Capture) -> None:
+    """So are answers without a response, which a mistyped query_id makes."""
     rows = [{"query_id": i, "query": "Q?", "model": "m", "response": "4"} for i in (1, 2)]
     responses = _write(tmp_path / "r.jsonl", rows)
-    answers = _write(tmp_path / "a.jsonl", [{"query_id": 1, "answer": 4}])
+    given: list[dict[str, Any]] = [{"query_id": 1}, {"query_id": "l"}, {"query": "R?"}]
+    answers = _write(tmp_path / "a.jsonl", [row | {"answer": 4} for row in given])
     arguments = ["--responses", str(responses), "--answers", str(answers), "--how", "exact"]
     assert run(["grade", *arguments, "--out", str(tmp_path / "g.jsonl"), "--json", "-"]) == 0
     record, mean = json.loads(capsys.readouterr().out)["results"]
-    assert (record["labels"], record["without_answer"]) == (1, 1)
+    assert (record["labels"], record["without_answer"], record["unused_answers"]) == (1, 1, 2)
     assert mean == {"model": "m", "n": 1, "mean_score": 1.0}
 
 

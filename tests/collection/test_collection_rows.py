@@ -74,7 +74,10 @@ def test_a_chat_is_sent_as_it_is_and_known_by_its_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
-        ([{"query": "a"}, {"text": "b"}], "q.jsonl: row 2: query = None"),
+        (
+            [{"query": "a"}, {"text": "b", "id": 1}],
+            "q.jsonl: row 2: query = None; allowed: a field query or messages; there are: id, text",
+        ),
         ([{"query": "  "}], "row 1: query = '  '"),
         ([{"query": 3}], "row 1: query = 3"),
         ([{"messages": "hi"}], "row 1: messages = 'hi'; allowed: a chat history"),

@@ -68,6 +68,7 @@ def test_prices_given_go_before_the_bundled_ones() -> None:
         ('[providers.a]\nbase_url = "http://x:99999"', "base_url of a"),
         ('[providers.a]\nbase_url = "http://x"\nheaders = { A = "b\\r\\nC: d" }', "header 'A'"),
         ('[providers.a]\nbase_url = "http://x"\nconcurrency = 0', "concurrency"),
+        ('[providers.a]\nbase_url = "http://x/v1/chat/completions/"', "the address up to /v1"),
         (FILE.replace("output_usd_per_mtok = 0.5", ""), "models.small: one price of two"),
         (FILE.replace("0.5", "-0.5"), "models.small: price -0.5"),
         (FILE.replace("reasoning_effort", "max_tokens"), "options.max_tokens of model small"),

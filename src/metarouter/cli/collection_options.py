@@ -77,7 +77,7 @@ class Paid:
     json_out: str | None
 
     def keep(self, *inputs: Path | None) -> None:
-        """Refuse to write over a file that is read, or two results into one file.
+        """Refuse to write over a file that is read or a folder, or two results into one file.
 
         Raises
         ------
@@ -97,6 +97,8 @@ class Paid:
             written["json"] = Path(self.json_out)
         taken: set[Path] = set()
         for name, path in written.items():
+            if path.is_dir():
+                raise OptionError.of(name, str(path), "a file, which a folder is not")
             if path.resolve() in read | taken:
                 allowed = "a file that is neither read nor written otherwise"
                 raise OptionError.of(name, str(path), allowed)

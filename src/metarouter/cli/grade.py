@@ -112,7 +112,8 @@ def grade(
     )
     paid.keep(responses, answers, prompt)
     given = read_responses(responses)
-    pairs, n_without = read_answers(answers, how.value).match(given)
+    key = read_answers(answers, how.value)
+    pairs, n_without = key.match(given)
     pairs = extracted(pairs, extract)
     if how is How.rubric:
         asked = _judge(paid, judge_model, prompt, max_tokens, temperature)
@@ -122,7 +123,7 @@ def grade(
         graded = _by_tests(pairs, limits, paid, unprotected=unprotected)
     else:
         graded = _Graded(rows=answer_rows(pairs, how.value, tolerance=tolerance))
-    _finish(graded, n_without, how, paid)
+    _finish(graded, {"without_answer": n_without, "unused_answers": key.unused(given)}, how, paid)
 
 
 def _n_processors() -> int:
@@ -204,14 +205,18 @@ def _by_tests(
     return _Graded(rows=rows, lines=[f"code was run with {isolation.to_text()}"])
 
 
-def _finish(graded: _Graded, n_without: int, how: How, paid: Paid) -> None:
+def _finish(graded: _Graded, unmatched: dict[str, int], how: How, paid: Paid) -> None:
     from metarouter.cli.output import print_table
     from metarouter.collection.grades import mean_scores
     from metarouter.collection.rows import write_jsonl
 
     n = write_jsonl(paid.out, graded.rows)
-    record = {"how": how.value, **graded.record, "labels": n, "without_answer": n_without}
-    lines = [*graded.lines, f"{n} scores; {n_without} responses have no row in the answers file"]
+    record = {"how": how.value, **graded.record, "labels": n, **unmatched}
+    counted = (
+        f"{n} scores; {unmatched['without_answer']} responses have no row in the answers file, "
+        f"{unmatched['unused_answers']} of its rows no response"
+    )
+    lines = [*graded.lines, counted]
     means = mean_scores(graded.rows)
     print_table(means, ("model", "n", "mean_score"), paid.json_out)
     paid.end("grade", graded.summary, [record, *means], lines)

@@ -54,6 +54,12 @@ class AnswerKey(Generic[T]):
     by_id: Mapping[str, T]
     by_text: Mapping[str, T]
 
+    def unused(self, responses: Sequence[Response]) -> int:
+        """How many entries belong to no response."""
+        ids = {response.query.query_id for response in responses}
+        texts = {response.query.text for response in responses}
+        return len(self.by_id.keys() - ids) + len(self.by_text.keys() - texts)
+
     def match(self, responses: Sequence[Response]) -> tuple[list[tuple[Response, T]], int]:
         """Responses with their entries, and how many have none.
 

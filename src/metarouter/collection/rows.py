@@ -223,6 +223,10 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> int:
 def _query(path: Path, number: int, row: Row) -> QueryRow:
     messages, text = row.get("messages"), row.get("query")
     if messages is None:
+        if "query" not in row:
+            columns = ", ".join(sorted(map(str, row)))
+            allowed = f"a field query or messages; there are: {columns or 'none'}"
+            raise _bad(path, number, "query", None, allowed)
         text = text_field(path, number, row, "query")
         sent: Sequence[Mapping[str, Any]] = [{"role": "user", "content": text}]
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from metarouter.providers.retries import RetryPolicy
 from metarouter.records import ModelSpec
 
 __all__ = ["Endpoint", "Target"]
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # These are set by us, or would multiply what a request may cost.
 _RESERVED_OPTIONS = frozenset(
@@ -69,6 +72,15 @@ class Endpoint:
                 f"base_url of {self.name} (at {parts.hostname}) holds a user name, a password or "
                 "a query; allowed: a plain URL, with the key in an environment variable that "
                 "api_key_env names"
+            )
+        if parts.path.rstrip("/").endswith("/completions"):
+            allowed = "the address up to /v1, to which chat/completions is added"
+            raise OptionError.of(f"base_url of {self.name}", self.base_url, allowed)
+        if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
+            # not repeated: who mixes them up has put the key itself here
+            raise OptionError(
+                f"api_key_env of {self.name} is no name of an environment variable; allowed: the "
+                "name of the variable that holds the key, never the key"
             )
         if self.concurrency < 1:
             raise OptionError.of("concurrency", self.concurrency, "an integer from 1")
