@@ -17,8 +17,10 @@ from metarouter.cli.collection_options import (
     Paid,
     Providers,
     Timeout,
+    money_line,
+    money_record,
 )
-from metarouter.cli.options import JsonOut, Prices
+from metarouter.cli.options import JsonOut, Prices, names
 
 __all__ = ["collect"]
 
@@ -51,8 +53,6 @@ def collect(
     --base-url https://api.openai.com/v1 --api-key-env OPENAI_API_KEY
     --budget 5 --out responses.jsonl
     """
-    from metarouter.cli.collection_options import money_line, money_record
-    from metarouter.cli.options import names
     from metarouter.collection.responses import response_calls, response_rows
     from metarouter.collection.rows import read_queries
 

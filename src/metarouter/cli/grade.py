@@ -20,8 +20,11 @@ from metarouter.cli.collection_options import (
     Paid,
     Providers,
     Timeout,
+    money_line,
+    money_record,
 )
 from metarouter.cli.options import JsonOut, Prices
+from metarouter.errors import DataError
 
 if TYPE_CHECKING:
     from metarouter.collection.judging import Judge
@@ -147,7 +150,6 @@ def _judge(
 
 
 def _by_rubric(pairs: Sequence[tuple[Response, Any]], judge: Judge, paid: Paid) -> _Graded:
-    from metarouter.cli.collection_options import money_line, money_record
     from metarouter.collection.judging import unread_answers
     from metarouter.collection.rubric import rubric_grades
     from metarouter.collection.session import write_audit
@@ -181,7 +183,6 @@ def _by_tests(
     from metarouter.collection.code_tests import grade_code
     from metarouter.collection.grades import code_rows
     from metarouter.collection.sandbox import find_isolation
-    from metarouter.errors import DataError
 
     isolation = find_isolation()
     if not isolation.is_complete and not unprotected:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,8 +18,11 @@ from metarouter.cli.collection_options import (
     Paid,
     Providers,
     Timeout,
+    money_line,
+    money_record,
 )
-from metarouter.cli.options import JsonOut, Prices
+from metarouter.cli.options import JsonOut, Prices, names
+from metarouter.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from metarouter.collection.judging import Judge, JudgedPair, JudgedScore
     from metarouter.collection.position import PositionReport
     from metarouter.collection.rows import Response
+    from metarouter.collection.runner import RunSummary
     from metarouter.providers.chat import ChatAnswer
     from metarouter.providers.endpoints import Target
 
@@ -80,10 +84,8 @@ def judge(
     --base-url https://api.openai.com/v1 --api-key-env OPENAI_API_KEY
     --out votes.jsonl
     """
-    from metarouter.cli.collection_options import money_line, money_record
-    from metarouter.collection.judging import judged_rows, unread_answers
+    from metarouter.collection.judging import judged_rows
     from metarouter.collection.rows import read_responses
-    from metarouter.errors import DataError
 
     paid = Paid(
         out=out,
@@ -116,11 +118,25 @@ def judge(
         calls = [call for item in judged for call in item.calls()]
         summary = paid.complete("judge", calls, book)
         n = paid.write(judged_rows(judged, book), book)
-        answers, record = book.answers(), money_record(book, summary)
+        answers, record = book.answers(), money_record(book, summary) | {"labels": n}
+    _end(paid, summary, record, judged, answers, judge_model)
+
+
+def _end(
+    paid: Paid,
+    summary: RunSummary,
+    record: dict[str, Any],
+    judged: Sequence[JudgedPair] | Sequence[JudgedScore],
+    answers: Mapping[str, tuple[ChatAnswer, int]],
+    judge_model: str,
+) -> None:
+    """Tell what came of it, and fail where no answer could be read."""
+    from metarouter.collection.judging import unread_answers
+
     put = [item.calls() for item in judged if item.calls()]
     n_asked = sum(all(call.key in answers for call in pair) for pair in put)
     unread = unread_answers(put, answers)
-    record |= {"labels": n, "unreadable": len(unread), "equal": len(judged) - len(put)}
+    record |= {"unreadable": len(unread), "equal": len(judged) - len(put)}
     lines = [money_line(record)]
     if record["equal"]:
         lines.append(f"{record['equal']} pairs are of equal responses: a tie, without a question")
@@ -173,9 +189,7 @@ def make_judge(
 def _questions(
     responses: Sequence[Response], judge: Judge, mode: Mode, scale: Scale, models: str | None
 ) -> Sequence[JudgedPair] | Sequence[JudgedScore]:
-    from metarouter.cli.options import names
     from metarouter.collection.judging import judge_pairs, judge_scores, pairs_of
-    from metarouter.errors import OptionError
 
     if mode is Mode.score:
         low, high = map(int, scale.value.split("-"))
