@@ -115,7 +115,10 @@ def test_labels_of_other_models_are_refused(helped: tuple[Router, Rows, Rows]) -
 
 
 def test_models_may_change_places_in_a_pool() -> None:
-    """Feedback turns the order of two of three models round: choices are compared by name."""
+    """Feedback turns the order of two of three models round: choices are compared by name.
+
+    A model that was named premium stays the last.
+    """
     rng = np.random.default_rng(0)
     texts = [f"question {i} " + "why " * (i % 7) for i in range(300)]
 
@@ -133,6 +136,10 @@ def test_models_may_change_places_in_a_pool() -> None:
     found = refit(serving, [*old, *new])
     assert found.candidate is not None
     assert found.candidate.models == ("small", "large", "middle")
+    named = refit(fit(old, premium="large", **QUICK), [*old, *new]).candidate
+    assert named is not None
+    assert named.models == ("small", "middle", "large")
+    assert named.artifact.config["premium"] == "large"
     assert found.is_proposed
     assert found.difference is not None
     assert found.premium_share_serving is not None

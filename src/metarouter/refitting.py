@@ -237,7 +237,7 @@ def _mean(values: FloatArray, groups: IntArray, rng: np.random.Generator) -> Est
 
 def _read(serving: Router, gold: Labels | None, preference: Labels | None) -> GainTable:
     given = serving.facts.get("score_range")
-    cheap, premium = serving.models if len(serving.models) == 2 else (None, None)
+    cheap, premium = serving.models if len(serving.models) == 2 else (None, _named_premium(serving))
     table, _ = read_gain_table(
         gold,
         preference,
@@ -319,10 +319,17 @@ def _options(serving: Router) -> FitOptions:
     return FitOptions(
         **given,
         prices=_prices(serving),
+        premium=_named_premium(serving),
         score_range=None if score_range is None else (score_range[0], score_range[1]),
         # the price of cost is set afterwards, to what the serving router spends
         target=CalibrationTarget(w=serving.policy.w),
     )
+
+
+def _named_premium(serving: Router) -> str | None:
+    """The model that was named premium at the fit, if the router still has it."""
+    name = serving.artifact.config.get("premium")
+    return name if name in serving.models else None
 
 
 def _prices(serving: Router) -> Mapping[str, ModelSpec] | None:
