@@ -43,6 +43,7 @@ class EmbeddingServer(FakeUpstream):
         return UpstreamReply(
             pieces=[how.get("body", good.encode())],
             status=how.get("status", 200),
-            headers=list(how.get("headers", {}).items()),
+            # The clients outlive the server: they are to keep no connection to it.
+            headers=[("Connection", "close"), *how.get("headers", {}).items()],
             wait=how.get("sleep", 0.0),
         )
