@@ -236,7 +236,7 @@ def money_record(ledger: Ledger, summary: RunSummary) -> dict[str, Any]:
         "reused": summary.reused,
         "failed": len(summary.failures),
         "stopped": summary.stopped or None,
-        "unpriced": list(summary.unpriced),
+        "unpriced": ", ".join(summary.unpriced) or None,
         "spent_usd": to_usd(spending.known),
         "at_risk_usd": to_usd(spending.at_risk),
     }
@@ -254,7 +254,7 @@ def money_line(record: Mapping[str, Any]) -> str:
             "known whether they were charged"
         )
     if record["unpriced"]:
-        text += f"; the price of {', '.join(record['unpriced'])} is unknown and counts as 0"
+        text += f"; the price of {record['unpriced']} is unknown and counts as 0"
     return text
 
 
