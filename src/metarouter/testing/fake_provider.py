@@ -116,7 +116,7 @@ class FakeProvider:
         self.charges: list[float] = []
         self._rng = random.Random(seed)  # noqa: S311 - faults, not secrets
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _handler_for(self))
+        self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
@@ -165,65 +165,68 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True  # a client that was killed must not keep the server
     request_queue_size = 128
 
+    def __init__(self, provider: FakeProvider) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.provider = provider
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no event."""
 
 
-def _handler_for(provider: FakeProvider) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            request = provider.admit(self.path, dict(self.headers), body)
-            if self.path != "/v1/chat/completions":
-                self.send_json(404, _error("no such path"))
-            else:
-                self.answer(request)
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = self.server.provider.admit(self.path, dict(self.headers), body)
+        if self.path != "/v1/chat/completions":
+            self.send_json(404, _error("no such path"))
+        else:
+            self.answer(request)
 
-        def answer(self, request: FakeRequest) -> None:
-            fault, faults = request.fault, provider.faults
-            if fault == "rate_limit":
-                self.send_json(429, _error("slow down"), {"Retry-After": f"{faults.retry_after}"})
-                return
-            if fault == "error":
-                self.send_json(500, _error("internal error"))
-                return
-            if fault == "slow":
-                time.sleep(faults.slow_seconds)
-            completion = provider.work_on(request)
-            if fault == "late_error":
-                self.send_json(500, _error("lost the answer"))
-            elif fault == "cut":
-                self.send_half(json.dumps(completion).encode())
-            elif fault == "malformed":
-                self.send_json(200, '{"choices": [{"message"')
-            else:
-                self.send_json(200, json.dumps(completion))
-                provider.note_delivery(request)
+    def answer(self, request: FakeRequest) -> None:
+        fault, provider = request.fault, self.server.provider
+        if fault == "rate_limit":
+            pause = {"Retry-After": f"{provider.faults.retry_after}"}
+            self.send_json(429, _error("slow down"), pause)
+            return
+        if fault == "error":
+            self.send_json(500, _error("internal error"))
+            return
+        if fault == "slow":
+            time.sleep(provider.faults.slow_seconds)
+        completion = provider.work_on(request)
+        if fault == "late_error":
+            self.send_json(500, _error("lost the answer"))
+        elif fault == "cut":
+            self.send_half(json.dumps(completion).encode())
+        elif fault == "malformed":
+            self.send_json(200, '{"choices": [{"message"')
+        else:
+            self.send_json(200, json.dumps(completion))
+            provider.note_delivery(request)
 
-        def send_json(self, status: int, text: str, headers: Mapping[str, str] = {}) -> None:
-            content = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
+    def send_json(self, status: int, text: str, headers: Mapping[str, str] = {}) -> None:
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
 
-        def send_half(self, content: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
+    def send_half(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.close_connection = True
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Keep the output clean."""
-
-    return Handler
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Keep the output clean."""
 
 
 def _completion(body: Mapping[str, Any], text: str) -> dict[str, Any]:
