@@ -417,3 +417,36 @@ def test_scores_on_another_scale_want_their_range(
     ]
     summary = summarise_labels(*read_gain_table(rows, score_range=score_range))
     assert says(summary, "--score-range") is is_said
+
+
+def test_votes_as_gold_and_scores_as_preference_are_asked_about() -> None:
+    """Both may be meant; the usual reason is that the two files were taken for each other."""
+    scores: list[dict[str, Any]] = [
+        {"query": f"question {i}", "model": model, "score": float(i % 2)}
+        for i in range(4)
+        for model in ("a", "b")
+    ]
+    votes: list[dict[str, Any]] = [
+        {"query": f"question {i}", "model_a": "b", "model_b": "a", "winner": "tie"}
+        for i in range(4)
+    ]
+    for gold, preference, is_asked in [
+        (votes, scores, True),
+        (scores, votes, False),
+        (votes, votes, False),
+        (scores, None, False),
+    ]:
+        table, report = read_gain_table(gold, preference)
+        assert report.looks_swapped == is_asked
+        assert says(summarise_labels(table, report), "the wrong way round") == is_asked
+
+
+def test_gold_queries_that_all_have_votes_are_said_to_leave_none_to_evaluate_on() -> None:
+    assert says(summarise_labels(both_sources(10, n_gold=4)), "labels split")
+    apart = make_gain_table(
+        queries=["a", "b", "c"],
+        query=[0, 1, 1, 2],
+        gain=[1.0, 0.0, 1.0, 0.5],
+        is_gold=[True, True, False, False],
+    )
+    assert not says(summarise_labels(apart), "labels split")

@@ -61,6 +61,11 @@ def _left_out(report: Mapping[str, Any] | None) -> Iterator[str]:
     lost = [f"{report[name]:,} {what}" for name, what in counts if report[name]]
     if lost:
         yield f"left out: {', '.join(lost)}"
+    if report["looks_swapped"]:
+        yield (
+            "Mind this: gold labels are votes and preference labels are scores; if that is the "
+            "wrong way round, swap --gold and --preference"
+        )
     low, high = report["gain_range"]
     if low < -1 or high > 1:
         yield (

@@ -29,6 +29,7 @@ def make_findings(summary: LabelSummary) -> tuple[str, ...]:
         One sentence or two each, the most important first.
     """
     return (
+        *_about_files(summary),
         *_about_scale(summary),
         *_about_gold(summary),
         *_about_preference(summary),
@@ -46,6 +47,14 @@ def _rows(summary: LabelSummary, source: str) -> int:
 
 def _queries(summary: LabelSummary, source: str) -> int:
     return sum(part.queries for part in summary.sources if part.source == source)
+
+
+def _about_files(summary: LabelSummary) -> Iterator[str]:
+    if summary.report is not None and summary.report.looks_swapped:
+        yield (
+            "gold labels are votes and preference labels are scores: if that is the wrong way "
+            "round, swap --gold and --preference."
+        )
 
 
 def _about_scale(summary: LabelSummary) -> Iterator[str]:
@@ -99,6 +108,11 @@ def _about_meeting(summary: LabelSummary) -> Iterator[str]:
     if len(summary.sources) < 2:
         return
     agreement = summary.agreement
+    if agreement.n_queries and agreement.n_queries == _queries(summary, "gold"):
+        yield (
+            "every gold query has preference labels too, which a fit learns from: to evaluate "
+            "on some of them, keep those out of both (labels split)."
+        )
     if not agreement.n:
         yield (
             "gold and preference never share a query and pair of models: their agreement is "

@@ -111,7 +111,17 @@ class ReadReport:
         """Whether a gain lies outside [−1, 1], where votes are: the scores need their range."""
         return self.gain_range[0] < -1 or self.gain_range[1] > 1
 
+    @property
+    def looks_swapped(self) -> bool:
+        """Whether all gold labels are votes and all preference labels are none."""
+        are_votes = {
+            source: {file.form == "votes" for file in self.files if file.source == source}
+            for source in ("gold", "preference")
+        }
+        return are_votes == {"gold": {True}, "preference": {False}}
+
     def to_dict(self) -> dict[str, Any]:
-        """The report and its totals as plain JSON values."""
+        """The report, its totals and whether it looks swapped as plain JSON values."""
         totals = ("read", "used", "skipped", "merged", "unpaired", "other_models")
-        return asdict(self) | {f"rows_{name}": getattr(self, f"rows_{name}") for name in totals}
+        found = {f"rows_{name}": getattr(self, f"rows_{name}") for name in totals}
+        return asdict(self) | found | {"looks_swapped": self.looks_swapped}
