@@ -53,3 +53,18 @@ def test_a_panel_of_several_judges_is_no_contestant() -> None:
     )
     assert judged_by_contestant(two).all()
     assert judged_by_contestant(merge_repeats(two)).tolist() == [False]
+
+
+def test_a_model_of_two_providers_is_a_contestant_at_both() -> None:
+    """Their keys are the same; the other of the two is compared in no row here."""
+    table = make_gain_table(
+        queries=["one", "two"],
+        gain=[1.0, 0.0],
+        is_gold=[False, False],
+        models=("east/a", "west/a", "c"),
+        candidate=[2, 2],
+        baseline=[0, 1],
+        judges=("east/a",),
+        judge=[0, 0],
+    )
+    assert judged_by_contestant(table).all()

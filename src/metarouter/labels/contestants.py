@@ -39,11 +39,12 @@ def judged_by_contestant(table: GainTable) -> BoolArray:
     >>> judged_by_contestant(table).tolist()
     [True, False]
     """
-    names = {name: i for i, name in enumerate(map(model_key, table.models))}
     # One more entry at the end, for the rows of judge −1: nobody.
-    model_of = np.array([names.get(model_key(each), -1) for each in table.judges] + [-1])
-    judge = model_of[table.judge]
-    own: BoolArray = (judge >= 0) & ((judge == table.candidate) | (judge == table.baseline))
+    names = [model_key(name) for name in (*table.models, *table.judges, "")]
+    key = np.unique(names, return_inverse=True)[1]  # a model of two providers has one
+    judge = key[len(table.models) :][table.judge]
+    is_either = (judge == key[table.candidate]) | (judge == key[table.baseline])
+    own: BoolArray = (judge != key[-1]) & is_either
     return own
 
 
