@@ -229,10 +229,10 @@ def test_a_frozen_server_costs_no_more_than_the_time_limit(postgres: PostgresSer
 
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(postgres: PostgresServer) -> None:
     engine = make_engine(postgres.make_database())
-    quick = make_sibling(engine, seconds=0.5)
+    quick = make_sibling(engine, seconds=3.0)
     with quick.connect() as connection:
         with pytest.raises(sa.exc.OperationalError, match="statement timeout"):
-            connection.exec_driver_sql("SELECT pg_sleep(5)")
+            connection.exec_driver_sql("SELECT pg_sleep(20)")
         connection.rollback()
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
     quick.dispose()
