@@ -24,6 +24,7 @@ from metarouter.evaluation.report import (
     render_evaluation_report,
     write_evaluation_report,
 )
+from metarouter.evaluation.verdict import signed
 from metarouter.labels.table import make_gain_table
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.records import Decision, GainEstimate
@@ -180,6 +181,14 @@ def compare_page() -> str:
 def page_text(request: pytest.FixtureRequest) -> str:
     text: str = request.getfixturevalue(request.param)
     return text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0.0, "0.0000"), (-0.0, "0.0000"), (-4e-5, "0.0000"), (6e-5, "+0.0001"), (-0.5, "−0.5000")],
+)
+def test_a_number_that_rounds_to_zero_has_no_sign(number: float, text: str) -> None:
+    assert signed(number, 4) == text
 
 
 def test_page_loads_nothing(page_text: str) -> None:

@@ -153,8 +153,9 @@ def percent(estimate: Estimate) -> str:
 
 
 def signed(x: float, digits: int = 3) -> str:
-    """A number with its sign, ``+0.031``, minus as a real minus sign."""
-    return f"{x:+.{digits}f}".replace("-", "−")
+    """A number with its sign, ``+0.031``, minus as a real minus sign; what rounds to 0 has none."""
+    text = f"{x:+z.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def signed_interval(estimate: Estimate, digits: int = 3) -> str:
