@@ -590,6 +590,23 @@ def test_a_budget_is_for_models_of_known_price(serve: Serve) -> None:
     assert answer.headers["x-metarouter-model"] == "cheap"
 
 
+@pytest.mark.parametrize(("models", "status"), [(None, 404), (["cheap"], 403)])
+def test_a_misspelt_model_is_unknown_before_it_is_without_a_price(
+    serve: Serve, models: list[str] | None, status: int
+) -> None:
+    """A key of few models is told of a name that nobody serves what it is told of all others."""
+    place = {"base_url": "http://127.0.0.1:9/v1", "models": {"cheap": "a", "premium": "b"}}
+    served = serve(auth="keys", upstreams={"main": place})
+    key, _ = create_key(served.gateway.engine, "limited", budget=5.0, models=models)
+    served.gateway.keyring.refresh()
+    mine = {"authorization": f"Bearer {key}"}
+    named = HELLO.replace(b"metarouter", b"premum")
+    refused = served.post("/v1/chat/completions", named, **mine)
+    assert refused.status_code == status
+    said = "no upstream serves it" if status == 404 else "may not use model premum"
+    assert said in refused.json()["error"]["message"]
+
+
 def test_our_headers_stand_in_place_of_the_upstream_s(serve: Serve) -> None:
     """An upstream's own limits and names do not show where ours do."""
     headers = [("x-ratelimit-limit-requests", "999"), ("x-metarouter-model", "other")]

@@ -63,16 +63,18 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
         key = self.key
         return key is not None and (key.tokens_per_minute, key.budget) != (None, None)
 
+    def is_for(self, model: str) -> bool:
+        """Whether the caller's key is for the model, whatever it costs."""
+        return self.key is None or self.key.models is None or model in self.key.models
+
     def may(self, model: str) -> bool:
         """Whether the caller's key is for the model; a budget is for models of known price."""
-        if self.key is None:
-            return True
-        is_priced = self.key.budget is None or self.generation.prices.knows(model)
-        return is_priced and (self.key.models is None or model in self.key.models)
+        has_budget = self.key is not None and self.key.budget is not None
+        return self.is_for(model) and (not has_budget or self.generation.prices.knows(model))
 
     def why_not(self, model: str) -> str:
         """What :meth:`may` said no for."""
-        if self.key is None or self.key.models is None or model in self.key.models:
+        if self.is_for(model):
             return f"model {model} has no known price, and this key has a budget; set prices"
         return f"this key may not use model {model}"
 
@@ -174,15 +176,17 @@ class Planner:
         options = asking.options
         if options != RequestOptions(explain=options.explain):
             raise InputError(f"model = {name!r} is no policy: options of decisions do not apply")
-        if not asking.may(name):
-            raise RefusedError(403, "permission_error", asking.why_not(name))
-        if not asking.generation.upstreams.serves(name, self._protocol.dialect):
+        is_served = asking.generation.upstreams.serves(name, self._protocol.dialect)
+        # a key of few models learns of no other whether it is there
+        if asking.is_for(name) and not is_served:
             raise RefusedError(
                 404,
                 "not_found_error",
                 f"model = {name!r}: no upstream serves it at /v1/{self._protocol.path}; "
                 "see GET /v1/models",
             )
+        if not asking.may(name):
+            raise RefusedError(403, "permission_error", asking.why_not(name))
         exchange = Exchange(
             endpoint=self._protocol.path,
             decision=fixed_decision(name, "named by the caller", ""),
