@@ -70,6 +70,21 @@ def test_arms_of_a_split_are_found_in_the_store(
     assert arms["bold"].measures["premium_share"].value == 1.0
 
 
+def test_a_misspelt_model_in_feedback_is_refused_with_the_names(
+    serve: Callable[..., Served],
+) -> None:
+    served = serve()
+    decision = _ask(served, 1)
+    served.rows()
+    said = {"type": "gold", "decision_id": decision, "scores": {"cheap": 0.4, "premum": 0.9}}
+    refused = served.post("/v1/feedback", json.dumps(said).encode())
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert message.startswith("feedback: scores = 'premum'")
+    assert message.endswith("allowed: cheap, premium")
+    _say(served, decision, "gold", scores={"cheap": 0.4, "premium": 0.9})
+
+
 def test_feedback_at_the_gateway_becomes_labels_that_fit_reads(
     serve: Callable[..., Served], tmp_path: Path
 ) -> None:

@@ -20,11 +20,12 @@ from metarouter.store.database import open_database
 from metarouter.store.exporting import (
     Statement,
     export_labels,
+    read_offered,
     read_statements,
     sort_statements,
 )
 from metarouter.store.feedback import read_feedback, save_feedback
-from metarouter.store.tables import decisions
+from metarouter.store.tables import decisions, feedback
 
 Capture = pytest.CaptureFixture[str]
 
@@ -164,6 +165,7 @@ def store(store_url: str) -> Iterator[sa.Engine]:
         "endpoint": "chat/completions",
         "asked": "metarouter",
         "model": "small",
+        "options": [{"model": "small"}, {"model": "large"}],
         "answered": "small",
         "logging_propensity": 1.0,
         "bound": "gain",
@@ -181,6 +183,36 @@ def store(store_url: str) -> Iterator[sa.Engine]:
         save_feedback(engine, read_feedback(json.dumps(content | models).encode()), None)
     yield engine
     engine.dispose()
+
+
+def test_a_model_that_no_decision_offers_becomes_no_row_and_is_counted(store: sa.Engine) -> None:
+    """As older versions and a store that was down took it: a misspelt name is no new model."""
+    contents: list[dict[str, Any]] = [
+        {"type": "gold", "scores": {"small": 0.2, "large": 0.9, "lrage": 1.0}},
+        {"type": "preference", "model_a": "lrage", "model_b": "small", "winner": "model_a"},
+    ]
+    rows = [
+        {"feedback_id": f"old {i}", "created": 9.0, "decision_id": "d0", "kind": one["type"]}
+        | {"content": one}
+        for i, one in enumerate(contents)
+    ]
+    with store.begin() as connection:
+        connection.execute(feedback.insert(), rows)
+    labels = export_labels(store)
+    assert {row["model"] for row in labels.scores} == {"small", "large"}
+    assert (len(labels.votes), labels.without_offer) == (3, 2)
+    assert sum(labels.left_out().values()) == 2
+
+
+@pytest.mark.parametrize(("outcome", "names"), [("ok", {"small", "own"}), ("refused", {"small"})])
+def test_a_model_that_callers_named_is_offered_if_its_upstream_took_it(
+    store: sa.Engine, outcome: str, names: set[str]
+) -> None:
+    with store.begin() as connection:
+        connection.execute(decisions.update().values(options=[]))
+        named = decisions.update().where(decisions.c.decision_id == "d2")
+        connection.execute(named.values(policy=None, answered="own", outcome=outcome))
+    assert read_offered(store) == names
 
 
 def test_a_policy_and_a_time_narrow_the_export(store: sa.Engine) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from store_makers import make_row, make_writer
+from store_makers import count, make_row, make_writer
 
 from metarouter.errors import InputError, OptionError
 from metarouter.labels.read import read_gain_table
-from metarouter.store.database import open_database
+from metarouter.store.database import insert_new, open_database
 from metarouter.store.exporting import export_labels
 from metarouter.store.feedback import FeedbackConflictError, read_feedback, save_feedback
 from metarouter.store.keys import create_key, digest_key, list_keys, revoke_key
+from metarouter.store.tables import decisions, feedback
 
 
 @pytest.fixture
@@ -67,6 +68,51 @@ def test_feedback_of_two_callers_is_two_statements(engine: sa.Engine) -> None:
         save_feedback(engine, named, "b")
 
 
+@pytest.mark.parametrize(
+    ("named", "field"),
+    [
+        ({"type": "gold", "scores": {"cheap": 0.1, "premum": 0.9}}, "scores"),
+        (
+            {"type": "preference", "model_a": "premum", "model_b": "cheap", "winner": "tie"},
+            "model_a",
+        ),
+        (
+            {"type": "preference", "model_a": "cheap", "model_b": "premum", "winner": "tie"},
+            "model_b",
+        ),
+    ],
+)
+def test_a_model_that_the_decision_did_not_offer_is_refused(
+    engine: sa.Engine, named: dict[str, Any], field: str
+) -> None:
+    """Nothing is kept; what was kept before the decision was written stays a repeat."""
+    said = read_feedback(json.dumps(named | {"decision_id": "d1"}).encode())
+    early = read_feedback(json.dumps(named | {"decision_id": "d2"}).encode())
+    assert save_feedback(engine, early, None)[1]
+    options = [{"model": "premium"}, {"model": "cheap"}]
+    with engine.begin() as connection:
+        insert_new(connection, decisions, [make_row(n, options=options) for n in (1, 2)])
+    with pytest.raises(InputError, match=rf"{field} = 'premum'.*d1; allowed: cheap, premium"):
+        save_feedback(engine, said, None, served=["premum"])
+    assert count(engine, feedback) == 1
+    assert not save_feedback(engine, early, None)[1]
+
+
+@pytest.mark.parametrize("served", [None, ["premum"], ["premium"]])
+def test_about_a_decision_that_weighed_nothing_what_is_served_may_be_named(
+    engine: sa.Engine, served: list[str] | None
+) -> None:
+    """Its own model too; where any name is served, any may be named."""
+    with engine.begin() as connection:
+        insert_new(connection, decisions, [make_row(1, options=[])])
+    content = b'{"type": "gold", "decision_id": "d1", "scores": {"cheap": 0.1, "premum": 0.9}}'
+    if served == ["premium"]:
+        with pytest.raises(InputError, match=r"'premum'.*allowed: cheap, premium"):
+            save_feedback(engine, read_feedback(content), None, served=served)
+    else:
+        assert save_feedback(engine, read_feedback(content), None, served=served)[1]
+
+
 def test_a_statement_of_no_known_form_is_told_the_forms() -> None:
     """What was wrong, and what each type takes."""
     with pytest.raises(InputError, match=r"'great'.*thumbs with value up or down; score with"):
@@ -77,8 +123,10 @@ def test_exported_labels_are_read_by_fit(engine: sa.Engine, tmp_path: Path) -> N
     """Preferences become votes, audits gold scores; what compares nothing is counted."""
     writer = make_writer(engine, tmp_path / "spill")
     writer.start()
+    options = [{"model": "premium"}, {"model": "cheap"}]
     for number in range(3):
-        writer.put(make_row(number, prompt=None if number == 2 else f"question {number}"))
+        prompt = None if number == 2 else f"question {number}"
+        writer.put(make_row(number, prompt=prompt, options=options))
     writer.close()
     votes: dict[str, Any] = {
         "type": "preference",

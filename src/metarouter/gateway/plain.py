@@ -237,7 +237,12 @@ async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
     is_free = key is None or key.is_admin or gateway.owners.is_of(given.decision_id, key.key_id)
     try:
         name, is_new = await keep_feedback(
-            gateway.engine, gateway.writer, given, key_id, must_own=not is_free
+            gateway.engine,
+            gateway.writer,
+            given,
+            key_id,
+            must_own=not is_free,
+            served=_served(gateway.current, key),
         )
     except ForeignDecisionError as error:
         raise _unknown_decision(given.decision_id) from error
@@ -245,6 +250,17 @@ async def feedback(gateway: Gateway, request: Request, key: ApiKey | None) -> Re
         raise RefusedError(503, "store_unavailable", str(error)) from error
     status = 202 if is_new is None else 201 if is_new else 200
     return _json({"feedback_id": name, "is_new": is_new}, status)
+
+
+def _served(generation: Generation, key: ApiKey | None) -> set[str] | None:
+    """Models of upstreams and of policies that are the key's to know; None for any name."""
+    if not all(upstream.models for upstream in generation.settings.upstreams.values()):
+        return None
+    routers = (policy.router for policy in generation.policies.values())
+    found = {*generation.named, *(model for router in routers for model in router.models)}
+    if key is None or key.is_admin or key.models is None:
+        return found
+    return found & set(key.models)
 
 
 async def models(gateway: Gateway, request: Request, key: ApiKey | None) -> Response:

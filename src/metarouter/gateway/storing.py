@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import sqlalchemy as sa
@@ -87,6 +87,7 @@ async def keep_feedback(
     key_id: str | None,
     *,
     must_own: bool = False,
+    served: Collection[str] | None = None,
 ) -> tuple[str, bool | None]:
     """Write a statement to the store or, where that does not answer, to the disk.
 
@@ -102,6 +103,8 @@ async def keep_feedback(
     key_id : whose key it came with, or None.
     must_own : whether the decision has to be that key's. What is not there is looked
         for once more, as it may have been made at another process just now.
+    served : as in :func:`~metarouter.store.feedback.save_feedback`. Models that a decision
+        does not offer are refused here if the store has it, and else never used.
 
     Returns
     -------
@@ -112,12 +115,16 @@ async def keep_feedback(
     ------
     FeedbackConflictError
         When the id was used for another statement.
+    InputError
+        When the statement names a model that the decision did not offer.
     ForeignDecisionError
         When the decision has to be the key's, and is not, or is not known.
     StoreDownError
         When neither took it.
     """
-    save = partial(_save, engine, writer, given, key_id, must_own)
+    write = partial(save_feedback, engine, given, key_id, served=served)
+    owner = (key_id or "") if must_own else None
+    save = partial(_save, engine, writer, write, given.decision_id, owner)
     try:
         saved = await _saved(writer, save)
     except ForeignDecisionError:
@@ -148,18 +155,18 @@ async def _saved(writer: DecisionWriter, save: Callable[[], _Saved]) -> _Saved:
 def _save(
     engine: sa.Engine,
     writer: DecisionWriter,
-    given: Feedback,
-    key_id: str | None,
-    must_own: bool,
+    write: Callable[[], tuple[str, bool]],
+    decision_id: str,
+    owner: str | None,
 ) -> _Saved:
-    """None where the store does not answer."""
+    """None where the store does not answer; `owner`: whose the decision has to be."""
     if writer.is_down:
         return None
     try:
-        if must_own and not is_of(engine, given.decision_id, key_id or ""):
-            raise ForeignDecisionError(f"decision {given.decision_id} is not of {key_id}")
+        if owner is not None and not is_of(engine, decision_id, owner):
+            raise ForeignDecisionError(f"decision {decision_id} is not of {owner}")
         with writer.turn:
-            return save_feedback(engine, given, key_id)
+            return write()
     except sa.exc.SQLAlchemyError as error:
         writer.report("store did not answer", error=name_error(error))
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from metarouter.store.feedback import judged_model, may_speak
+from metarouter.store.feedback import judged_model, may_speak, offered_models
 from metarouter.store.tables import decisions, feedback
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Statement",
     "export_labels",
     "list_claims",
+    "read_offered",
     "read_statements",
     "sort_statements",
 ]
@@ -88,6 +89,7 @@ class ExportedLabels:
     without_decision : claims about decisions that are not in the store, or that
         another key made.
     without_answer : thumbs and scores where nobody answered.
+    without_offer : claims that name a model that no decision of the store offers.
     without_pair : scores of the only model that was scored on the prompt.
     first_asked : seconds since 1970 of the first decision on each prompt.
     conversations : of each prompt, the conversation that it was a turn of.
@@ -103,6 +105,7 @@ class ExportedLabels:
     without_prompt: int = 0
     without_decision: int = 0
     without_answer: int = 0
+    without_offer: int = 0
     without_pair: int = 0
     first_asked: dict[str, float] = field(default_factory=dict)
     conversations: dict[str, str] = field(default_factory=dict)
@@ -120,6 +123,7 @@ class ExportedLabels:
             "without a prompt (store.prompts was off)": self.without_prompt,
             "about decisions that are not in the store, or another key's": self.without_decision,
             "about requests that nobody answered": self.without_answer,
+            "naming a model that no decision offers": self.without_offer,
             "scores of one model, which compare no two": self.without_pair,
         }
         return {reason: count for reason, count in counts.items() if count}
@@ -172,10 +176,13 @@ def export_labels(
         The gold rows are those of audits. Whether the audited requests are a
         random sample of the traffic is for who audits to know.
     """
-    return sort_statements(read_statements(engine, since=since, policy=policy))
+    statements = read_statements(engine, since=since, policy=policy)
+    return sort_statements(statements, offered=read_offered(engine))
 
 
-def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
+def sort_statements(
+    statements: Iterable[Statement], *, offered: Collection[str] | None = None
+) -> ExportedLabels:
     """Turn statements, oldest first, into label rows; none is lost uncounted.
 
     A speaker is a key and an annotator. The last word of a speaker about an
@@ -186,6 +193,12 @@ def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
     scored on the same prompt, as splits and exploration bring about. They become
     scores of the judges ``user thumbs`` and ``user scores``: preference labels
     with a bias of their own, which `fit` learns like any other judge's.
+
+    Parameters
+    ----------
+    statements : oldest first.
+    offered : optional
+        Models that there are; claims about others are left out. None: all that are named.
 
     Examples
     --------
@@ -201,7 +214,7 @@ def sort_statements(statements: Iterable[Statement]) -> ExportedLabels:
     last = {claim.about: claim for claim in claims}
     earlier = [claim for claim in claims if last[claim.about] is not claim]
     repeats = sum(claim.value == last[claim.about].value for claim in earlier)
-    reasons = {claim.about: _unusable(claim) for claim in last.values()}
+    reasons = {claim.about: _unusable(claim, offered) for claim in last.values()}
     usable = [claim for claim in last.values() if reasons[claim.about] is None]
     rows = _paired(usable)
     lost = Counter(reason for reason in reasons.values() if reason is not None)
@@ -270,6 +283,24 @@ def read_statements(
             yield Statement(**row)
 
 
+def read_offered(engine: sa.Engine) -> set[str]:
+    """Models that the decisions of the store offer.
+
+    Those that answered, and those that the newest decision of each policy and router
+    weighed. What callers asked for and an upstream refused is none.
+    """
+    of = decisions.c
+    columns = (of.options, of.propensities, of.shadow)
+    answered = sa.select(judged_model()).where(of.outcome != "refused").distinct()
+    weighed = sa.cast(of.options, sa.Text) != "[]"  # a model that was named weighs nothing
+    newest = sa.select(sa.func.max(of.decision_id)).where(weighed).group_by(of.policy, of.artifact)
+    with engine.connect() as connection:
+        found = {model for model in connection.execute(answered).scalars() if model}
+        query = sa.select(*columns).where(of.decision_id.in_(newest))
+        rows = connection.execute(query).mappings().all()
+    return found.union(*map(offered_models, rows))
+
+
 def _claims(said: Statement) -> Iterator[Claim]:
     content = said.content
     if said.kind == "gold":
@@ -285,13 +316,16 @@ def _claims(said: Statement) -> Iterator[Claim]:
         yield Claim(kind=said.kind, subject=(said.answered or "",), value=value, said=said)
 
 
-def _unusable(claim: Claim) -> str | None:
+def _unusable(claim: Claim, offered: Collection[str] | None) -> str | None:
     """The count that a claim without a row belongs to."""
     if not claim.said.is_known:
         return "without_decision"
     if claim.said.prompt is None:
         return "without_prompt"
-    return None if claim.subject[0] else "without_answer"
+    if not claim.subject[0]:
+        return "without_answer"
+    is_offered = offered is None or all(model in offered for model in claim.subject)
+    return None if is_offered else "without_offer"
 
 
 def _paired(claims: Sequence[Claim]) -> list[Claim]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from metarouter.errors import InputError
+from metarouter.errors import InputError, shorten
 from metarouter.store.database import insert_new
 from metarouter.store.tables import api_keys, decisions, feedback
 
@@ -21,6 +22,7 @@ __all__ = [
     "is_of",
     "judged_model",
     "may_speak",
+    "offered_models",
     "read_feedback",
     "save_feedback",
 ]
@@ -128,13 +130,23 @@ def feedback_row(given: Feedback, key_id: str | None) -> dict[str, Any]:
     }
 
 
-def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tuple[str, bool]:
+def save_feedback(
+    engine: sa.Engine,
+    given: Feedback,
+    key_id: str | None,
+    *,
+    served: Collection[str] | None = None,
+) -> tuple[str, bool]:
     """Write a statement; on return it is on the disk.
 
     Parameters
     ----------
     engine : the store's database.
     given, key_id : as in :func:`feedback_row`.
+    served : optional
+        Models that may be named too where the decision weighed none, as of a request
+        that named its model; None: any. A decision that is not in the store yet is not
+        looked at.
 
     Returns
     -------
@@ -144,17 +156,73 @@ def save_feedback(engine: sa.Engine, given: Feedback, key_id: str | None) -> tup
     ------
     FeedbackConflictError
         When the id was used for another statement.
+    InputError
+        When a new statement names a model that the decision did not offer.
     """
     row = feedback_row(given, key_id)
     name = row["feedback_id"]
     with engine.begin() as connection:
         if insert_new(connection, feedback, [row]):
+            _check_names(connection, given, served)  # what it raises takes the row back
             return name, True
         query = sa.select(feedback.c.content, feedback.c.key_id).filter_by(feedback_id=name)
         known = connection.execute(query).one()
     if known.content != row["content"] or known.key_id != key_id:
         raise FeedbackConflictError(f"feedback_id = {name!r} was used for another statement")
     return name, False
+
+
+def _check_names(
+    connection: sa.Connection, given: Feedback, served: Collection[str] | None
+) -> None:
+    named = _named_models(given)
+    of = decisions.c
+    query = sa.select(of.model, of.answered, of.options, of.propensities, of.shadow)
+    query = query.where(of.decision_id == given.decision_id)
+    row = connection.execute(query).mappings().one_or_none() if named else None
+    if row is None:
+        return
+    allowed = offered_models(row)
+    if not row["options"]:
+        if served is None:
+            return
+        allowed |= set(served)
+    for field, model in named:
+        if model not in allowed:
+            raise InputError(
+                f"feedback: {field} = {shorten(model)} is no model of decision "
+                f"{given.decision_id}; allowed: {', '.join(sorted(allowed))}"
+            )
+
+
+def _named_models(given: Feedback) -> list[tuple[str, str]]:
+    """Models that a statement names, each with the field that it stands in."""
+    if isinstance(given, Gold):
+        return [("scores", model) for model in given.scores]
+    if isinstance(given, Preference):
+        return [("model_a", given.model_a), ("model_b", given.model_b)]
+    return []
+
+
+def offered_models(row: Mapping[Any, Any]) -> set[str]:
+    """Models that a decision chose, weighed or might have drawn, and who answered.
+
+    Parameters
+    ----------
+    row : of the table of decisions; columns that are not there count as empty.
+
+    Returns
+    -------
+    set of str
+
+    Examples
+    --------
+    >>> sorted(offered_models({"model": "small", "options": [{"model": "large"}]}))
+    ['large', 'small']
+    """
+    weighed = (*(row.get("options") or ()), *(row.get("shadow") or ()))
+    found = {row.get("model"), row.get("answered"), *(one["model"] for one in weighed)}
+    return {model for model in (*found, *(row.get("propensities") or ())) if model}
 
 
 def is_of(engine: sa.Engine, decision_id: str, key_id: str) -> bool:
