@@ -4,8 +4,9 @@
 
 GPT-4's verdicts on the conversations of MT-Bench beside human votes on the same two answers:
 the correlation of the two gains over the questions of one pair of models, for the pairs with
-GPT-4 and for those without. The mean of each pair is taken out first, because that GPT-4 wins
-nearly always is no news to anybody. Intervals draw questions anew, 95 %.
+GPT-4 and for those without; the difference between pairs with a model and pairs without it for
+the other models too, which judge nobody. The mean of each pair is taken out first, because that
+GPT-4 wins nearly always is no news to anybody. Intervals draw questions anew, 95 %.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ def main() -> None:
     names = [f"{r['model_a']} {r['model_b']}" for r in rows]
     pair = np.unique(names, return_inverse=True)[1]
     question = np.unique([r["question_id"] for r in rows], return_inverse=True)[1]
-    own = np.array([JUDGE in (r["model_a"], r["model_b"]) for r in rows])
-    print(report(human, verdict, pair, question, own, arguments.seed))
+    models = sorted({r[side] for r in rows for side in ("model_a", "model_b")} - {JUDGE})
+    has = {m: np.array([m in (r["model_a"], r["model_b"]) for r in rows]) for m in (JUDGE, *models)}
+    print(report(human, verdict, pair, question, has, arguments.seed))
 
 
 def report(
@@ -44,35 +46,45 @@ def report(
     verdict: FloatArray,
     pair: IntArray,
     question: IntArray,
-    own: BoolArray,
+    has: dict[str, BoolArray],
     seed: int,
 ) -> str:
+    """One table; `has` says which rows compare a model, the judge first."""
     rng = np.random.default_rng(seed)
     n_questions = int(question.max()) + 1
-    whole = figures(human, verdict, pair, own, np.ones(len(human)))
+    whole = figures(human, verdict, pair, has, np.ones(len(human)))
     draws = []
     for _ in range(N_DRAWS):
         times = np.bincount(rng.integers(n_questions, size=n_questions), minlength=n_questions)
-        draws.append(figures(human, verdict, pair, own, times[question].astype(float)))
+        draws.append(figures(human, verdict, pair, has, times[question].astype(float)))
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    labels = ["GPT-4 is a contestant", "it is not", "difference"]
-    counts = [int(own.sum()), int((~own).sum()), len(own)]
+    judge, *others = has
+    labels = [f"{judge} is a contestant", "it is not", "difference"]
+    labels += [f"{name} is a contestant, less where it is not" for name in others]
+    counts = [int(has[judge].sum()), int((~has[judge]).sum())]
+    counts += [len(human)] * (len(labels) - len(counts))
     cells = zip(labels, counts, whole, low, high, strict=True)
     table = [[name, f"{n:,}", f"{r:.3f} [{a:.3f}, {b:.3f}]"] for name, n, r, a, b in cells]
     return markdown(["", "verdicts", "correlation with people within pairs"], table)
 
 
 def figures(
-    human: FloatArray, verdict: FloatArray, pair: IntArray, own: BoolArray, weight: FloatArray
+    human: FloatArray,
+    verdict: FloatArray,
+    pair: IntArray,
+    has: dict[str, BoolArray],
+    weight: FloatArray,
 ) -> list[float]:
-    """Correlation where the judge is a contestant, where it is not, and their difference."""
+    """Correlation where the judge is a contestant and where not, and each model's difference."""
     h, v = (less_pair_mean(values, pair, weight) for values in (human, verdict))
-    found = []
-    for part in (own, ~own):
+
+    def correlation(part: BoolArray) -> float:
         w = weight[part]
         cross = float(w @ (h[part] * v[part]))
-        found.append(cross / float(np.sqrt((w @ h[part] ** 2) * (w @ v[part] ** 2))))
-    return [*found, found[0] - found[1]]
+        return cross / float(np.sqrt((w @ h[part] ** 2) * (w @ v[part] ** 2)))
+
+    both = [(correlation(part), correlation(~part)) for part in has.values()]
+    return [*both[0], *(one - other for one, other in both)]
 
 
 def less_pair_mean(values: FloatArray, pair: IntArray, weight: FloatArray) -> FloatArray:
