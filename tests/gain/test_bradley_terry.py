@@ -193,6 +193,26 @@ def test_tiers_are_the_best_of_all_cuts(rating: list[int], n_tiers: int) -> None
     assert cost == pytest.approx(brute_force_cost(ratings, wanted), rel=1e-9, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "weight", "message"),
+    [
+        ([], [], "no battles"),
+        ([1.0, math.inf], [1.0, 1.0], "an outcome is"),
+        ([1.0, math.nan], [1.0, 1.0], "an outcome is"),
+        ([1.0, 0.0], [1.0, -1.0], "a weight is"),
+        ([1.0, 0.0], [1.0, math.nan], "a weight is"),
+        ([1.0, 0.0], [1.0, math.inf], "a weight is"),
+    ],
+)
+def test_battles_that_cannot_be_counted_are_refused(
+    outcome: list[float], weight: list[float], message: str
+) -> None:
+    """A negative weight gave strengths of the wrong sign, NaN a message about a penalty."""
+    first = [0] * len(outcome)
+    with pytest.raises(DataError, match=message):
+        BradleyTerry().fit(first, [1] * len(outcome), outcome, weight)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-500, 3_000), min_size=2, max_size=30, unique=True))
 def test_better_ratings_are_in_better_tiers(rating: list[float]) -> None:

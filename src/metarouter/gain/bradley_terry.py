@@ -98,16 +98,18 @@ class BradleyTerry:
         Raises
         ------
         OptionError
-            When the penalty is negative.
+            When the penalty is negative or NaN.
         DataError
-            When nothing is known of a model without a penalty, or its
+            When there is no battle, an outcome is not finite or a weight not in
+            [0, inf), nothing is known of a model without a penalty, or its
             strength is infinite.
         """
-        if self.penalty < 0:
+        if not self.penalty >= 0:
             raise OptionError.of("penalty", self.penalty, "0 or more")
         first, second = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
         outcome = np.asarray(outcome, dtype=np.float64)
         weight = np.ones(len(outcome)) if weight is None else np.asarray(weight, dtype=np.float64)
+        _check_battles(outcome, weight)
         size = n_models or int(max(first.max(), second.max())) + 1
         wins = np.zeros((size, size))
         np.add.at(wins, (first, second), weight * outcome)
@@ -223,6 +225,15 @@ def sigmoid(x: FloatArray) -> FloatArray:
     """1 / (1 + e^−x) without overflow."""
     tail = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, tail) / (1.0 + tail)
+
+
+def _check_battles(outcome: FloatArray, weight: FloatArray) -> None:
+    if not len(outcome):
+        raise DataError("no battles; allowed: at least one")
+    if not np.isfinite(outcome).all():  # a corrected label may lie beyond a win or a loss
+        raise DataError("an outcome is NaN or infinite; allowed: 1 won, ½ a tie, 0 lost")
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise DataError("a weight is negative, NaN or infinite; allowed: [0, inf)")
 
 
 def _halved(
