@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gateway_makers import Served
+import pytest
+from gateway_makers import HELLO, Served
 
 from metarouter.labels.read import read_gain_table
 from metarouter.store.experiments import arm_results, read_log, shadow_results
 from metarouter.store.exporting import export_labels
+from metarouter.store.keys import create_key
+from metarouter.testing import FakeUpstream
 
 
 def _ask(served: Served, number: int, model: str = "metarouter") -> str:
@@ -83,6 +86,26 @@ def test_a_misspelt_model_in_feedback_is_refused_with_the_names(
     assert message.startswith("feedback: scores = 'premum'")
     assert message.endswith("allowed: cheap, premium")
     _say(served, decision, "gold", scores={"cheap": 0.4, "premium": 0.9})
+
+
+@pytest.mark.parametrize(("scope", "known"), [(None, "cheap, premium"), (["cheap"], "cheap")])
+def test_about_a_request_that_named_its_model_the_key_s_models_may_be_named(
+    serve: Callable[..., Served], scope: list[str] | None, known: str
+) -> None:
+    """Nothing was weighed: what is served may be judged, and a key of few models sees no other."""
+    with FakeUpstream() as upstream:
+        place = {"base_url": upstream.url, "models": {"cheap": "a", "premium": "b"}}
+        served = serve(auth="keys", upstreams={"main": place})
+        key, _ = create_key(served.gateway.engine, "mine", models=scope)
+        served.gateway.keyring.refresh()
+        mine = {"authorization": f"Bearer {key}"}
+        asked = served.post("/v1/chat/completions", HELLO.replace(b"metarouter", b"cheap"), **mine)
+        served.rows()
+    said = {"type": "gold", "decision_id": asked.headers["x-metarouter-decision-id"]}
+    scores = {"cheap": 0.4, "premum": 0.9}
+    refused = served.post("/v1/feedback", json.dumps(said | {"scores": scores}).encode(), **mine)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].endswith(f"allowed: {known}")
 
 
 def test_feedback_at_the_gateway_becomes_labels_that_fit_reads(
