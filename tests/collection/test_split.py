@@ -84,6 +84,29 @@ def test_a_chain_of_ids_and_texts_is_one_query(tmp_path: Path) -> None:
     assert query_groups(queries) == [0, 0, 0, 0, 1]
 
 
+def test_a_chat_in_a_table_is_the_query_that_labels_read_from_it(tmp_path: Path) -> None:
+    """It is one query with its text elsewhere, space around it aside."""
+    path = tmp_path / "gold.csv"
+    cells = [
+        f'"[{{""role"":""user"",""content"":""q {i}""}}]",{m},1' for i in range(8) for m in "ab"
+    ]
+    path.write_text("\n".join(["messages,model,score", *cells]), encoding="utf-8")
+    votes = [
+        {"query": f"q {i}\n", "model_a": "a", "model_b": "b", "winner": "tie"} for i in range(8)
+    ]
+    _split((path, _jsonl(tmp_path / "votes.jsonl", votes)), tmp_path / "s", share=0.5)
+    sides = []
+    for side in ("train", "test"):
+        table, report = read_gain_table(
+            gold=tmp_path / "s" / side / "gold.csv",
+            preference=tmp_path / "s" / side / "votes.jsonl",
+        )
+        assert report.rows_skipped == 0
+        sides.append({text.strip() for text in table.queries})
+    assert [len(side) for side in sides] == [4, 4]
+    assert not sides[0] & sides[1]
+
+
 def test_a_table_stays_a_table_whose_numbers_are_read(tmp_path: Path) -> None:
     """JSON with numbers as text would be refused by the fit."""
     path = tmp_path / "gold.tsv"

@@ -221,7 +221,7 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> int:
 
 
 def _query(path: Path, number: int, row: Row) -> QueryRow:
-    messages, text = row.get("messages"), row.get("query")
+    messages, text = _chat(row.get("messages")), row.get("query")
     if messages is None:
         if "query" not in row:
             columns = ", ".join(sorted(map(str, row)))
@@ -239,10 +239,11 @@ def _query(path: Path, number: int, row: Row) -> QueryRow:
     given = row.get("query_id")
     if isinstance(given, bool) or not isinstance(given, str | int | None):
         raise _bad(path, number, "query_id", given, "a text or an integer")
+    known = {**row, "messages": messages}
     kept = {
-        name: row[name]
+        name: known[name]
         for name in ("query_id", "query", "messages", "domain")
-        if row.get(name) is not None
+        if known.get(name) is not None
     }
     return QueryRow(
         text=text,
@@ -250,6 +251,16 @@ def _query(path: Path, number: int, row: Row) -> QueryRow:
         query_id=None if given is None or given == "" else str(given),
         kept=kept,
     )
+
+
+def _chat(given: Any) -> Any:
+    """A chat that stands in a table of text is JSON, as it is in labels."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError):
+        return given
 
 
 def _count(path: Path, number: int, row: Row, name: str) -> int | None:

@@ -76,11 +76,13 @@ def split_files(
 def query_groups(queries: Sequence[QueryRow]) -> list[int]:
     """A number for each row; rows of one query_id or of one text have the same.
 
+    Space around a text is no difference, as to `evaluate` when it asks what was fitted on.
+
     Examples
     --------
     >>> def row(query_id: str | None, text: str) -> QueryRow:
     ...     return QueryRow(text=text, messages=(), query_id=query_id, kept={})
-    >>> query_groups([row("1", "a"), row("2", "b"), row(None, "a"), row("2", "B")])
+    >>> query_groups([row("1", "a"), row("2", "b"), row(None, " a"), row("2", "B")])
     [0, 1, 0, 1]
     """
     parents: list[int] = []
@@ -93,7 +95,7 @@ def query_groups(queries: Sequence[QueryRow]) -> list[int]:
 
     for i, query in enumerate(queries):
         parents.append(i)
-        keys = [("text", query.text)]
+        keys = [("text", query.text.strip())]
         keys += [] if query.query_id is None else [("id", query.query_id)]
         roots = [root(seen[key]) for key in keys if key in seen]
         for member in (i, *roots):

@@ -155,7 +155,7 @@ class PosteriorScorer:
         level[0] = LEVEL_SCALE if len(means) > 1 else 1.0
         self._lift = query_map.lift()
         self._mean = query_map.fold(level * means.T)
-        # float32: half the bytes to read on a cold cache, at 1e-6 of the standard deviation.
+        # float32: half the bytes to read on a cold cache, for 1e-5 of the standard deviation.
         self._factors = [query_map.fold(level * each).astype(np.float32) for each in factors]
         self._single = bool(state.config["single"])
         self._elsewhere = None
