@@ -4,8 +4,9 @@
 
 The prior weight of gold alone (one for every judge here; 24 by default where he is a
 contestant, else 8, beside 4 + 2 + 1 for the ways to use him) is swept: on the pairs with 50
-gold labels, and on the simulated judges on MMLU. By default over the splits that docs/results.md reports, where nothing may be chosen: it
-shows what a choice in hindsight could have reached. The splits for choosing are
+gold labels, and on the simulated judges on MMLU. By default over the splits that
+docs/results.md reports, where nothing may be chosen: it shows what a choice in hindsight could
+have reached. The splits for choosing are
 
     ./run python experiments/doubt.py --pair-seeds 100:120 --mmlu-seeds 0:8 --results R --out F
 
