@@ -112,6 +112,23 @@ def test_a_rubric_is_decided_criterion_by_criterion(tmp_path: Path, capsys: Capt
     assert (row["score"], row["met"], row["judge"]) == (0.25, [True, False, True], "j")
 
 
+def test_a_judge_of_rubrics_that_nobody_can_read_is_no_success(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """A script that goes on with an empty gold file would fit on nothing."""
+    row = {"query_id": 1, "query": "Q?", "model": "m", "response": "text"}
+    responses = _write(tmp_path / "r.jsonl", [row])
+    rubric = {"query_id": 1, "rubrics": [{"criterion": "is kind", "points": 1}]}
+    answers = _write(tmp_path / "a.jsonl", [rubric])
+    arguments = ["--responses", str(responses), "--answers", str(answers), "--how", "rubric"]
+    with FakeProvider(reply=lambda body: "Perhaps.") as provider:
+        arguments += ["--judge-model", "j", "--base-url", provider.url]
+        assert run(["grade", *arguments, "--out", str(tmp_path / "g.jsonl")]) != 0
+    told = capsys.readouterr()
+    assert "1 of 1 could not be read in full and are left out; the first: 'Perhaps.'" in told.out
+    assert "there is no score; see --prompt and --max-tokens" in told.err
+
+
 @pytest.mark.parametrize("how", ["numeric", "rubric"])
 def test_costs_are_those_of_the_responses_that_were_collected(how: str, tmp_path: Path) -> None:
     """What `collect` counted reaches the cost model through `grade`, not a constant length."""

@@ -66,6 +66,7 @@ def run_apart(worker: str, arguments: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", f"metarouter.cli.{worker}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise DataError(f"the measurement failed: {done.stderr.strip().splitlines()[-1]}")
+        told = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise DataError(f"the measurement failed: {told[-1]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -221,3 +221,8 @@ def _finish(graded: _Graded, unmatched: dict[str, int], how: How, paid: Paid) ->
     means = mean_scores(graded.rows)
     print_table(means, ("model", "n", "mean_score"), paid.json_out)
     paid.end("grade", graded.summary, [record, *means], lines)
+    if not n and graded.record.get("unreadable"):
+        raise DataError(
+            f"none of the {graded.record['unreadable']} could be read, so that there is no score; "
+            "see `prompt` and `max_tokens`"
+        )

@@ -269,7 +269,7 @@ def _count(path: Path, number: int, row: Row, name: str) -> int | None:
         return None
     try:
         count = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         count = math.nan
     if not (count >= 0 and count.is_integer()):
         raise _bad(path, number, name, value, "a count, at least 0")
