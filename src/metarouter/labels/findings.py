@@ -110,8 +110,8 @@ def _about_meeting(summary: LabelSummary) -> Iterator[str]:
     agreement = summary.agreement
     if agreement.n_queries and agreement.n_queries == _queries(summary, "gold"):
         yield (
-            "every gold query has preference labels too, which a fit learns from: to evaluate "
-            "on some of them, keep those out of both (labels split)."
+            "every gold query has preference labels too, which a fit learns from: if you have kept "
+            "no others to evaluate on, keep some out of both (labels split)."
         )
     if not agreement.n:
         yield (
