@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from metarouter.cli import run
@@ -117,6 +119,31 @@ def test_a_table_stays_a_table_whose_numbers_are_read(tmp_path: Path) -> None:
     assert (table.gain.tolist(), report.rows_skipped) == ([0.75] * 4, 0)
 
 
+def test_parquet_stays_parquet_with_its_columns_and_types(tmp_path: Path) -> None:
+    """Also where no row has a value, and beside a file of another form."""
+    path = tmp_path / "gold.parquet"
+    table = pa.table(
+        {
+            "query": [f"Größe {i // 2}?" for i in range(40)],
+            "model": ["a", "b"] * 20,
+            "score": pa.array([i % 2 for i in range(40)], pa.float32()),
+            "timestamp": pa.array(range(40), pa.timestamp("us", tz="UTC")),
+            "domain": pa.nulls(40, pa.string()),
+        }
+    )
+    pq.write_table(table, path)
+    votes = _jsonl(tmp_path / "votes.jsonl", [{"query": f"Größe {i}?"} for i in range(20)])
+    _split((path, votes), tmp_path / "s", share=0.5)
+    train, test = (pq.read_table(tmp_path / "s" / side / path.name) for side in ("train", "test"))
+    assert train.schema == test.schema == table.schema
+    assert sorted(pa.concat_tables([train, test]).to_pylist(), key=str) == sorted(
+        table.to_pylist(), key=str
+    )
+    assert len(test) == 20
+    tested = {row["query"] for _, row in read_objects(tmp_path / "s" / "test" / votes.name)}
+    assert set(test["query"].to_pylist()) == tested
+
+
 def test_what_cannot_be_shared_out_is_told(files: tuple[Path, Path], tmp_path: Path) -> None:
     one = _jsonl(tmp_path / "one.jsonl", [{"query": "a"}])
     with pytest.raises(DataError, match="1 queries are too few"):
@@ -125,8 +152,6 @@ def test_what_cannot_be_shared_out_is_told(files: tuple[Path, Path], tmp_path: P
         _split(files, tmp_path / "s", share=1.5)
     with pytest.raises(OptionError, match=re.escape("two files would be written as gold.jsonl")):
         _split((files[0], files[0]), tmp_path / "s")
-    with pytest.raises(OptionError, match="is Parquet"):
-        _split((tmp_path / "x.parquet",), tmp_path / "s")
     _split(files, tmp_path / "s")
     with pytest.raises(OptionError, match=r"^out = "):
         _split((tmp_path / "s" / "train" / "gold.jsonl",), tmp_path / "s")

@@ -15,7 +15,7 @@ from metarouter.errors import DataError, InputError, OptionError
 
 __all__ = ["query_groups", "split_files"]
 
-_SUFFIX = re.compile(r"(\.jsonl|\.json|\.csv|\.tsv|\.txt)(\.gz)?$", re.IGNORECASE)
+_SUFFIX = re.compile(r"(\.jsonl|\.json|\.csv|\.tsv|\.txt|\.parquet)(\.gz)?$", re.IGNORECASE)
 
 
 def split_files(
@@ -23,8 +23,8 @@ def split_files(
 ) -> list[dict[str, Any]]:
     """Write each file twice, below ``train`` and ``test`` of a folder, under its name.
 
-    Tables of text stay tables of text (CSV), where numbers are read from text;
-    all else becomes JSONL.
+    Tables of text stay tables of text (CSV), where numbers are read from text,
+    and Parquet stays Parquet; all else becomes JSONL.
 
     A query is on one side in all files, so that what is fitted on the training
     side, votes included, has seen no query of the test side. Queries that are in
@@ -33,7 +33,8 @@ def split_files(
 
     Parameters
     ----------
-    files : queries, responses or labels: JSONL, JSON, CSV, TSV (plain or gzip), or ``.txt``.
+    files : queries, responses or labels: JSONL, JSON, CSV, TSV (plain or gzip), Parquet, or
+        ``.txt``.
     folder : path, where `train` and `test` are made.
     share : float in (0, 1), share of the queries on the test side.
     rng : numpy.random.Generator
@@ -46,8 +47,8 @@ def split_files(
     Raises
     ------
     OptionError
-        When `share` is outside (0, 1), a file is Parquet, two would have one
-        name, or a file that is read would be written over.
+        When `share` is outside (0, 1), two files would have one name, or a
+        file that is read would be written over.
     DataError
         When there are too few queries for two sides.
     """
@@ -64,12 +65,15 @@ def split_files(
     is_test = _drawn(per_file, share, rng)
     records = []
     for side, wanted in (("train", False), ("test", True)):
-        for name, rows, numbers in zip(names, read, per_file, strict=True):
+        for file, name, rows, numbers in zip(files, names, read, per_file, strict=True):
             kept = [i for i, number in enumerate(numbers) if is_test[number] == wanted]
             path = folder / side / name
-            n = _write(path, [rows[i][1] for i in kept])
+            if path.suffix == ".parquet":
+                _write_parquet(path, file, kept)
+            else:
+                _write(path, [rows[i][1] for i in kept])
             n_queries = len({numbers[i] for i in kept})
-            records.append({"file": str(path), "rows": n, "queries": n_queries})
+            records.append({"file": str(path), "rows": len(kept), "queries": n_queries})
     return records
 
 
@@ -109,20 +113,31 @@ def _names(files: Sequence[Path]) -> list[str]:
     """What each file is called on both sides."""
     names = []
     for file in files:
-        if file.suffix.lower() == ".parquet":
-            raise OptionError(f"{file}: is Parquet; allowed: JSONL, JSON, CSV, TSV or .txt")
         found = _SUFFIX.search(file.name)
-        is_table = found is not None and found[1].lower() in (".csv", ".tsv")
-        names.append(_SUFFIX.sub("", file.name) + (".csv" if is_table else ".jsonl"))
+        kept = {".csv": ".csv", ".tsv": ".csv", ".parquet": ".parquet"}
+        suffix = kept.get(found[1].lower(), ".jsonl") if found else ".jsonl"
+        names.append(_SUFFIX.sub("", file.name) + suffix)
     for name in names:
         if names.count(name) > 1:
             raise OptionError(f"two files would be written as {name}; allowed: one name each")
     return names
 
 
-def _write(path: Path, rows: Sequence[Row]) -> int:
+def _write_parquet(path: Path, source: Path, kept: Sequence[int]) -> None:
+    """Rows of a Parquet file, with its columns and types."""
+    import pyarrow.parquet as pq
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pq.read_table(source).take(list(kept)), path, compression="zstd")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
     if path.suffix == ".jsonl":
-        return write_jsonl(path, rows)
+        write_jsonl(path, rows)
+        return
     columns = list(dict.fromkeys(name for row in rows for name in row))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +147,6 @@ def _write(path: Path, rows: Sequence[Row]) -> int:
             writer.writerows(rows)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return len(rows)
 
 
 def _drawn(
