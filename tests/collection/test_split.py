@@ -15,7 +15,7 @@ import pytest
 from metarouter.cli import run
 from metarouter.collection.rows import read_keyed, read_objects
 from metarouter.collection.split import query_groups, split_files
-from metarouter.errors import DataError, OptionError
+from metarouter.errors import DataError, InputError, OptionError
 from metarouter.labels import read_gain_table
 
 Capture = pytest.CaptureFixture[str]
@@ -142,6 +142,24 @@ def test_parquet_stays_parquet_with_its_columns_and_types(tmp_path: Path) -> Non
     assert len(test) == 20
     tested = {row["query"] for _, row in read_objects(tmp_path / "s" / "test" / votes.name)}
     assert set(test["query"].to_pylist()) == tested
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_file_that_cannot_be_written_leaves_the_old_one(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"gold.{suffix}"
+    rows = {"query": [str(i) for i in range(8)], "score": ["1"] * 8}
+    if suffix == "parquet":
+        pq.write_table(pa.table(rows), path)
+    elif suffix == "csv":
+        path.write_text("query,score\n" + "".join(f"{i},1\n" for i in range(8)), "utf-8")
+    else:
+        _jsonl(path, [{"query": str(i), "score": "1"} for i in range(8)])
+    _split((path,), tmp_path / "s", share=0.5)
+    old = (tmp_path / "s" / "train" / path.name).read_bytes()
+    (tmp_path / "s" / "train" / f"{path.name}.partial").mkdir()  # stands where it is written
+    with pytest.raises(InputError, match="cannot be written"):
+        _split((path,), tmp_path / "s", share=0.5, seed=1)
+    assert (tmp_path / "s" / "train" / path.name).read_bytes() == old
 
 
 def test_what_cannot_be_shared_out_is_told(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,7 @@ __all__ = [
     "read_objects",
     "read_queries",
     "read_responses",
+    "whole_file",
     "write_jsonl",
 ]
 
@@ -204,20 +206,32 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> int:
     InputError
         When the file cannot be written; an old one is left as it is.
     """
-    partial = path.with_name(f"{path.name}.partial")
     n = 0
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            n += 1
+    return n
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of `path` when all is on the disk.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written; an old file is left as it is.
+    """
+    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                n += 1
-            file.flush()
+        yield partial
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return n
 
 
 def _query(path: Path, number: int, row: Row) -> QueryRow:
@@ -346,7 +360,8 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        with path.open("rb") as file:  # whose errors say more than Arrow's
+            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     except arrow.ArrowException as error:
         raise InputError(f"{path}: not a Parquet file that can be read: {error}") from error
     return rows

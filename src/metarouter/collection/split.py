@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from metarouter.collection.rows import QueryRow, Row, read_keyed, write_jsonl
-from metarouter.errors import DataError, InputError, OptionError
+from metarouter.collection.rows import QueryRow, Row, read_keyed, whole_file, write_jsonl
+from metarouter.errors import DataError, OptionError
 
 __all__ = ["query_groups", "split_files"]
 
@@ -127,11 +127,9 @@ def _write_parquet(path: Path, source: Path, kept: Sequence[int]) -> None:
     """Rows of a Parquet file, with its columns and types."""
     import pyarrow.parquet as pq
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pq.read_table(source).take(list(kept)), path, compression="zstd")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    table = pq.read_table(source).take(list(kept))
+    with whole_file(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
@@ -139,14 +137,10 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         write_jsonl(path, rows)
         return
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _drawn(
