@@ -197,3 +197,31 @@ def test_routers_beside_causal_lm_are_compared_on_the_test_questions(
     lines = as_markdown(benchmark, records, test).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| `ridge`", "| `knn`"]
     assert all(len(r["score"]) == 40 for r in records)
+
+
+def test_a_judge_that_is_blind_to_its_own_answers_is_seen_to_be() -> None:
+    """Figures equal a loop over pairs; a level that differs between pairs is no agreement."""
+    from contestant_judges import figures
+
+    rng = np.random.default_rng(0)
+    pair = np.arange(600) % 3
+    own = pair == 0
+    human = rng.normal(size=600) + 5.0 * pair
+    verdict = np.where(own, rng.normal(size=600), human + rng.normal(size=600)) - 9.0 * own
+    weight = rng.integers(1, 4, size=600).astype(float)
+    has = {"judge": own, "other": pair == 1}
+    found = figures(human, verdict, pair, has, weight)
+
+    def correlation(pairs: list[int]) -> float:
+        products = np.zeros(3)
+        for p in pairs:
+            at = pair == p
+            h, v = (x[at] - np.average(x[at], weights=weight[at]) for x in (human, verdict))
+            products += [weight[at] @ (a * b) for a, b in ((h, v), (h, h), (v, v))]
+        return float(products[0] / np.sqrt(products[1] * products[2]))
+
+    with_judge, without = correlation([0]), correlation([1, 2])
+    other = correlation([1]) - correlation([0, 2])
+    np.testing.assert_allclose(found, [with_judge, without, with_judge - without, other])
+    assert abs(found[0]) < 0.2
+    assert 0.6 < found[1] < 0.8
