@@ -90,6 +90,7 @@ def test_a_budget_that_is_reached_ends_with_code_1_and_what_is_there(
     assert "the budget is reached: q" in line
     assert "may cost up to 0.001" in line
     assert "raise --budget to go on" in line
+    assert "the same command goes on" not in line
     assert line.count("\n") == 1
     assert 0 < len(_lines(files / "r.jsonl")) < 12
     assert provider.charged_usd <= 0.002

@@ -134,6 +134,8 @@ def test_a_long_run_of_a_judge_that_nobody_can_read_is_broken_off(
         assert len(provider.requests) < 60
     line = capsys.readouterr().err
     assert "could not be read, the last one 'I cannot say.'; see --prompt and --max-tokens" in line
+    assert "change one of them or the judge first" in line
+    assert "the same command goes on" not in line
 
 
 @pytest.mark.parametrize(("scale", "score"), [("1-5", 0.75), ("1-10", 1 / 3)])

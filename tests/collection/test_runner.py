@@ -23,7 +23,7 @@ from metarouter.collection import (
 from metarouter.collection.money import PICO
 from metarouter.collection.runner import Stop
 from metarouter.errors import OptionError
-from metarouter.providers import ChatAnswer, ChatRequest, ProviderClient, RetryPolicy
+from metarouter.providers import ChatAnswer, ChatRequest, ProviderClient, RetryPolicy, Target
 from metarouter.testing import FakeProvider, Faults
 
 PRICES = {"m": (1.0, 10.0)}
@@ -50,6 +50,12 @@ def _run(
     with Ledger(path, {}) as ledger:
         summary = asyncio.run(run())
         return summary, ledger.answers(), ledger.spending().total
+
+
+def _picture(target: Target) -> Call:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    messages = ({"role": "user", "content": [{"type": "text", "text": "What?"}, part]},)
+    return make_call("q7 · m", target, ChatRequest(messages=messages, max_tokens=20))
 
 
 def test_a_misbehaving_server_costs_retries_and_no_answer(
@@ -150,18 +156,51 @@ def test_calls_without_a_price_are_named_because_they_count_as_nothing(
 def test_a_picture_is_refused_by_name_where_there_is_a_budget_and_sent_where_there_is_none(
     provider: FakeProvider, tmp_path: Path
 ) -> None:
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    request = ChatRequest(
-        messages=({"role": "user", "content": [{"type": "text", "text": "What?"}, picture]},),
-        max_tokens=20,
-    )
     target = make_target(provider.url)
-    calls = [make_asked("plain", target), make_call("q7 · m", target, request)]
+    calls = [make_asked("plain", target), _picture(target)]
     with pytest.raises(OptionError, match="q7 · m: a message holds a part that is not text"):
         _run(calls, tmp_path / "l", PICO)
     assert not provider.requests
     summary, _, _ = _run(calls, tmp_path / "l")
     assert summary.answered == 2
+
+
+def test_a_finished_run_needs_nothing_of_a_budget_and_a_part_of_it_what_is_missing(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    """Neither a price, nor room, nor text alone, where nothing is sent any more."""
+    unpriced = make_target(provider.url, name="u", input_usd_per_mtok=None)
+    target = make_target(provider.url)
+    calls = [_picture(target), make_asked("q", target)]
+    _run([*calls, make_asked("q", unpriced)], tmp_path / "l")
+    done, _, spent = _run([*calls, make_asked("q", unpriced)], tmp_path / "l", 1)
+    assert (done.answered, done.reused, done.stopped) == (3, 3, "")
+    assert spent > 1
+    more = make_asked("more", target)
+    assert _run([*calls, more], tmp_path / "l", PICO)[0].answered == 3
+    assert len(provider.requests) == 4
+    another = make_asked("another", target)
+    # what the answer without a price cost is not known, and so not what is left
+    with pytest.raises(OptionError, match="there is none of u"):
+        _run([another, make_asked("q", unpriced)], tmp_path / "l", PICO)
+    assert len(provider.requests) == 4
+
+
+def test_answers_paid_before_their_price_was_known_count_against_a_budget(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    """Else the budget would be passed by what they cost."""
+    provider.reply = lambda body: "word " * 500
+    texts = [f"q{i}" for i in range(8)]
+    unpriced = make_target(provider.url, input_usd_per_mtok=None)
+    _run([make_asked(q, unpriced, max_tokens=1000) for q in texts[:4]], tmp_path / "l")
+    before = provider.charged_usd
+    limit = int(before * PICO * 1.9)  # room for less than four more
+    calls = [make_asked(q, make_target(provider.url), max_tokens=1000) for q in texts]
+    summary, _, _ = _run(calls, tmp_path / "l", limit, concurrency=1)
+    assert 4 < summary.answered < 8
+    assert "the budget is reached" in summary.stopped
+    assert before < provider.charged_usd <= limit / PICO
 
 
 def test_answers_in_a_row_that_cannot_be_read_end_the_run(
@@ -178,7 +217,12 @@ def test_answers_in_a_row_that_cannot_be_read_end_the_run(
     summary, _, _ = _run(calls, tmp_path / "l", concurrency=2)
     assert "answers of m one after the other could not be read" in summary.stopped
     assert "'As a language model, I cannot.'" in summary.stopped
+    assert "the same command would pay for as many again" in summary.next_step
     assert 10 <= summary.answered <= 12
+    n_paid = len(provider.requests)
+    again, _, _ = _run(calls, tmp_path / "l", concurrency=2)
+    assert again.answered - again.reused >= 10  # what the next step warns of
+    assert len(provider.requests) - n_paid >= 2 * 10
     provider.reply = lambda body: "no" if "9" in body["messages"][0]["content"] else "yes"
     summary, _, _ = _run(calls, tmp_path / "l", concurrency=2)
     assert (summary.answered, summary.stopped) == (60, "")

@@ -177,9 +177,10 @@ class Paid:
         if summary is None or summary.answered == summary.asked:
             return
         why = summary.stopped or summary.failures[0][1]
+        next_step = summary.next_step or "the same command goes on from here"
         raise ProviderError(
             f"{summary.asked - summary.answered} of {summary.asked} answers are missing: {why}; "
-            "what is there is written, and the same command goes on from here"
+            f"what is there is written; {next_step}"
         )
 
     def _default(self, base_url: str) -> Endpoint:

@@ -50,8 +50,7 @@ class Budget:
                 if not self._in_flight:
                     left = max(0, self.limit - self.spent)
                     raise BudgetReachedError(
-                        f"may cost up to {to_usd(amount):.4g} USD, and {to_usd(left):.4g} are "
-                        "left; raise `budget` to go on"
+                        f"may cost up to {to_usd(amount):.4g} USD, and {to_usd(left):.4g} are left"
                     )
                 self._settled.clear()
                 await self._settled.wait()

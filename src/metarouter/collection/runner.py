@@ -21,6 +21,11 @@ from metarouter.providers.retries import call_with_retries
 
 __all__ = ["Progress", "RunSummary", "Stop", "run_calls"]
 
+_AFTER_UNREAD = (
+    "change one of them or the judge first, as the same command would pay for as many again; "
+    "answers that are paid are kept, and changed settings ask anew"
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
@@ -43,6 +48,7 @@ class RunSummary:
     reused : calls that had their answer before this run.
     failures : label and message of each call that failed for good in this run.
     stopped : why the run ended early, or "".
+    next_step : what gets further, where the same command as it is does not; else "".
     unpriced : models whose price is unknown, so that their calls count as nothing.
     """
 
@@ -51,6 +57,7 @@ class RunSummary:
     reused: int
     failures: tuple[tuple[str, str], ...]
     stopped: str
+    next_step: str = ""
     unpriced: tuple[str, ...] = ()
 
 
@@ -58,12 +65,13 @@ class Stop:
     """A wish to end early: what is in flight is finished, nothing new is sent."""
 
     def __init__(self) -> None:
-        self.reason = ""
+        self.reason = self.next_step = ""
         self._asked = asyncio.Event()
 
-    def ask(self, reason: str) -> None:
-        """Ask for the end; the first reason is kept."""
-        self.reason = self.reason or reason
+    def ask(self, reason: str, next_step: str = "") -> None:
+        """Ask for the end; the first reason is kept, with what gets further."""
+        if not self.reason:
+            self.reason, self.next_step = reason, next_step
         self._asked.set()
 
     async def sleep(self, seconds: float) -> None:
@@ -89,8 +97,8 @@ async def run_calls(
     ----------
     calls : what is wanted, in the order in which it is wanted; calls with the
         same key are made once.
-    client, ledger, budget : see there. A budget with a limit needs the price of
-        every model.
+    client, ledger, budget : see there. Where anything is to be sent, a budget with a
+        limit needs the price of every model.
     concurrency : int, at least 1, calls in work at once, over all endpoints.
     on_progress : called after each change.
     stop : lets the caller end the run early.
@@ -104,8 +112,8 @@ async def run_calls(
     Raises
     ------
     OptionError
-        When there is a limit and a model has no price or a prompt more than
-        text, or a key is missing.
+        When there is a limit and a model has no price, a prompt that is to be sent
+        holds more than text, or a key is missing.
 
     Notes
     -----
@@ -113,19 +121,23 @@ async def run_calls(
     model, no credit) ends the run, as do calls that fail one after the other,
     twice as many as are in work at once and at least ten. So do as many answers
     in a row that cannot be read: every further one would be paid for nothing.
+
+    Answers that were paid before their price was known stand in the ledger as
+    nothing. Against a limit they count at today's price.
     """
     if concurrency < 1:
         raise OptionError.of("concurrency", concurrency, "an integer from 1")
     unique = {call.key: call for call in calls}
-    if budget.limit is not None:
+    had = {key: answer for key, answer in ledger.answers().items() if key in unique}
+    pending = [call for key, call in unique.items() if key not in had]
+    if budget.limit is not None and pending:
         _require_prices(unique.values())
-        _require_text(unique.values())
-    had = ledger.answers().keys() & unique.keys()
+        _require_text(pending)
+        budget.spent += sum(_uncounted(unique[key], *answer) for key, answer in had.items())
     run = _Run(client, ledger, budget, stop or Stop(), on_progress, seed)
     run.total, run.done = len(unique), len(had)
     run.patience = max(10, 2 * concurrency)
     run.report()
-    pending = [call for key, call in unique.items() if key not in had]
     for call in pending:
         call.target.endpoint.key()  # a key that is missing is told before anything is sent
     await _work_all(run, pending, concurrency)
@@ -135,6 +147,7 @@ async def run_calls(
         reused=len(had),
         failures=tuple(run.failures),
         stopped=run.stop.reason,
+        next_step=run.stop.next_step,
         unpriced=_unpriced(unique.values()),
     )
 
@@ -179,7 +192,8 @@ class _Run:
             try:
                 answer = await self._answer(call)
             except BudgetReachedError as error:
-                self.stop.ask(f"the budget is reached: {call.label} {error}")
+                reason = f"the budget is reached: {call.label} {error}"
+                self.stop.ask(reason, "raise `budget` to go on from here")
             except _Stopped:
                 pass
             except CallError as error:
@@ -203,7 +217,7 @@ class _Run:
         self.failures.append((call.label, str(error)))
         self.failed_in_row += 1
         if error.is_fatal:
-            self.stop.ask(str(error))
+            self.stop.ask(str(error), "mend that, and the same command goes on from here")
         elif self.failed_in_row >= self.patience:
             self.stop.ask(f"{self.failed_in_row} calls failed one after the other: {error}")
 
@@ -214,7 +228,8 @@ class _Run:
         if self.unread_in_row >= self.patience:
             self.stop.ask(
                 f"{self.unread_in_row} answers of {call.target.name} one after the other could "
-                f"not be read, the last one {shown(answer)}; see `prompt` and `max_tokens`"
+                f"not be read, the last one {shown(answer)}; see `prompt` and `max_tokens`",
+                _AFTER_UNREAD,
             )
 
     async def _answer(self, call: Call) -> ChatAnswer:
@@ -282,6 +297,11 @@ def _charge(call: Call, answer: ChatAnswer, held: int) -> int:
     return cost_of(call.target.spec, answer.prompt_tokens, answer.completion_tokens) or 0
 
 
+def _uncounted(call: Call, answer: ChatAnswer, charged: int) -> int:
+    """What an answer cost that was paid before its price was known."""
+    return 0 if charged else _charge(call, answer, worst_cost(call.target.spec, call.request) or 0)
+
+
 def _require_prices(calls: Iterable[Call]) -> None:
     unpriced = _unpriced(calls)
     if unpriced:
@@ -294,7 +314,7 @@ def _require_prices(calls: Iterable[Call]) -> None:
 
 def _unpriced(calls: Iterable[Call]) -> tuple[str, ...]:
     specs = {call.target.name: call.target.spec for call in calls}
-    return tuple(sorted(name for name, spec in specs.items() if spec.input_usd_per_mtok is None))
+    return tuple(sorted(name for name, spec in specs.items() if cost_of(spec, 0, 0) is None))
 
 
 def _require_text(calls: Iterable[Call]) -> None:
