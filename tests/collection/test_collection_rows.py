@@ -13,6 +13,7 @@ import pytest
 
 from metarouter.collection.rows import read_queries, read_responses, write_jsonl
 from metarouter.errors import InputError, LabelError
+from metarouter.labels import read_gain_table
 
 ROWS: list[dict[str, Any]] = [
     {"query_id": 7, "query": "What, then?", "domain": "d"},
@@ -71,6 +72,78 @@ def test_a_chat_is_sent_as_it_is_and_known_by_its_text(tmp_path: Path) -> None:
     assert query.kept == {"messages": chat}
 
 
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.csv"])
+@pytest.mark.parametrize(
+    ("row", "sent"),
+    [
+        ({"query": CHAT}, CHAT),
+        ({"query": json.dumps(CHAT)}, CHAT),
+        ({"query": json.dumps(CHAT, indent=1)}, CHAT),
+        ({"messages": json.dumps(CHAT)}, CHAT),
+        ({"query": "aside", "messages": CHAT}, CHAT),
+        ({"query": '[{"a": 1}]'}, None),
+        ({"query": "[{what is this?}]"}, None),
+        ({"query": "[1, 2]"}, None),
+    ],
+)
+def test_a_chat_stands_wherever_labels_have_it_and_is_sent_as_a_chat(
+    row: dict[str, Any], sent: list[Any] | None, name: str, tmp_path: Path
+) -> None:
+    """What only looks like one is a text, for both readers."""
+    if name == "q.csv":
+        row = {key: v if isinstance(v, str) else json.dumps(v) for key, v in row.items()}
+    path = tmp_path / name
+    rows = [{**row, "model": model, "score": 0.5} for model in "ab"]
+    if name == "q.csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        _jsonl(path, rows)
+    (query,) = read_queries(path)
+    table, _ = read_gain_table(path)
+    assert (query.text,) == table.queries
+    assert list(query.messages) == (sent or [{"role": "user", "content": row["query"]}])
+    assert query.kept.get("messages") == sent
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"query": None},
+        {"query": 3},
+        {"query": [1, 2]},
+        {"query": {"role": "user", "content": "Hi"}},
+        {"query": " \n"},
+        {"query": []},
+        {"query": [{"role": "user", "content": " "}]},
+        {"query": '[{"role": "user", "content": ""}]'},
+        {"messages": "hi"},
+        {"messages": "null"},
+        {"messages": [{"content": "no role"}]},
+        {"messages": [{"role": "user", "content": ""}]},
+        {"query": "good", "messages": [3]},
+        {"query": "good", "messages": '[{"role": "user", "content": "\\ud800"}]'},
+    ],
+)
+def test_a_query_that_labels_refuse_is_refused_in_the_same_words(
+    row: dict[str, Any], tmp_path: Path
+) -> None:
+    path = _jsonl(tmp_path / "q.jsonl", [{**row, "model": m, "score": 0.5} for m in "ab"])
+    with pytest.raises(LabelError) as of_labels:
+        read_gain_table(path)
+    with pytest.raises(LabelError) as of_collection:
+        read_queries(path)
+    assert str(of_collection.value) == str(of_labels.value)
+    assert f"{path}: row 1: {'messages' if 'messages' in row else 'query'} = " in str(
+        of_collection.value
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
@@ -80,7 +153,7 @@ def test_a_chat_is_sent_as_it_is_and_known_by_its_text(tmp_path: Path) -> None:
         ),
         ([{"query": "  "}], "row 1: query = '  '"),
         ([{"query": 3}], "row 1: query = 3"),
-        ([{"messages": "hi"}], "row 1: messages = 'hi'; allowed: a chat history"),
+        ([{"messages": "hi"}], "row 1: messages = 'hi'; allowed: a list of {role, content}"),
         ([{"messages": [{"role": "user", "content": ""}]}], "row 1: messages"),
         ([{"query": "a", "query_id": 1.5}], "row 1: query_id = 1.5"),
         ([{"query": "a", "query_id": 1}, {"query": "b", "query_id": "1"}], "row 2: query_id"),

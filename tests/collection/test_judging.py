@@ -229,6 +229,15 @@ def test_answers_meet_responses_by_id_else_by_text(tmp_path: Path) -> None:
         key.match([stranger])
 
 
+def test_an_answer_meets_a_chat_however_it_is_written(tmp_path: Path) -> None:
+    """By its text, as labels meet; it was known by the cell's text alone."""
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    asked = make_response("system: Be brief.\n\nWhat?", "a", "four")
+    for field, cell in (("query", chat), ("query", json.dumps(chat)), ("messages", chat)):
+        key = read_answers(_answers(tmp_path, [{field: cell, "answer": "four"}]), "exact")
+        assert key.match([asked]) == ([(asked, ["four"])], 0)
+
+
 @pytest.mark.parametrize(
     ("how", "row", "named"),
     [

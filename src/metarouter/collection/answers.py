@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from metarouter.collection.rows import Response, read_objects
+from metarouter.collection.rows import Response, query_of, read_objects
 from metarouter.errors import DataError, InputError, LabelError
 
 __all__ = ["AnswerKey", "CodeTests", "Criterion", "read_answers"]
@@ -93,7 +93,7 @@ def read_answers(path: Path, how: str) -> AnswerKey[Any]:
     Parameters
     ----------
     path : path
-        JSONL, JSON, CSV or Parquet with `query_id` or `query`, and
+        JSONL, JSON, CSV or Parquet with `query_id`, `query` or `messages`, and
         for ``exact`` and ``numeric`` an `answer`: a text, a number or a list of
         accepted ones; for ``regex`` a `pattern`; for ``tests`` the `tests` (a
         text or a list), optionally `setup` and `entry_point`; for ``rubric`` a
@@ -151,7 +151,7 @@ class _Fields:
         value = self.row.get("query_id")
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
             return "query_id", str(value)
-        return "query", self.text("query", "a query_id, or the query's text")
+        return "query", query_of(self.path, self.number, self.row).text
 
     def text(self, name: str, allowed: str, default: str | None = None) -> str:
         value = self.row.get(name)

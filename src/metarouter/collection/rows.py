@@ -15,11 +15,12 @@ from typing import IO, Any
 
 from metarouter.errors import InputError, LabelError
 from metarouter.labels.fields import is_encodable
-from metarouter.labels.messages import message_problem, render_messages
+from metarouter.labels.messages import CHAT_ALLOWED, read_chat, read_query_chat
 
 __all__ = [
     "QueryRow",
     "Response",
+    "query_of",
     "read_keyed",
     "read_objects",
     "read_queries",
@@ -103,7 +104,7 @@ def read_queries(path: Path) -> list[QueryRow]:
     """
     found: dict[str, QueryRow] = {}
     for number, row in _rows(path):
-        query = _query(path, number, row)
+        query = query_of(path, number, row)
         earlier = found.setdefault(query.identity, query)
         if earlier.text != query.text:
             raise _bad(path, number, "query_id", query.query_id, "one query for each query_id")
@@ -122,7 +123,7 @@ def read_keyed(path: Path) -> list[tuple[QueryRow, Row]]:
     InputError
         When the file cannot be read.
     """
-    return [(_query(path, number, row), row) for number, row in _rows(path)]
+    return [(query_of(path, number, row), row) for number, row in _rows(path)]
 
 
 def read_responses(path: Path) -> list[Response]:
@@ -141,7 +142,7 @@ def read_responses(path: Path) -> list[Response]:
     found: dict[tuple[str, str], Response] = {}
     for number, row in read_objects(path):
         model = text_field(path, number, row, "model")
-        query = _query(path, number, row)
+        query = query_of(path, number, row)
         key = (query.identity, model)
         if key in found:
             raise _bad(path, number, "model", model, "one response of a model to a query")
@@ -153,6 +154,35 @@ def read_responses(path: Path) -> list[Response]:
     if not found:
         raise InputError(f"{path}: holds no response; allowed: what `metarouter collect` writes")
     return list(found.values())
+
+
+def query_of(path: Path, number: int, row: Row) -> QueryRow:
+    """The query that a row is about, read as labels are read: a text, or a chat.
+
+    A chat stands in `messages`, or in place of a text in `query`, as a list or as
+    JSON. Either way it is kept as the list in `messages`.
+
+    Raises
+    ------
+    LabelError
+        When there is none, naming file, row and field.
+    """
+    given = row.get("query_id")
+    if isinstance(given, bool) or not isinstance(given, str | int | None):
+        raise _bad(path, number, "query_id", given, "a text or an integer")
+    text, chat = _text_and_chat(path, number, row)
+    known = dict(row)
+    if chat is not None:
+        if row.get("messages") is None:
+            del known["query"]
+        known["messages"] = chat
+    names = ("query_id", "query", "messages", "domain")
+    return QueryRow(
+        text=text,
+        messages=tuple(chat or [{"role": "user", "content": text}]),
+        query_id=None if given is None or given == "" else str(given),
+        kept={name: known[name] for name in names if known.get(name) is not None},
+    )
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, Row]]:
@@ -234,47 +264,30 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _query(path: Path, number: int, row: Row) -> QueryRow:
-    messages, text = _chat(row.get("messages")), row.get("query")
-    if messages is None:
-        if "query" not in row:
-            columns = ", ".join(sorted(map(str, row)))
-            allowed = f"a field query or messages; there are: {columns or 'none'}"
-            raise _bad(path, number, "query", None, allowed)
-        text = text_field(path, number, row, "query")
-        sent: Sequence[Mapping[str, Any]] = [{"role": "user", "content": text}]
-    else:
-        problem = message_problem(messages)
-        rendered = "" if problem else render_messages(messages)
-        if not rendered:
-            allowed = f"a chat history with a text ({problem or 'no message holds a text'})"
-            raise _bad(path, number, "messages", messages, allowed)
-        text, sent = rendered, messages
-    given = row.get("query_id")
-    if isinstance(given, bool) or not isinstance(given, str | int | None):
-        raise _bad(path, number, "query_id", given, "a text or an integer")
-    known = {**row, "messages": messages}
-    kept = {
-        name: known[name]
-        for name in ("query_id", "query", "messages", "domain")
-        if known.get(name) is not None
-    }
-    return QueryRow(
-        text=text,
-        messages=tuple(sent),
-        query_id=None if given is None or given == "" else str(given),
-        kept=kept,
-    )
-
-
-def _chat(given: Any) -> Any:
-    """A chat that stands in a table of text is JSON, as it is in labels."""
-    if not isinstance(given, str):
-        return given
-    try:
-        return json.loads(given)
-    except (ValueError, RecursionError):
-        return given
+def _text_and_chat(
+    path: Path, number: int, row: Row
+) -> tuple[str, Sequence[Mapping[str, Any]] | None]:
+    """The text of a row's query, and the chat that it is the text of."""
+    messages, text = row.get("messages"), row.get("query")
+    found = read_query_chat(text) if messages is None else read_chat(messages)
+    if found is not None:
+        if not found[1]:
+            name = "query" if "query" in row else "messages"
+            raise _bad(path, number, name, row[name], "a text that is not blank (empty text)")
+        return found[1], found[0]
+    if messages is not None:
+        raise _bad(path, number, "messages", messages, f"{CHAT_ALLOWED} (not a chat)")
+    if "query" not in row:
+        columns = ", ".join(sorted(map(str, row)))
+        allowed = f"a field query or messages; there are: {columns or 'none'}"
+        raise _bad(path, number, "query", None, allowed)
+    if text is None:
+        raise _bad(path, number, "query", None, "a text, or a chat in messages (missing)")
+    if not isinstance(text, str):
+        raise _bad(path, number, "query", text, "a text (not a text)")
+    if not text.strip():
+        raise _bad(path, number, "query", text, "a text that is not blank (empty text)")
+    return text, None
 
 
 def _count(path: Path, number: int, row: Row, name: str) -> int | None:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["message_problem", "render_messages"]
+import msgspec
+
+from metarouter.labels.fields import is_encodable
+
+__all__ = [
+    "CHAT_ALLOWED",
+    "CHAT_CELL",
+    "message_problem",
+    "read_chat",
+    "read_query_chat",
+    "render_messages",
+]
+
+CHAT_CELL = r"^\s*\[\s*\{"  # a JSON list of objects
+CHAT_ALLOWED = "a list of {role, content}, content a text or a list of parts"
 
 
 def render_messages(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -68,6 +83,46 @@ def message_problem(value: object) -> str | None:
         if not _is_content(turn.get("content")):
             return "a message whose content is neither a text nor a list of parts"
     return None
+
+
+def read_chat(cell: object) -> tuple[Sequence[Mapping[str, Any]], str] | None:
+    """The chat of a field `messages`, and its text; None where it holds none.
+
+    A table of text has chats as JSON. One whose text is no valid Unicode is none.
+
+    Examples
+    --------
+    >>> read_chat('[{"role": "user", "content": "Hi"}]')
+    ([{'role': 'user', 'content': 'Hi'}], 'Hi')
+    """
+    chat: Any = _decoded(cell) if isinstance(cell, str) else cell
+    if message_problem(chat) is not None:
+        return None
+    text = render_messages(chat)
+    return (chat, text) if is_encodable(text) else None
+
+
+def read_query_chat(cell: object) -> tuple[Sequence[Mapping[str, Any]], str] | None:
+    """The chat of a field `query`, and its text; None of a plain text, however it looks.
+
+    Examples
+    --------
+    >>> read_query_chat('[{"role": "user", "content": "Hi"}]') is None
+    False
+    >>> read_query_chat("[{what is this?}]") is None
+    True
+    """
+    # parsing is slow: only texts that start like a chat are tried
+    if isinstance(cell, str) and re.match(CHAT_CELL, cell, re.ASCII) is None:
+        return None
+    return read_chat(cell)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_content(content: object) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
-from metarouter.labels.fields import RawColumn, cell, is_encodable, number_column, text_column
+from metarouter.labels.fields import RawColumn, cell, number_column, text_column
 from metarouter.labels.formats import FORMS, RawBatch
 from metarouter.labels.ledger import N_EXAMPLES, BadRow
-from metarouter.labels.messages import message_problem, render_messages
+from metarouter.labels.messages import CHAT_ALLOWED, CHAT_CELL, read_chat
 from metarouter.types import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["find_form", "validate_batch"]
 
-CHAT_CELL = r"^\s*\[\s*\{"  # a JSON list of objects
-CHAT_ALLOWED = "a list of {role, content}, content a text or a list of parts"
 # Squares and sums of a million such numbers stay far below the largest float64, 1.8e308.
 LARGEST = 1e50
 WINNERS = {"model_a": 1.0, "model_b": -1.0, "tie": 0.0, "both_bad": 0.0}
@@ -233,26 +230,18 @@ def _chats(batch: RawBatch, raw: RawColumn, texts: pa.Array) -> tuple[dict[int, 
     """Rendered chats by row index, and rows whose `messages` are not a chat."""
     rendered: dict[int, str] = {}
     for i, value in _query_chats(raw, texts):
-        if (text := _rendered(value)) is not None:
-            rendered[i] = text
+        if (chat := read_chat(value)) is not None:
+            rendered[i] = chat[1]
     not_chats = np.zeros(len(batch.rows), dtype=np.bool_)
     for i, given in enumerate(_values(batch.columns.get("messages"))):
         if given is None:
             continue
-        text = _rendered(_json(given) if isinstance(given, str) else given)
-        if text is None:
+        chat = read_chat(given)
+        if chat is None:
             not_chats[i] = True
         else:
-            rendered[i] = text
+            rendered[i] = chat[1]
     return rendered, not_chats
-
-
-def _rendered(value: Any) -> str | None:
-    """The text of a chat; None of what is no chat, or holds no valid Unicode."""
-    if message_problem(value) is not None:
-        return None
-    text = render_messages(value)
-    return text if is_encodable(text) else None
 
 
 def _query_chats(raw: RawColumn, texts: pa.Array) -> list[tuple[int, Any]]:
@@ -261,7 +250,7 @@ def _query_chats(raw: RawColumn, texts: pa.Array) -> list[tuple[int, Any]]:
 
     # parsing is slow: only cells that start like one are tried
     likely = pc.fill_null(pc.match_substring_regex(texts, CHAT_CELL), False)
-    chats = [(int(i), _json(texts[int(i)].as_py())) for i in np.flatnonzero(_mask(likely))]
+    chats = [(int(i), texts[int(i)].as_py()) for i in np.flatnonzero(_mask(likely))]
     if isinstance(raw, list):
         return chats + [(i, value) for i, value in enumerate(raw) if isinstance(value, list)]
     if _is_list(raw):
@@ -279,13 +268,6 @@ def _values(raw: RawColumn | None) -> list[Any]:
     if raw is None:
         return []
     return raw if isinstance(raw, list) else [cell(raw, i) for i in range(len(raw))]
-
-
-def _json(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _replaced(texts: pa.Array, mask: BoolArray, values: list[str]) -> pa.Array:
