@@ -4,8 +4,9 @@
         [--json out.json]
 
 Everything runs on this machine in one go, each server one process: an upstream that answers
-0.4 kB at once, a bare ASGI pass-through over the same server and client library, the gateway with
-a model's name (no decision) and with a policy, and with --litellm the LiteLLM proxy with its
+0.4 kB at once, a pass-through over the same server and client library, once as a bare ASGI app and
+once with the classes of the framework (Starlette), the gateway with a model's name (no
+decision) and with a policy, and with --litellm the LiteLLM proxy with its
 lightest settings (one worker, no database, no keys, no callbacks, errors logged only), which is
 installed into an environment of its own in FOLDER. Closed loop: each connection sends its next
 request when the answer is there. Streams have 50 events, 5 ms apart, each in a packet of its own.
@@ -25,13 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
 import numpy as np
 
 # Of the versions that these machines can install, the newest without known malware.
@@ -118,46 +120,103 @@ async def run_upstream(port: int) -> None:
     await server.serve_forever()
 
 
+OF_CONNECTION = {b"host", b"connection", b"content-length", b"transfer-encoding"}
+
+
+def make_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+def ask(
+    session: aiohttp.ClientSession, upstream: int, scope: Mapping[str, Any], body: bytes
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    """The caller's request, sent on without the headers of its connection."""
+    query = scope["query_string"].decode()
+    url = f"http://127.0.0.1:{upstream}{scope['path']}{query and '?'}{query}"
+    sent = [(n.decode(), v.decode()) for n, v in scope["headers"] if n not in OF_CONNECTION]
+    return session.post(url, data=body, headers=sent, allow_redirects=False)
+
+
+def returned(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+    """Headers that go back; the length of a body that is whole among them."""
+    is_whole = "Content-Length" in answer.headers
+    left_out = OF_CONNECTION - {b"content-length"} if is_whole else OF_CONNECTION
+    return [(n, v) for n, v in answer.raw_headers if n.lower() not in left_out]
+
+
 def run_bare(port: int, upstream: int) -> None:
     """The least that a pass-through in this stack has to do.
 
     It sends on the caller's headers and body, and back the upstream's status and headers,
     without those of the connection; nothing is checked, counted or kept.
     """
-    import aiohttp
-    import uvicorn
-
-    of_connection = {b"host", b"connection", b"content-length", b"transfer-encoding"}
     session: aiohttp.ClientSession | None = None
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         nonlocal session
         if scope["type"] != "http":
             return
-        session = session or aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+        session = session or make_session()
         body, more = b"", True
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        query = scope["query_string"].decode()
-        url = f"http://127.0.0.1:{upstream}{scope['path']}{query and '?'}{query}"
-        sent = [(n.decode(), v.decode()) for n, v in scope["headers"] if n not in of_connection]
-        async with session.post(url, data=body, headers=sent, allow_redirects=False) as answer:
-            is_whole = "Content-Length" in answer.headers
-            left_out = of_connection - {b"content-length"} if is_whole else of_connection
-            headers = [(n, v) for n, v in answer.raw_headers if n.lower() not in left_out]
+        async with ask(session, upstream, scope, body) as answer:
+            headers = returned(answer)
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            if is_whole:
+            if "Content-Length" in answer.headers:
                 await send({"type": "http.response.body", "body": await answer.read()})
                 return
             async for part in answer.content.iter_any():
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+
+    serve_app(app, port)
+
+
+def run_framework(port: int, upstream: int) -> None:
+    """The same pass-through as one writes it with Starlette: a route, its request and responses."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response, StreamingResponse
+    from starlette.routing import Route
+
+    session: aiohttp.ClientSession | None = None
+
+    async def endpoint(request: Request) -> Response:
+        nonlocal session
+        session = session or make_session()
+        asked = ask(session, upstream, request.scope, await request.body())
+        answer = await asked.__aenter__()
+        response: Response
+        if "Content-Length" in answer.headers:
+            response = Response(await answer.read(), answer.status)
+            await asked.__aexit__(None, None, None)
+        else:
+            response = StreamingResponse(pieces(asked, answer), answer.status)
+        response.raw_headers = returned(answer)
+        return response
+
+    async def pieces(
+        asked: AbstractAsyncContextManager[aiohttp.ClientResponse], answer: aiohttp.ClientResponse
+    ) -> AsyncIterator[bytes]:
+        try:
+            async for part in answer.content.iter_any():
+                yield part
+        finally:
+            await asked.__aexit__(None, None, None)
+
+    route = Route("/v1/chat/completions", endpoint, methods=["POST"])
+    serve_app(Starlette(routes=[route]), port)
+
+
+def serve_app(app: Any, port: int) -> None:
+    import uvicorn
 
     uvicorn.run(
         app, port=port, log_config=None, access_log=False, loop="uvloop", http="httptools",
@@ -318,10 +377,12 @@ def start_all(stack: ExitStack, arguments: argparse.Namespace) -> list[Case]:
 
     upstream = start(port, [*own, "--role", "upstream", "--port", str(port)])
     bare = start(port + 1, [*own, "--role", "bare", "--port", str(port + 1)])
+    framework = start(port + 4, [*own, "--role", "framework", "--port", str(port + 4)])
     gateway = start(port + 2, gateway_command(folder, port + 2, port, arguments.router))
     cases = [
         Case(name="upstream alone", server=upstream),
         Case(name="bare pass-through", server=bare),
+        Case(name="pass-through, Starlette", server=framework),
         Case(name="gateway, no decision", server=gateway),
         Case(name="gateway, routed", server=gateway, model="metarouter"),
     ]
@@ -408,13 +469,13 @@ def show(found: Mapping[str, Any]) -> None:
     for row in sorted(found["rows"], key=lambda row: (row["is_stream"], row["connections"])):
         kind = "stream" if row["is_stream"] else "plain"
         print(
-            f"{kind:6} c={row['connections']:<4}{row['case']:22}"
+            f"{kind:6} c={row['connections']:<4}{row['case']:24}"
             f"p50 {row['p50_ms']:8.2f} (+{row['added_p50_ms']:.2f}) ms  "
             f"p99 {row['p99_ms']:8.2f} (+{row['added_p99_ms']:.2f}) ms  "
             f"{row['per_second']:7.0f}/s  {row['cpu_us']:6.0f} us of processor"
         )
     for name, sizes in found["memory"].items():
-        print(f"{name:22} {sizes['rss_mb']:.0f} MB, at most {sizes['peak_mb']:.0f} MB")
+        print(f"{name:24} {sizes['rss_mb']:.0f} MB, at most {sizes['peak_mb']:.0f} MB")
     print(f"machine: {found['machine']}")
 
 
@@ -422,7 +483,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--role", choices=["upstream", "bare"], help=argparse.SUPPRESS)
+    parser.add_argument("--role", choices=["upstream", "bare", "framework"], help=argparse.SUPPRESS)
     parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=18800)
     parser.add_argument("--router", type=Path)
@@ -437,6 +498,8 @@ def main() -> None:
         uvloop.run(run_upstream(arguments.port))
     elif arguments.role == "bare":
         run_bare(arguments.port, arguments.upstream)
+    elif arguments.role == "framework":
+        run_framework(arguments.port, arguments.upstream)
     elif arguments.router is None:
         parser.error("--router is needed: a folder that `metarouter fit` wrote")
     else:
