@@ -180,7 +180,8 @@ def test_bad_queries_are_named_by_file_row_and_field(
         ("q.csv", b"query,domain\na\n", "row 1; allowed: as many cells as the header"),
         ("q.csv", b'query\n"a\n', "not CSV"),
         ("q.parquet", b"PAR1 nothing", "not a Parquet file"),
-        ("q.jsonl.gz", b"plain", "cannot be read"),
+        ("q.jsonl.gz", b"\x1f\x8bplain", "cannot be read"),
+        ("q.jsonl.gz", b"plain", "row 1; allowed: JSON"),
     ],
 )
 def test_damaged_files_are_told_in_one_line(

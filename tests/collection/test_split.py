@@ -144,6 +144,77 @@ def test_parquet_stays_parquet_with_its_columns_and_types(tmp_path: Path) -> Non
     assert set(test["query"].to_pylist()) == tested
 
 
+def _packed(text: str, name: str) -> bytes:
+    kind = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd"}.get(Path(name).suffix)
+    content = text.encode()
+    return content if kind is None else pa.compress(content, kind, asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("gold.ndjson", "gold.jsonl"),
+        ("gold.NDJSON.gz", "gold.jsonl"),
+        ("gold.jsonl.gzip", "gold.jsonl"),
+        ("gold.v2.jsonl.zst", "gold.v2.jsonl"),
+        ("gold", "gold.jsonl"),
+        ("gold.csv", "gold.csv"),
+        ("gold.csv.zst", "gold.csv"),
+        ("gold.pq", "gold.parquet"),
+        ("gold.parquet.zst", "gold.parquet"),
+    ],
+)
+def test_what_fit_reads_is_split_to_what_fit_reads(name: str, written: str, tmp_path: Path) -> None:
+    """Compressed or not, semicolons or commas, under a name that says what it is."""
+    path = tmp_path / name
+    rows = [
+        {"query": f"q {i}, then?", "model": m, "score": s}
+        for i in range(8)
+        for m, s in (("a", 0.25), ("b", 1.0))
+    ]
+    if written.endswith(".parquet"):
+        whole = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows), whole)
+        content = whole.getvalue().to_pybytes()
+        path.write_bytes(pa.compress(content, "zstd", asbytes=True) if "zst" in name else content)
+    elif ".csv" in name:
+        lines = ["query;model;score", *(";".join(map(str, row.values())) for row in rows)]
+        path.write_bytes(_packed("\n".join(lines), name))
+    else:
+        path.write_bytes(_packed("".join(json.dumps(row) + "\n" for row in rows), name))
+    assert len(read_gain_table(path, premium="b", cheap="a")[0].queries) == 8
+    records = _split((path,), tmp_path / "s", share=0.5)
+    assert [Path(record["file"]).name for record in records] == [written] * 2
+    queries: list[str] = []
+    for side in ("train", "test"):
+        table, report = read_gain_table(tmp_path / "s" / side / written, premium="b", cheap="a")
+        assert (table.gain.tolist(), report.rows_skipped) == ([0.75] * 4, 0)
+        queries += table.queries
+    assert sorted(queries) == sorted({str(row["query"]) for row in rows})
+
+
+@pytest.mark.parametrize("name", ["q.txt", "q.TXT", "q.txt.gz", "q.txt.zst"])
+def test_lines_of_text_are_split_however_they_are_packed(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(_packed("".join(f"line {i}\n" for i in range(8)), name))
+    _split((path,), tmp_path / "s", share=0.5)
+    sides = [
+        [row["query"] for _, row in read_objects(tmp_path / "s" / side / "q.jsonl")]
+        for side in ("train", "test")
+    ]
+    assert sorted(sides[0] + sides[1]) == [f"line {i}" for i in range(8)]
+
+
+@pytest.mark.parametrize("name", ["q.jsonl.gz", "q.jsonl.zst", "q.parquet", "q.txt.gz"])
+def test_a_packed_file_that_is_cut_off_is_told_in_one_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(_packed('{"query": "a"}\n' * 500, name)[:-20])
+    with pytest.raises(InputError, match=r"cannot be read|not a Parquet file") as caught:
+        read_keyed(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_file_that_cannot_be_written_leaves_the_old_one(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"gold.{suffix}"

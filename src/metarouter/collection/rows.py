@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from typing import IO, Any
 
 from metarouter.errors import InputError, LabelError
 from metarouter.labels.fields import is_encodable
+from metarouter.labels.files import format_suffix, open_bytes
+from metarouter.labels.formats import find_delimiter
+from metarouter.labels.frames import require_arrow
 from metarouter.labels.messages import CHAT_ALLOWED, read_chat, read_query_chat
 
 __all__ = [
@@ -23,6 +28,7 @@ __all__ = [
     "query_of",
     "read_keyed",
     "read_objects",
+    "read_parquet",
     "read_queries",
     "read_responses",
     "whole_file",
@@ -30,6 +36,8 @@ __all__ = [
 ]
 
 Row = Mapping[str, Any]
+
+PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,8 +100,8 @@ def read_queries(path: Path) -> list[QueryRow]:
     ----------
     path : path
         ``.txt``: each line that is not blank is a query. Otherwise JSONL, a
-        JSON array, CSV, TSV (each plain or gzip) or Parquet with a column
-        `query` or `messages`, and optionally `query_id` and `domain`.
+        JSON array, CSV, TSV or Parquet with a column `query` or `messages`, and
+        optionally `query_id` and `domain`. All may be compressed, with gzip or zstd.
 
     Raises
     ------
@@ -186,9 +194,10 @@ def query_of(path: Path, number: int, row: Row) -> QueryRow:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, Row]]:
-    """Rows of a JSONL, JSON, CSV, TSV (plain or gzip) or Parquet file, with their numbers.
+    """Rows of a JSONL, JSON, CSV, TSV or Parquet file, with their numbers.
 
-    Rows are numbered from 1; for JSONL the number is that of the line.
+    The file may be compressed, with gzip or zstd. Rows are numbered from 1; for
+    JSONL the number is that of the line.
 
     Raises
     ------
@@ -197,23 +206,34 @@ def read_objects(path: Path) -> Iterator[tuple[int, Row]]:
     InputError
         When the file cannot be read.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    is_packed = suffixes[-1:] == [".gz"]
-    kind = (suffixes[:-1] if is_packed else suffixes)[-1:]
     try:
-        if kind == [".parquet"]:
-            yield from enumerate(_parquet(path), 1)
+        if format_suffix(path) in PARQUET:
+            yield from enumerate(read_parquet(path).to_pylist(), 1)
             return
-        open_text = gzip.open if is_packed else open
-        with open_text(path, "rt", encoding="utf-8-sig", newline="") as opened:
-            if kind in ([".csv"], [".tsv"]):
-                yield from _csv_rows(opened, path, "\t" if kind == [".tsv"] else ",")
-            else:
-                yield from _json_rows(opened, path)
-    except (OSError, EOFError) as error:
+        with _opened(path) as file:
+            yield from _text_rows(file, path)
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def read_parquet(path: Path) -> Any:
+    """The Arrow table of a Parquet file, compressed as a whole or not.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read.
+    """
+    arrow = require_arrow()
+    import pyarrow.parquet as pq
+
+    try:
+        with open_bytes(path) as file:  # whose errors say more than Arrow's
+            return pq.read_table(file if file.seekable() else io.BytesIO(file.read()))
+    except arrow.ArrowException as error:
+        raise InputError(f"{path}: not a Parquet file that can be read: {error}") from error
 
 
 def text_field(path: Path, number: int, row: Row, name: str) -> str:
@@ -307,22 +327,42 @@ def _bad(path: Path, number: int, name: str, value: Any, allowed: str) -> LabelE
     return LabelError.at(file=str(path), row=number, field=name, value=value, allowed=allowed)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    """The text of a file; gzip needs none of what other compressions do."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    with (
+        gzip.open(path) if is_gzip else open_bytes(path) as content,
+        io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as text,
+    ):
+        yield text
+
+
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    return _lines(path) if path.suffix == ".txt" else read_objects(path)
+    return _lines(path) if format_suffix(path) == ".txt" else read_objects(path)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with _opened(path) as file:
+            text = file.read()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, {"query": line.rstrip("\r")}
 
 
-def _json_rows(file: IO[str], path: Path) -> Iterator[tuple[int, Row]]:
-    text = file.read()
+def _text_rows(file: IO[str], path: Path) -> Iterator[tuple[int, Row]]:
+    suffix, text = format_suffix(path), file.read()
+    if suffix not in (".csv", ".tsv"):
+        return _json_rows(text, path)
+    header = text.lstrip().partition("\n")[0]
+    return _csv_rows(text, path, "\t" if suffix == ".tsv" else find_delimiter(header))
+
+
+def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
     has_surrogates = "\\ud" in text or "\\uD" in text
     if text.lstrip().startswith("["):
         rows: Iterable[tuple[int, Any]] = enumerate(_decoded(text, path, None), 1)
@@ -350,10 +390,11 @@ def _decoded(text: str, path: Path, number: int | None) -> Any:
         ) from error
 
 
-def _csv_rows(file: IO[str], path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
+def _csv_rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
     limit = csv.field_size_limit(2**31 - 1)  # prompts can be long
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        for number, row in enumerate(csv.DictReader(file, delimiter=delimiter, strict=True), 1):
+        for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 allowed = "as many cells as the header"
                 raise LabelError.at(
@@ -364,17 +405,3 @@ def _csv_rows(file: IO[str], path: Path, delimiter: str) -> Iterator[tuple[int, 
         raise InputError(f"{path}: not CSV: {error}") from error
     finally:
         csv.field_size_limit(limit)
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    from metarouter.labels.frames import require_arrow
-
-    arrow = require_arrow()
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as file:  # whose errors say more than Arrow's
-            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-    except arrow.ArrowException as error:
-        raise InputError(f"{path}: not a Parquet file that can be read: {error}") from error
-    return rows

@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from metarouter.collection.rows import QueryRow, Row, read_keyed, whole_file, write_jsonl
+from metarouter.collection.rows import (
+    PARQUET,
+    QueryRow,
+    Row,
+    read_keyed,
+    read_parquet,
+    whole_file,
+    write_jsonl,
+)
 from metarouter.errors import DataError, OptionError
+from metarouter.labels.files import format_suffix
 
 __all__ = ["query_groups", "split_files"]
 
-_SUFFIX = re.compile(r"(\.jsonl|\.json|\.csv|\.tsv|\.txt|\.parquet)(\.gz)?$", re.IGNORECASE)
+_FORMATS = r"\.(?:jsonl|ndjson|json|csv|tsv|txt|parquet|pq)"
+_SUFFIX = re.compile(rf"({_FORMATS})?(\.(?:gz|gzip|zst|zstd))?$", re.IGNORECASE)
 
 
 def split_files(
@@ -33,8 +43,8 @@ def split_files(
 
     Parameters
     ----------
-    files : queries, responses or labels: JSONL, JSON, CSV, TSV (plain or gzip), Parquet, or
-        ``.txt``.
+    files : queries, responses or labels: JSONL, JSON, CSV, TSV, Parquet, or ``.txt``, each
+        plain or compressed with gzip or zstd.
     folder : path, where `train` and `test` are made.
     share : float in (0, 1), share of the queries on the test side.
     rng : numpy.random.Generator
@@ -113,10 +123,9 @@ def _names(files: Sequence[Path]) -> list[str]:
     """What each file is called on both sides."""
     names = []
     for file in files:
-        found = _SUFFIX.search(file.name)
-        kept = {".csv": ".csv", ".tsv": ".csv", ".parquet": ".parquet"}
-        suffix = kept.get(found[1].lower(), ".jsonl") if found else ".jsonl"
-        names.append(_SUFFIX.sub("", file.name) + suffix)
+        kept = {".csv": ".csv", ".tsv": ".csv", **dict.fromkeys(PARQUET, ".parquet")}
+        suffix = kept.get(format_suffix(file), ".jsonl")
+        names.append(_SUFFIX.sub("", file.name, count=1) + suffix)
     for name in names:
         if names.count(name) > 1:
             raise OptionError(f"two files would be written as {name}; allowed: one name each")
@@ -127,7 +136,7 @@ def _write_parquet(path: Path, source: Path, kept: Sequence[int]) -> None:
     """Rows of a Parquet file, with its columns and types."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(source).take(list(kept))
+    table = read_parquet(source).take(list(kept))
     with whole_file(path) as partial:
         pq.write_table(table, partial, compression="zstd")
 

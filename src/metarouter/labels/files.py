@@ -12,7 +12,7 @@ from metarouter.errors import LabelError
 from metarouter.labels.formats import RawBatch, read_csv, read_json, read_parquet
 from metarouter.labels.frames import require_arrow
 
-__all__ = ["read_file"]
+__all__ = ["format_suffix", "open_bytes", "read_file"]
 
 # A byte order mark names the encoding; the longer mark of UTF-32 LE comes first.
 BYTE_ORDER_MARKS = (
@@ -39,7 +39,7 @@ def read_file(path: Path) -> Iterator[RawBatch]:
         When the file is missing, damaged, or in no known format.
     """
     try:
-        with _opened(path) as file:
+        with open_bytes(path) as file:
             yield from _batches(file, path)
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {_one_line(error)}") from error
@@ -51,7 +51,7 @@ def read_file(path: Path) -> Iterator[RawBatch]:
 
 def _batches(file: IO[bytes], path: Path) -> Iterator[RawBatch]:
     start = _peek(file)
-    suffix = _format_suffix(path)
+    suffix = format_suffix(path)
     if start.startswith(PARQUET_MAGIC):
         yield from _parquet_batches(file, path)
         return
@@ -68,8 +68,8 @@ def _batches(file: IO[bytes], path: Path) -> Iterator[RawBatch]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The decompressed bytes of a file."""
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """The decompressed bytes of a file; which compression, its first bytes tell."""
     with path.open("rb") as file:
         magic = file.peek(4)[:4]
         kind = next((name for start, name in COMPRESSIONS.items() if magic.startswith(start)), None)
@@ -106,7 +106,14 @@ def _text(file: IO[bytes], start: bytes, *, newline: str) -> IO[str]:
     return io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline)
 
 
-def _format_suffix(path: Path) -> str:
+def format_suffix(path: Path) -> str:
+    """The suffix that names a file's format, in small letters, without that of a compression.
+
+    Examples
+    --------
+    >>> format_suffix(Path("votes.NDJSON.gz"))
+    '.ndjson'
+    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in {".gz", ".gzip", ".zst", ".zstd"}:
         suffixes.pop()

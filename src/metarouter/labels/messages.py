@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 CHAT_CELL = r"^\s*\[\s*\{"  # a JSON list of objects
+_CHAT_CELL = re.compile(CHAT_CELL, re.ASCII)
 CHAT_ALLOWED = "a list of {role, content}, content a text or a list of parts"
 
 
@@ -113,7 +114,7 @@ def read_query_chat(cell: object) -> tuple[Sequence[Mapping[str, Any]], str] | N
     True
     """
     # parsing is slow: only texts that start like a chat are tried
-    if isinstance(cell, str) and re.match(CHAT_CELL, cell, re.ASCII) is None:
+    if isinstance(cell, str) and _CHAT_CELL.match(cell) is None:
         return None
     return read_chat(cell)
 
