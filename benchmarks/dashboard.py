@@ -1,10 +1,10 @@
 """How long the dashboard's questions take over a large store.
 
-    ./run python benchmarks/dashboard.py [--rows 200000] [--postgres]
+    ./run python benchmarks/dashboard.py [--rows 200000] [--scores] [--postgres]
 
 Sends a few hundred requests through a gateway in front of an upstream that we
 write, copies their rows with new ids and times over seven days until there are
-as many as asked for, a tenth of them with feedback, and asks every question of
+as many as asked for, a tenth of them with a thumb or a score, and asks every question of
 the pages over HTTP, for the last day and for all seven. Prints medians of five
 in milliseconds: by the clock, and of the processor (of this process: gateway
 and asker; a PostgreSQL is another).
@@ -42,13 +42,13 @@ QUESTIONS = (
 )  # fmt: skip
 
 
-def multiply(gateway: Gateway, n: int) -> None:
+def multiply(gateway: Gateway, n: int, kind: str) -> None:
     """Copies of the rows of the store, `n` in all."""
     with gateway.engine.begin() as connection:
         rows = [dict(row) for row in connection.execute(sa.select(decisions)).mappings()]
         for batch in _batches(_copies(rows, n - len(rows)), 5000):
             connection.execute(sa.insert(decisions), batch)
-            said = [_thumb(row) for row in batch[::10]]
+            said = [_statement(row, kind) for row in batch[::10]]
             connection.execute(sa.insert(feedback), said)
     with gateway.engine.begin() as connection:
         connection.execute(sa.text("ANALYZE"))
@@ -65,13 +65,14 @@ def _copies(rows: list[dict[str, Any]], n: int) -> Iterator[dict[str, Any]]:
         yield row | fresh | {"conversation": talk}
 
 
-def _thumb(row: dict[str, Any]) -> dict[str, Any]:
-    content = {"type": "thumbs", "decision_id": row["decision_id"], "value": "up"}
+def _statement(row: dict[str, Any], kind: str) -> dict[str, Any]:
+    value = "up" if kind == "thumbs" else 0.75
+    content = {"type": kind, "decision_id": row["decision_id"], "value": value}
     return {
         "feedback_id": uuid.uuid4().hex,
         "created": row["created"] + 30,
         "decision_id": row["decision_id"],
-        "kind": "thumbs",
+        "kind": kind,
         "content": content,
     }
 
@@ -104,6 +105,7 @@ def main() -> None:
     """Fill, ask, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--scores", action="store_true", help="Users give scores, not thumbs.")
     parser.add_argument("--postgres", action="store_true", help="A PostgreSQL of our own.")
     given = parser.parse_args()
     with ExitStack() as stack:
@@ -114,7 +116,7 @@ def main() -> None:
             settings["store"] = {"url": server.make_database()}
         gateway, url, prompts = stack.enter_context(demo(folder, **settings))
         fill(gateway, url, prompts, 300)
-        multiply(gateway, given.rows)
+        multiply(gateway, given.rows, "score" if given.scores else "thumbs")
         print(f"{given.rows:,} decisions, {gateway.engine.dialect.name}: ms of clock, of processor")
         print(f"{'':28} {'a day':>16} {f'{DAYS} days':>16}")
         for question in QUESTIONS:

@@ -41,6 +41,7 @@ def _view(
 ) -> dict[str, Any]:
     """The page of statements that nobody repeats, but for thumbs of which the last counts."""
     thumbs = {one.decision_id: one for one in statements if one.kind == "thumbs"}
+    audited = {one.decision_id for one in statements if one.kind == "gold"}
     users = [one for one in statements if one.kind != "gold"]
     opinions = [
         Opinions(
@@ -50,11 +51,25 @@ def _view(
             thumbs_up=sum(
                 one.answered == name and one.content["value"] == "up" for one in thumbs.values()
             ),
+            scores=len(scores),
+            score_sum=sum(scores),
+            score_squares=sum(score**2 for score in scores),
         )
         for name in dict.fromkeys(one.answered for one in users)
+        for scores in [_scores(statements, name)]
     ]
-    claims = last_words(list_claims(one for one in statements if one.kind in JUDGED))
+    read = [
+        one
+        for one in statements
+        if one.kind in JUDGED or (one.kind == "score" and one.decision_id in audited)
+    ]
+    claims = last_words(list_claims(read))
     return opinions_view(claims, opinions, answers, premium)
+
+
+def _scores(statements: Sequence[Statement], model: str | None) -> list[float]:
+    own = [one for one in statements if one.kind == "score" and one.answered == model]
+    return [one.content["value"] for one in own]
 
 
 def _prefers(decision: int, winner: str, **fields: Any) -> Statement:
@@ -85,6 +100,28 @@ def test_rates_are_by_the_model_that_answered() -> None:
     assert (large["thumbs"].value, large["score"], large["spoken"].value) == (0.5, None, 0.2)
     assert (small["thumbs"], small["score"].value, small["spoken"].value) == (None, 0.5, 0.25)
     assert (large["gold"].value, small["gold"].value) == (0.9, 0.1)
+
+
+def test_every_statement_counts_once_whether_its_row_was_read_or_not() -> None:
+    """Scores that an audit met are rows and numbers too."""
+    statements = [
+        _said(1, "thumbs", value="up"),
+        _said(2, "score", value=0.5),
+        _audit(2, 0.9, 0.1),
+        _said(3, "score", answered="small", value=0.75),
+        _prefers(4, "tie"),
+    ]
+    assert _view(statements, {})["n"] == 4 + 2
+
+
+def test_a_mean_score_has_the_interval_of_its_rows() -> None:
+    values = [float(value) for value in np.random.default_rng(0).uniform(0, 1, 40).round(2)]
+    statements = [_said(i, "score", value=value) for i, value in enumerate(values)]
+    (model,) = _view(statements, {})["models"]
+    error = np.std(values, ddof=1) / np.sqrt(40)
+    assert model["score"].value == pytest.approx(np.mean(values))
+    assert model["score"].std_error == pytest.approx(error)
+    assert model["score"].high - model["score"].value == pytest.approx(2.0227 * error, rel=1e-3)
 
 
 def test_preferences_are_gains_of_the_premium_model() -> None:

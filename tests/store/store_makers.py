@@ -75,7 +75,7 @@ def _make_statement(rng: np.random.Generator) -> dict[str, Any]:
     kind = str(rng.choice(["thumbs", "thumbs", "score", "preference", "gold"]))
     contents: dict[str, dict[str, Any]] = {
         "thumbs": {"value": str(rng.choice(["up", "down"]))},
-        "score": {"value": float(rng.integers(2))},
+        "score": {"value": float(rng.choice([0.0, 0.125, 0.75, 1.0]))},
         "preference": {"model_a": "cheap", "model_b": "premium", "winner": "tie"},
         "gold": {"scores": {"cheap": 0.5}},
     }

@@ -230,11 +230,12 @@ def empty(store_url: str) -> Iterator[sa.Engine]:
 def test_opinions_are_those_of_a_loop_over_all_statements(
     empty: sa.Engine, seed: int, since: float
 ) -> None:
-    """Of speakers who may speak, of each the last thumb, about decisions of the same time."""
+    """Of who may speak, of each the last thumb and score, about decisions of the same time."""
     made, said, admin = fill_with_opinions(empty, seed)
     by_id = {row["decision_id"]: row for row in made if row["created"] >= since}
     heard: defaultdict[str | None, set[str]] = defaultdict(set)
     last: dict[Any, tuple[str | None, bool]] = {}
+    scores: dict[Any, tuple[str | None, float]] = {}
     for one in sorted(said, key=lambda one: (one["created"], one["feedback_id"])):
         row = by_id.get(one["decision_id"])
         if row is None or one["created"] < since or one["kind"] == "gold":
@@ -243,16 +244,27 @@ def test_opinions_are_those_of_a_loop_over_all_statements(
             continue
         model = row["model"] if row["endpoint"] == "route" else row["answered"]
         heard[model].add(row["decision_id"])
+        speaker = one["decision_id"], one["key_id"], one["content"]["annotator"]
         if one["kind"] == "thumbs":
-            speaker = one["decision_id"], one["key_id"], one["content"]["annotator"]
             last[speaker] = model, one["content"]["value"] == "up"
+        elif one["kind"] == "score":
+            scores[speaker] = model, one["content"]["value"]
     thumbs, ups = (Counter(m for m, is_up in last.values() if is_up >= least) for least in (0, 1))
-    expected = {
-        model: Opinions(model=model, decisions=len(ids), thumbs=thumbs[model], thumbs_up=ups[model])
-        for model, ids in heard.items()
-    }
+    expected = {}
+    for model, ids in heard.items():
+        values = [value for of, value in scores.values() if of == model]
+        expected[model] = Opinions(
+            model=model,
+            decisions=len(ids),
+            thumbs=thumbs[model],
+            thumbs_up=ups[model],
+            scores=len(values),
+            score_sum=sum(values),
+            score_squares=sum(value**2 for value in values),
+        )
     found = count_opinions(empty, since)
     assert len(found) >= 3
+    assert sum(one.scores for one in found) > 10
     assert {one.model: one for one in found} == expected
 
 

@@ -121,6 +121,23 @@ def test_brief_statements_are_the_whole_ones_without_what_only_labels_need(
     engine.dispose()
 
 
+@pytest.mark.parametrize("audited_since", [0.0, 30.0])
+def test_scores_that_no_audit_met_need_not_be_read(store_url: str, audited_since: float) -> None:
+    """An audit from before the time is none."""
+    engine = open_database(store_url)
+    _, given, _ = fill_with_opinions(engine, seed=0, n=100)
+    audited = {
+        one["decision_id"]
+        for one in given
+        if one["kind"] == "gold" and one["created"] >= audited_since
+    }
+    every = list(read_statements(engine, kinds=("score",)))
+    found = list(read_statements(engine, kinds=("score",), audited_since=audited_since))
+    assert found == [one for one in every if one.decision_id in audited]
+    assert 0 < len(found) < len(every)
+    engine.dispose()
+
+
 def test_tokens_go_with_the_answer_that_they_were_counted_for() -> None:
     labels = sort_statements(
         [said("gold", scores={"small": 0.2, "large": 0.9}, completion_tokens=7, prompt_tokens=3)]

@@ -13,12 +13,12 @@ from metarouter.dashboard.estimates import share_estimate
 from metarouter.records import Estimate
 from metarouter.store.analytics import Opinions
 from metarouter.store.exporting import Claim
-from metarouter.store.offpolicy import clustered_mean
+from metarouter.store.offpolicy import clustered_mean, mean_of_sums
 
 __all__ = ["JUDGED", "Comparison", "compare_with_gold", "last_words", "opinions_view"]
 
-JUDGED = ("score", "preference", "gold")
-"""Kinds of statements whose rows a page needs; of thumbs it needs their number."""
+JUDGED = ("preference", "gold")
+"""Kinds of statements whose rows a page needs; of scores it needs those that gold meets."""
 
 _GAIN_OF = {"model_a": 1.0, "model_b": -1.0, "tie": 0.0, "both_bad": 0.0}
 
@@ -61,8 +61,9 @@ def opinions_view(
 
     Parameters
     ----------
-    claims : scores, preferences and gold; of each speaker the last, see :func:`last_words`.
-    opinions : what users said of each model, thumbs included.
+    claims : preferences, gold, and scores of what gold judged too; of each speaker the
+        last, see :func:`last_words`.
+    opinions : what users said of each model, thumbs and scores included.
     answers : requests that each model answered.
     premium : models that go first in a pair, so that gains are theirs.
 
@@ -80,7 +81,8 @@ def opinions_view(
         "models": [_model(name, claims, of.get(name), answers.get(name, 0)) for name in names],
         "pairs": _pairs(claims, premium),
         "biases": _biases(compare_with_gold(claims, premium)),
-        "n": len(claims) + sum(one.thumbs for one in opinions),
+        "n": sum(claim.kind != "score" for claim in claims)
+        + sum(one.thumbs + one.scores for one in opinions),
         "gold": sum(claim.kind == "gold" for claim in claims),
     }
 
@@ -89,15 +91,15 @@ def _model(
     name: str, claims: Sequence[Claim], said: Opinions | None, answers: int
 ) -> dict[str, Any]:
     own = [claim for claim in claims if claim.subject == (name,)]
-    scores = [float(claim.value) for claim in own if claim.kind == "score"]
     gold = [float(claim.value) for claim in own if claim.kind == "gold"]
-    spoken, thumbs, ups = (said.decisions, said.thumbs, said.thumbs_up) if said else (0, 0, 0)
+    said = said or Opinions(model=name, decisions=0, thumbs=0, thumbs_up=0)
+    score = (said.scores, said.score_sum, said.score_squares)
     return {
         "model": name,
         "answers": answers,
-        "spoken": share_estimate(min(spoken, answers), answers),
-        "thumbs": share_estimate(ups, thumbs),
-        "score": clustered_mean(scores) if scores else None,
+        "spoken": share_estimate(min(said.decisions, answers), answers),
+        "thumbs": share_estimate(said.thumbs_up, said.thumbs),
+        "score": mean_of_sums(*score) if said.scores else None,
         "gold": clustered_mean(gold) if gold else None,
     }
 

@@ -11,6 +11,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -240,9 +242,8 @@ def _feedback(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     start = start_of_newest(gateway.engine, feedback.c.created, window, _MOST_ROWS)
     window = Window(start=start, end=window.end)
     opinions = count_opinions(gateway.engine, start)
-    said = read_statements(
-        gateway.engine, since=start, decided_since=start, kinds=JUDGED, is_brief=True
-    )
+    read = partial(read_statements, gateway.engine, since=start, decided_since=start, is_brief=True)
+    said = chain(read(kinds=JUDGED), read(kinds=("score",), audited_since=start))
     answers = count_answers(gateway.engine, window)
     premium = list(_premium_models(gateway).values())
     claims = last_words(list_claims(said))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -136,12 +136,17 @@ class Opinions:
     decisions : about how many they said anything: a thumb, a score or a preference.
     thumbs : of each speaker the last about an answer.
     thumbs_up : those of them that are up.
+    scores : of each speaker the last about an answer.
+    score_sum, score_squares : Σ v and Σ v² over them.
     """
 
     model: str | None
     decisions: int
     thumbs: int
     thumbs_up: int
+    scores: int = 0
+    score_sum: float = 0.0
+    score_squares: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -277,8 +282,8 @@ def count_answers(engine: sa.Engine, window: Window) -> dict[str, int]:
 def count_opinions(engine: sa.Engine, since: float) -> list[Opinions]:
     """What users have said since a time, about decisions since then, counted by the database.
 
-    Thumbs are many, and nothing else is asked of them: a row each would take the
-    gateway ten times as long. A speaker is a key and an annotator.
+    Thumbs and scores are many, and nothing else is asked of them: a row each would
+    take the gateway ten times as long. A speaker is a key and an annotator.
 
     Parameters
     ----------
@@ -300,6 +305,8 @@ def count_opinions(engine: sa.Engine, since: float) -> list[Opinions]:
             said.decision_id,
             (said.kind == "thumbs").label("is_thumb"),
             (said.content["value"].as_string() == "up").label("is_up"),
+            # other kinds have values that are no numbers
+            sa.case((said.kind == "score", said.content["value"].as_float())).label("score"),
             sa.func.row_number().over(partition_by=subject, order_by=later).label("place"),
         )
         .join_from(feedback, decisions, is_about)
@@ -313,12 +320,14 @@ def count_opinions(engine: sa.Engine, since: float) -> list[Opinions]:
             one.model,
             sa.func.count(one.decision_id.distinct()),
             *(sa.func.sum(sa.case((is_so, 1), else_=0)) for is_so in thumbs),
+            sa.func.count(one.score),
+            *(sa.func.coalesce(sa.func.sum(v), 0.0) for v in (one.score, one.score * one.score)),
         )
         .where(one.place == 1)
         .group_by(one.model)
         .order_by(one.model)
     )
-    names = ("model", "decisions", "thumbs", "thumbs_up")
+    names = [field.name for field in fields(Opinions)]
     with engine.connect() as connection:
         return [Opinions(**dict(zip(names, row, strict=True))) for row in connection.execute(query)]
 

@@ -245,6 +245,7 @@ def read_statements(
     policy: str | None = None,
     decided_since: float | None = None,
     kinds: Collection[str] | None = None,
+    audited_since: float | None = None,
     is_brief: bool = False,
 ) -> Iterator[Statement]:
     """Statements of the store with their decisions, oldest first.
@@ -256,6 +257,8 @@ def read_statements(
         Only about decisions of the store from then on, in seconds since 1970.
     kinds : optional
         Only of these; all by default.
+    audited_since : float, optional
+        Only about decisions that an audit spoke of from then on.
     is_brief : bool, default False
         Whether to leave out prompts, conversations and tokens of answers. An index
         has the rest, so that the rows of decisions are not read.
@@ -276,6 +279,11 @@ def read_statements(
         query = query.where(of.created >= decided_since)
     if kinds is not None:
         query = query.where(said.kind.in_(kinds))
+    if audited_since is not None:
+        audits = sa.select(feedback.c.decision_id).where(
+            feedback.c.kind == "gold", feedback.c.created >= audited_since
+        )
+        query = query.where(said.decision_id.in_(audits.correlate(None)))
     if policy is not None:
         query = query.where(sa.or_(of.policy == policy, of.decision_id.is_(None)))
     with engine.connect() as connection:

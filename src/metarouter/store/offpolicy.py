@@ -26,6 +26,7 @@ __all__ = [
     "difference_of_means",
     "effective_sample_size",
     "importance_ratios",
+    "mean_of_sums",
     "off_policy_value",
     "predict_reward",
     "t_quantile",
@@ -301,6 +302,31 @@ def clustered_mean(
     return _mean(values, _groups(cluster, len(values)), level)
 
 
+def mean_of_sums(n: int, total: float, squares: float, level: float = 0.95) -> Estimate:
+    """Mean of independent values of which only sums are known, with its interval.
+
+    Parameters
+    ----------
+    n : int, at least 1
+    total, squares : Σ v and Σ v² over the values.
+    level : float, default 0.95
+
+    Returns
+    -------
+    Estimate
+        That of :func:`clustered_mean` without clusters, up to rounding.
+
+    Examples
+    --------
+    >>> found = mean_of_sums(5, 3.0, 3.0)
+    >>> round(found.value, 2), round(found.low, 2), round(found.high, 2)
+    (0.6, -0.08, 1.28)
+    """
+    mean = total / n
+    # equal values may leave a rest below 0
+    return _with_interval(mean, max(0.0, squares - n * mean * mean), n, n, level)
+
+
 def difference_of_means(first: Estimate, second: Estimate, level: float = 0.95) -> Estimate:
     """First minus second mean of independent groups, with Welch's interval.
 
@@ -351,11 +377,23 @@ def _estimate(
     warnings: tuple[str, ...] = (),
 ) -> Estimate:
     """A value whose error is the mean of `influence`, independent between groups."""
-    n, n_groups = len(influence), int(groups.max()) + 1
+    n_groups, sums = int(groups.max()) + 1, np.bincount(groups, influence)
+    squares = float((sums**2).sum())
+    return _with_interval(value, squares, len(influence), n_groups, level, warnings)
+
+
+def _with_interval(
+    value: float,
+    squares: float,
+    n: int,
+    n_groups: int,
+    level: float,
+    warnings: tuple[str, ...] = (),
+) -> Estimate:
+    """A value with the sum over groups of the squares of their summed influence."""
     error = half = math.nan
     if n_groups >= _FEWEST:
-        sums = np.bincount(groups, influence)
-        error = math.sqrt(n_groups / (n_groups - 1) * float((sums**2).sum())) / n
+        error = math.sqrt(n_groups / (n_groups - 1) * squares) / n
         half = error * t_quantile(0.5 + level / 2, n_groups - 1)
     else:
         warnings = (*warnings, f"{n_groups} independent units are too few for an interval")
