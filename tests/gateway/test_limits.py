@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
@@ -22,8 +23,9 @@ from gateway_makers import HELLO, Served, process_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metarouter.errors import OptionError
 from metarouter.gateway.limits import KeyLimits, LimitedError, Ticket
-from metarouter.gateway.settings import read_settings
+from metarouter.gateway.settings import PriceSettings, read_settings
 from metarouter.gateway.spending import Prices, charged_usage
 from metarouter.gateway.wire import Usage, read_usage
 from metarouter.store.database import open_database
@@ -368,6 +370,35 @@ def test_prices_go_from_the_settings_to_the_list_by_the_upstream_s_name() -> Non
     assert prices.dollars("x", used) is None
     assert len(unknown) == 1
     assert (prices.knows("mine"), prices.knows("x")) == (True, False)
+
+
+def _priced(price: dict[str, float]) -> PriceSettings:
+    upstreams = {"a": {"base_url": "http://127.0.0.1:9/v1"}}
+    return read_settings(overrides={"upstreams": upstreams, "prices": {"m": price}}).prices["m"]
+
+
+def test_a_price_goes_by_the_name_it_has_everywhere_or_by_the_short_one() -> None:
+    """Files of prices have one name, and settings of gateways that run have the other."""
+    long = _priced(
+        {"input_usd_per_mtok": 2.0, "cached_input_usd_per_mtok": 0.5, "output_usd_per_mtok": 8.0}
+    )
+    assert _priced({"input": 2.0, "cached_input": 0.5, "output": 8.0}) == long
+    assert _priced({"input": 2.0, "cached_input": 0.5, "output_usd_per_mtok": 8.0}) == long
+    assert long.cached_input_usd_per_mtok == 0.5
+
+
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [
+        ({"input": 1.0, "input_usd_per_mtok": 1.0, "output": 1.0}, "prices.m: input_usd_per_mtok"),
+        ({"input": 1.0}, "prices.m.output_usd_per_mtok: Field required"),
+        ({"input": -1.0, "output": 1.0}, "prices.m.input_usd_per_mtok = -1.0"),
+        ({"input": 1.0, "output": 1.0, "inptu": 1.0}, "prices.m.inptu: no such setting"),
+    ],
+)
+def test_a_price_that_is_wrong_or_given_twice_is_told(price: dict[str, float], told: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(told)):
+        _priced(price)
 
 
 @pytest.mark.parametrize(

@@ -181,13 +181,33 @@ class PriceSettings(BaseModel):
 
     model_config = _STRICT
 
-    input: float = Field(ge=0, lt=1e6, description="Dollars per million prompt tokens.")
-    cached_input: float | None = Field(
-        default=None, ge=0, lt=1e6, description="The same, read from a prompt cache."
+    input_usd_per_mtok: float = Field(
+        ge=0, lt=1e6, description="Dollars per million prompt tokens; also called `input`."
     )
-    output: float = Field(
-        ge=0, lt=1e6, description="Dollars per million tokens of answers; 0 for embeddings."
+    cached_input_usd_per_mtok: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1e6,
+        description="The same, read from a prompt cache; also called `cached_input`.",
     )
+    output_usd_per_mtok: float = Field(
+        ge=0,
+        lt=1e6,
+        description="Dollars per million tokens of answers, 0 for embeddings; "
+        "also called `output`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_names(cls, given: Any) -> Any:
+        """The names without a unit, which were the only ones at first, are taken too."""
+        if not isinstance(given, dict):
+            return given
+        long_of = {name.removesuffix("_usd_per_mtok"): name for name in cls.model_fields}
+        twice = [name for name in long_of if name in given and long_of[name] in given]
+        if twice:
+            raise ValueError(f"{long_of[twice[0]]} and {twice[0]} are one price; allowed: one name")
+        return {long_of.get(name, name): value for name, value in given.items()}
 
 
 class SplitSettings(BaseModel):

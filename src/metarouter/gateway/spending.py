@@ -68,7 +68,7 @@ class Prices:
     --------
     >>> from metarouter.gateway.settings import read_settings
     >>> given = {"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}},
-    ...          "prices": {"small": {"input": 1.0, "output": 4.0}}}
+    ...          "prices": {"small": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0}}}
     >>> prices = Prices(read_settings(overrides=given))
     >>> prices.dollars("small", Usage(prompt_tokens=1_000_000, completion_tokens=500_000))
     3.0
@@ -128,7 +128,9 @@ class Prices:
         given = self._settings.prices.get(model)
         if given is not None:
             return ModelSpec(
-                name=model, input_usd_per_mtok=given.input, output_usd_per_mtok=given.output
+                name=model,
+                input_usd_per_mtok=given.input_usd_per_mtok,
+                output_usd_per_mtok=given.output_usd_per_mtok,
             )
         return next((spec for name in self._names(model) if (spec := find_price(name))), None)
 
@@ -137,7 +139,7 @@ class Prices:
         if price is None or price.input_usd_per_mtok is None:
             return 0.0
         if given is not None:
-            cached = given.cached_input
+            cached = given.cached_input_usd_per_mtok
         else:
             found = map(find_cached_price, self._names(model))
             cached = next((dollars for dollars in found if dollars is not None), None)
