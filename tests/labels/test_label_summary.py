@@ -221,6 +221,45 @@ def test_a_pool_is_sliced_for_its_best_known_pair_and_by_pairs() -> None:
     }
 
 
+def test_a_pool_is_sliced_for_the_pair_that_both_sources_know() -> None:
+    """A domain with votes about other pairs is not said to have none."""
+    rows = [
+        {"query": f"q{i}", "model": model, "score": value, "domain": "maths"}
+        for i in range(6)
+        for model, value in (("a", 0.0), ("b", 0.3), ("c", i / 10 + 0.5))
+    ]
+    votes = [
+        {"query": f"q{i}", "model_a": "c", "model_b": "a", "winner": "c", "domain": "maths"}
+        for i in range(4, 8)
+    ]
+    summary = summarise_labels(read_gain_table(rows, votes)[0])
+    assert summary.contrast == ("c", "a")
+    assert not says(summary, "domain 'maths' has gold but no preference labels")
+    assert says(summary, "models 'b over a' has gold but no preference labels")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_alike"),
+    [
+        ("gpt4o-may", True),
+        ("openai/GPT-4o-May", True),
+        ("gpt-4o-june", False),
+        ("gpt-5o-may", False),
+    ],
+)
+def test_a_name_in_votes_that_is_nearly_one_of_gold_is_asked_about(
+    name: str, is_alike: bool
+) -> None:
+    rows = [
+        {"query": f"q{i}", "model": model, "score": value}
+        for i in range(3)
+        for model, value in (("small", 0.0), ("gpt-4o-may", 1.0))
+    ]
+    vote = {"query": "q9", "model_a": name, "model_b": "small", "winner": "tie"}
+    summary = summarise_labels(read_gain_table(rows, [vote])[0])
+    assert says(summary, f"{name!r} and 'gpt-4o-may' are taken for two models") == is_alike
+
+
 def test_few_gold_labels_cannot_prove_savings() -> None:
     assert says(summarise_labels(both_sources(n_gold=99)), "cannot be shown")
     assert not says(summarise_labels(both_sources(n_gold=100)), "cannot be shown")

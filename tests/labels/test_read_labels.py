@@ -125,6 +125,16 @@ def test_models_without_gold_come_after_those_with_gold() -> None:
     assert table.models == ("small", "large", "old", "new")
 
 
+def test_a_model_without_gold_stands_where_its_votes_put_it() -> None:
+    """Else it would count as the premium model of a pool, however many votes it lost."""
+    lost = [vote(f"q{i}", "large", b="new") for i in range(5, 8)]
+    lost += [vote(f"q{i}", "large", b="worst") for i in range(8, 12)]
+    won = [vote("q12", "new", a="new", b="small"), vote("q13", "tie", a="worst", b="small")]
+    table, _ = read_gain_table(GOLD, lost + won)
+    # "worst" lost more than "small", but a model without gold is no reference
+    assert table.models == ("small", "worst", "new", "large")
+
+
 def test_gold_and_preference_meet_by_query_id() -> None:
     gold = [{**row, "query_id": "one"} for row in scores("same text", small=0.0, large=1.0)]
     table, _ = read_gain_table(gold, [vote("same text", "tie", query_id="one")])

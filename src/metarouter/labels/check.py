@@ -195,13 +195,14 @@ def _model_counts(table: GainTable) -> tuple[NameCount, ...]:
 
 
 def _main_contrast(table: GainTable) -> tuple[int, int] | None:
-    """The pair with most gold labels, or most labels if there is no gold."""
-    rows = table.gold() if table.is_gold.any() else table
-    if not len(rows):
+    """The pair with most labels of the rarer source, then of gold, then of all."""
+    if not len(table):
         return None
-    group, first = group_rows(rows.candidate, rows.baseline)
-    best = first[int(np.argmax(np.bincount(group)))]
-    return int(rows.candidate[best]), int(rows.baseline[best])
+    group, first = group_rows(table.candidate, table.baseline)
+    labels = np.bincount(group)
+    gold = np.bincount(group, table.is_gold)
+    best = first[int(np.lexsort((labels, gold, np.minimum(gold, labels - gold)))[-1])]
+    return int(table.candidate[best]), int(table.baseline[best])
 
 
 def _names(table: GainTable, contrast: tuple[int, int]) -> tuple[str, str]:

@@ -118,23 +118,36 @@ def order_models(
 ) -> IntArray:
     """Codes of the models in the order of the table, the reference first.
 
-    Ascending mean gold score, each query's own mean taken out; models without
-    gold labels follow by their mean preference gain. A named `cheap` model
-    comes first and a named `premium` model last.
+    Ascending mean gold score, each query's own mean taken out. A model without
+    gold labels stands before the first one with them that has a larger mean
+    preference gain than it has, or last; but not before the lowest, since gains are
+    over that. A named `cheap` model comes first and a named `premium` model last.
     """
     present = np.unique(np.concatenate([rows.model_a, rows.model_b[rows.model_b >= 0]]))
     require_models([names[code] for code in present], premium=premium, cheap=cheap)
-    gold = _strength(rows.take(rows.is_gold), len(names))
-    preference = _strength(rows.take(~rows.is_gold), len(names))
+    # rounded, so that ties do not hang on the order of summation
+    gold, preference = (
+        np.round(_strength(rows.take(source), len(names)), 12)
+        for source in (rows.is_gold, ~rows.is_gold)
+    )
+    strength = _with_preference(gold, preference)
 
-    def place(code: int) -> tuple[bool, bool, bool, float, str]:
-        no_gold = bool(np.isnan(gold[code]))
-        strength = preference[code] if no_gold else gold[code]
-        name = names[code]
-        # rounded, so that ties do not hang on the order of summation
-        return name == premium, name != cheap, no_gold, round(float(strength), 12), name
+    def place(code: int) -> tuple[bool, bool, float, bool, float, str]:
+        name, has_gold = names[code], bool(np.isfinite(gold[code]))
+        own = float(np.nan_to_num(preference[code]))
+        return name == premium, name != cheap, float(strength[code]), has_gold, own, name
 
     return np.array(sorted(present.tolist(), key=place), dtype=np.int64)
+
+
+def _with_preference(gold: FloatArray, preference: FloatArray) -> FloatArray:
+    """Mean gold scores; where unknown, that of the lowest model with more preference gain."""
+    strength, known = gold.copy(), np.isfinite(gold)
+    above_lowest = known & (gold > np.min(gold[known], initial=np.inf))
+    for model in np.flatnonzero(~known):
+        above = gold[above_lowest & (preference > preference[model])]
+        strength[model] = above.min(initial=np.inf)
+    return strength
 
 
 def require_models(known: Sequence[str], *, premium: str | None, cheap: str | None) -> None:

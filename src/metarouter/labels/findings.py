@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 
 from metarouter.labels.contestants import model_key
 from metarouter.labels.summary import LabelSummary, SliceBias
@@ -12,6 +14,7 @@ __all__ = ["make_findings"]
 # An evaluation wants as many held-out gold queries, beside those that are fitted on.
 FEW_GOLD = 100
 
+_SPELT_LIKE = 0.85  # share of equal letters of two names
 _WEAK = 0.3  # correlation; a tenth of the variance is shared
 
 
@@ -194,6 +197,21 @@ def _about_models(summary: LabelSummary) -> Iterator[str]:
         without = [count.name for count in summary.model_counts if not count.gold]
         if without:
             yield f"no gold labels about: {', '.join(without)}."
+        with_gold = [count.name for count in summary.model_counts if count.gold]
+        for name in without:
+            yield from (
+                f"{name!r} and {other!r} are taken for two models: give them one name in all "
+                "files if they are one."
+                for other in with_gold
+                if _is_spelt_like(name, other)
+            )
+
+
+def _is_spelt_like(name: str, other: str) -> bool:
+    """Whether two names may be one model's: the same digits, and nearly the same letters."""
+    a, b = (re.sub(r"[\W_]", "", model_key(text)) for text in (name, other))
+    same_digits = re.sub(r"\D", "", a) == re.sub(r"\D", "", b)
+    return same_digits and SequenceMatcher(None, a, b).ratio() >= _SPELT_LIKE
 
 
 def _about_reading(summary: LabelSummary) -> Iterator[str]:

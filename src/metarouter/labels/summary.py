@@ -93,8 +93,9 @@ class SliceBias:
 class LabelSummary:
     """What the labels are, how far the sources agree, and what they can support.
 
-    `contrast` names the pair (candidate, baseline) that the slices are about:
-    the one with most gold labels; `gold_gain` is its mean gold gain over
+    `contrast` names the pair (candidate, baseline) that the slices are about: the
+    one with most labels of the source that has fewer of them, so that the two can be
+    compared; then the one with most gold labels. `gold_gain` is its mean gold gain over
     queries, None with fewer than two. `findings` are plain sentences.
     """
 
