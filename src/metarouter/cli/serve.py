@@ -38,6 +38,9 @@ def serve(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Database; sqlite:///metarouter.db.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes; 1 by default. Each uses a core.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the settings, and stop.")] = False,
 ) -> None:
     """Serve routers where OpenAI and Anthropic clients already talk.
@@ -50,18 +53,31 @@ def serve(
     from metarouter.gateway.app import load_policies, make_gateway
     from metarouter.gateway.serving import serve as run
     from metarouter.gateway.settings import SettingsSource
+    from metarouter.gateway.workers import serve_workers
 
-    flags = {"host": host, "port": port, "store": None if store is None else {"url": store}}
+    flags = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "store": None if store is None else {"url": store},
+    }
     given = {name: value for name, value in flags.items() if value is not None}
     overrides = given | _quick(router, upstream, api_key_env)
     source = SettingsSource(file=config, overrides=overrides)
     settings = source.read()
     settings.check_variables()
+    if settings.workers > 1 and not check:
+        serve_workers(source, _say_address)
+        return
     gateway = make_gateway(settings, load_policies(settings), source)
     if check:
         _say_settings(gateway, settings)
         return
-    run(gateway, lambda url: typer.echo(f"metarouter serves on {url}/v1", err=True))
+    run(gateway, _say_address)
+
+
+def _say_address(url: str) -> None:
+    typer.echo(f"metarouter serves on {url}/v1", err=True)
 
 
 def _say_settings(gateway: Gateway, settings: GatewaySettings) -> None:

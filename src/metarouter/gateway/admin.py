@@ -212,6 +212,7 @@ def _list_audit(call: _Call) -> AuditTrail:
 
 def _reload(call: _Call) -> Reloaded:
     generation = reload(call.gateway)
+    call.gateway.tell_siblings()
     with call.gateway.writer.turn, call.gateway.engine.begin() as connection:
         note_change(connection, "reloaded", f"generation {generation.number}", {}, call.by)
     return Reloaded(generation=generation.number, policies=_versions(call.gateway))

@@ -132,6 +132,7 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
             asyncio.create_task(gateway.keyring.keep_fresh()),
             asyncio.create_task(gateway.limits.keep_shared()),
             asyncio.create_task(watch_files(gateway)),
+            asyncio.create_task(gateway.metrics.keep_shared()),
             asyncio.create_task(asyncio.to_thread(gateway.current.prices.warm)),
         ]
         try:

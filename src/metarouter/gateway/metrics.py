@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from prometheus_client import (
@@ -17,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from metarouter.gateway.shared_metrics import SharedMetrics
 from metarouter.gateway.upstream import Attempt
 from metarouter.store.writer import DecisionWriter
 
@@ -24,6 +27,7 @@ __all__ = ["Metrics"]
 
 M = TypeVar("M")
 
+_PUBLISH_SECONDS = 5.0
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -59,6 +63,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._shared: SharedMetrics | None = None
         ProcessCollector(registry=self.registry)
         self._requests = _Children(
             Counter(
@@ -179,6 +184,16 @@ class Metrics:
         if decision is not None:
             self._decision[endpoint,].observe(decision)
 
+    def share(self, folder: Path) -> None:
+        """Count as one of several workers, which meet in a folder."""
+        self._shared = SharedMetrics(registry=self.registry, folder=folder)
+
+    async def keep_shared(self) -> None:
+        """Tell siblings what was counted, until cancelled; nothing where there are none."""
+        while self._shared is not None:
+            await asyncio.to_thread(self._shared.publish)
+            await asyncio.sleep(_PUBLISH_SECONDS)
+
     def render(self) -> bytes:
         """The page that Prometheus reads."""
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) if self._shared is None else self._shared.render()

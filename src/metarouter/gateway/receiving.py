@@ -9,7 +9,8 @@ as nearly all do, costs no timer. What is no HTTP is told in the form of other e
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -22,18 +23,14 @@ _LARGEST_HEAD = 64 * 1024  # bytes of the request line and the headers
 
 def guarded_protocol(seconds: float) -> type[HttpToolsProtocol]:
     """The protocol of a server whose callers have `seconds` to send, and to take what is sent."""
-
-    class Guarded(_GuardedProtocol):
-        patience = seconds
-
-    return Guarded
+    # no class of its own: workers get it by name
+    return cast("type[HttpToolsProtocol]", partial(_GuardedProtocol, patience=seconds))
 
 
 class _GuardedProtocol(HttpToolsProtocol):
-    patience = 60.0
-
-    def __init__(self, *args: Any, **named: Any) -> None:
+    def __init__(self, *args: Any, patience: float, **named: Any) -> None:
         super().__init__(*args, **named)
+        self.patience = patience
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._is_in_message = self._is_in_head = False

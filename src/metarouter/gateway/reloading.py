@@ -26,6 +26,7 @@ __all__ = ["FIXED_SETTINGS", "reload", "try_reload", "watch_files"]
 FIXED_SETTINGS = (
     "host",
     "port",
+    "workers",
     "auth",
     "store",
     "tracing",

@@ -7,16 +7,19 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from metarouter.gateway.app import build_app
 from metarouter.gateway.receiving import guarded_protocol
 from metarouter.gateway.reloading import try_reload
+from metarouter.gateway.settings import GatewaySettings
 from metarouter.gateway.state import Gateway
 
-__all__ = ["serve"]
+__all__ = ["bound", "hurry", "reload_on_hangup", "serve", "server_config"]
 
 _BACKLOG = 2048
 _IDLE_SECONDS = 75  # longer than clients keep idle connections, so that they are who closes them
@@ -39,18 +42,25 @@ def serve(gateway: Gateway, on_bound: Callable[[str], None] = lambda url: None) 
     OSError
         When the port cannot be taken.
     """
-    settings = gateway.settings
+    with bound(gateway.settings) as (listener, url):
+        on_bound(url)
+        reload_on_hangup(gateway)
+        hurry()
+        config = server_config(build_app(gateway), gateway.settings)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def bound(settings: GatewaySettings) -> Iterator[tuple[socket.socket, str]]:
+    """The listener of the settings' host and port, and its address, until the block ends."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     address = (settings.host.strip("[]"), settings.port)
     with socket.create_server(address, family=family, backlog=_BACKLOG) as listener:
         host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
-        on_bound(f"http://{host}:{listener.getsockname()[1]}")
-        _reload_on_hangup(gateway)
-        _hurry()
-        uvicorn.Server(_config(gateway)).run(sockets=[listener])
+        yield listener, f"http://{host}:{listener.getsockname()[1]}"
 
 
-def _hurry() -> None:
+def hurry() -> None:
     """Make the interpreter stop requests more rarely: their p99 under load is a third."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
@@ -58,7 +68,7 @@ def _hurry() -> None:
     gc.set_threshold(_YOUNG, 10, 10)
 
 
-def _reload_on_hangup(gateway: Gateway) -> None:
+def reload_on_hangup(gateway: Gateway) -> None:
     """Reload in a thread on SIGHUP, where the system has it: requests go on meanwhile."""
 
     def react(*_: object) -> None:
@@ -68,11 +78,14 @@ def _reload_on_hangup(gateway: Gateway) -> None:
         signal.signal(signal.SIGHUP, react)
 
 
-def _config(gateway: Gateway) -> uvicorn.Config:
+def server_config(
+    app: ASGIApp | Callable[[], ASGIApp], settings: GatewaySettings
+) -> uvicorn.Config:
+    """How an app, or what makes one in a worker, is served."""
     return uvicorn.Config(
-        build_app(gateway),
+        app,
         loop="asyncio" if sys.platform == "win32" else "uvloop",
-        http=guarded_protocol(gateway.settings.limits.read_seconds),
+        http=guarded_protocol(settings.limits.read_seconds),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -80,5 +93,5 @@ def _config(gateway: Gateway) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=int(gateway.settings.limits.drain_seconds),
+        timeout_graceful_shutdown=int(settings.limits.drain_seconds),
     )

@@ -367,6 +367,9 @@ class GatewaySettings(BaseSettings):
     port: int = Field(
         default=8080, ge=0, le=65535, description="Port to listen on; 0: any free one."
     )
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Processes behind the port; each uses one core."
+    )
     hosts: list[str] = Field(
         default=[], description="Names that requests may call this host by, besides its address."
     )

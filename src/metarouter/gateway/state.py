@@ -9,7 +9,7 @@ no decision mixes two policies, and what an old generation began it ends.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,7 @@ class Gateway:
     reloading : held by who replaces the current generation.
     files_read : the files of the current generation as they were when last read.
     aside : does what no answer waits for.
+    tell_siblings : asks the other workers on this port to reload too.
     """
 
     current: Generation
@@ -182,6 +183,7 @@ class Gateway:
     tracing: Tracing | None = None
     files_read: Mapping[Path, FileStamp | None] = field(default_factory=dict)
     aside: Aside = field(default_factory=Aside)
+    tell_siblings: Callable[[], None] = lambda: None
 
     @property
     def settings(self) -> GatewaySettings:

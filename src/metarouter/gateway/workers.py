@@ -1,0 +1,169 @@
+"""Several processes behind one port: a process decides and serves on one core.
+
+The supervisor, uvicorn's own, holds the port, hands it to the workers, and puts another in the
+place of one that dies. Each worker is a whole gateway. What gateways of one store share, keys,
+limits, conversations and decisions, workers share; breakers, places at upstreams and the
+generation of the settings are each worker's own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
+
+from metarouter.errors import MetarouterError, OptionError
+from metarouter.gateway.app import build_app, load_policies, make_gateway
+from metarouter.gateway.serving import bound, hurry, reload_on_hangup, server_config
+from metarouter.gateway.settings import SettingsSource
+from metarouter.gateway.state import make_logger
+
+__all__ = ["WorkerApp", "serve_workers"]
+
+_HUNG_SECONDS = 60  # without a sign of life until a worker is killed; starting takes some
+_LOOK_SECONDS = 0.2  # between two looks whether the first worker serves
+
+
+def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> None:
+    """Serve with as many processes as the settings say, until SIGTERM or SIGINT.
+
+    One worker starts before the others: it migrates the store, and what is wrong is told once.
+    SIGHUP makes every worker read settings and routers again.
+
+    Parameters
+    ----------
+    source : SettingsSource
+    on_bound : called with the address once the port is taken.
+
+    Raises
+    ------
+    OptionError
+        When the workers cannot start; the first one has told why.
+    OSError
+        When the port cannot be taken.
+    """
+    settings = source.read()
+    with (
+        bound(settings) as (listener, url),
+        tempfile.TemporaryDirectory(prefix="metarouter-") as folder,
+    ):
+        on_bound(url)
+        app = WorkerApp(source=source, metrics=Path(folder), is_first=True)
+        config = server_config(app, settings)
+        config.factory, config.workers = True, settings.workers
+        config.timeout_worker_healthcheck = _HUNG_SECONDS
+        supervisor = _Supervisor(config, [listener])
+        supervisor.run()
+    if not supervisor.has_served:
+        raise OptionError("no worker could start; what is wrong is told above")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerApp:
+    """Makes the app of a worker, in the worker; it can be pickled.
+
+    Attributes
+    ----------
+    source : where the worker reads its settings.
+    metrics : folder through which the workers share their metrics.
+    is_first : whether no worker has served yet: one that cannot start then stops all.
+    """
+
+    source: SettingsSource
+    metrics: Path
+    is_first: bool
+
+    def __call__(self) -> ASGIApp:
+        """The app; a worker that cannot have one says why and ends."""
+        _end_with_parent()
+        try:
+            settings = self.source.read()
+            settings.check_variables()
+            gateway = make_gateway(settings, load_policies(settings), self.source)
+        except MetarouterError as error:
+            make_logger("error").error("worker cannot start", error=str(error))
+            sys.exit(STARTUP_FAILURE if self.is_first else 1)
+        gateway.metrics.share(self.metrics)
+        gateway.tell_siblings = _ask_for_reload
+        reload_on_hangup(gateway)
+        hurry()
+        return build_app(gateway)
+
+
+class _Supervisor(Multiprocess):
+    """Reloads on SIGHUP, where uvicorn's own puts new workers in the place of all."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.has_served = False
+        self._log = make_logger("info")
+
+    def init_processes(self) -> None:
+        """One worker; the others once it serves."""
+        self._add()
+        self.has_served = self._serves(self.processes[0])
+        if not self.has_served:
+            self.should_exit.set()
+            return
+        # from here on, one that fails to start is tried again, and takes no other with it
+        self.config.app = replace(self.config.app, is_first=False)  # type: ignore[type-var]
+        for _ in range(1, self.processes_num):
+            self._add()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace those that died, and say so."""
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if old is not new:
+                self._log.warning("worker died", pid=old.pid, status=old.exitcode, next=new.pid)
+
+    def handle_hup(self) -> None:
+        """Pass on to every worker."""
+        for process in self.processes:
+            if process.pid is not None and process.process.is_alive():
+                os.kill(process.pid, signal.SIGHUP)
+
+    def _add(self) -> None:
+        process = Process(self.config, self.sockets)
+        process.start()
+        self.processes.append(process)
+
+    def _serves(self, process: Process) -> bool:
+        """Whether a worker comes to serve before it ends, or a signal ends all."""
+        while process.process.is_alive() and not self.should_exit.is_set():
+            self.handle_signals()
+            if process.is_ready(timeout=_LOOK_SECONDS):
+                return True
+        return False
+
+
+def _ask_for_reload() -> None:
+    """Have the supervisor pass a hang-up on to all workers."""
+    os.kill(os.getppid(), signal.SIGHUP)
+
+
+def _end_with_parent() -> None:
+    """End when the supervisor does, however it does: the port is nobody else's then."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()

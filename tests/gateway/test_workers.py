@@ -1,0 +1,182 @@
+"""Several processes behind one port, as processes; and what they tell together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+from gateway_makers import HELLO, process_of
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.parser import text_string_to_metric_families
+
+from metarouter.cli import run
+from metarouter.gateway.shared_metrics import SharedMetrics
+from metarouter.testing import FakeUpstream
+
+JSON = {"content-type": "application/json"}
+QUERY = {"query": "How tall is the tower?"}
+
+
+def _values(page: str, name: str) -> dict[str, float]:
+    """Of each worker, the sum of a metric's samples."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == name:
+                worker = sample.labels["worker"]
+                found[worker] = found.get(worker, 0.0) + sample.value
+    return found
+
+
+def _until(is_so: Callable[[], bool], seconds: float = 40.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it did not come to be so"
+        time.sleep(0.1)
+
+
+def _metric(url: str, name: str) -> dict[str, float]:
+    return _values(httpx2.get(f"{url}/metrics", timeout=20).text, name)
+
+
+def _await_workers(url: str, count: int) -> set[int]:
+    """Process ids of the workers, once all of them serve."""
+    _until(lambda: len(_metric(url, "metarouter_generation")) == count)
+    return {int(worker) for worker in _metric(url, "metarouter_generation")}
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody waits for yet has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+def _decided(folder: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(folder / "metarouter.db") as connection:
+        found = connection.execute("SELECT decision_id, instance FROM decisions").fetchall()
+    connection.close()
+    return found
+
+
+def test_workers_share_port_store_and_metrics(router_folder: Path, tmp_path: Path) -> None:
+    """All answer at one address, are counted together, and keep every decision at the end."""
+    with FakeUpstream() as upstream:
+        flags = ("--router", str(router_folder), "--upstream", upstream.url, "--workers", "2")
+        with process_of(tmp_path, *flags) as (process, url):
+            workers = _await_workers(url, 2)
+            assert process.pid not in workers
+            kept: set[str] = set()
+
+            def ask(_: int) -> str:
+                answer = httpx2.post(
+                    f"{url}/v1/chat/completions", content=HELLO, headers=JSON, timeout=20
+                )
+                return answer.headers["x-metarouter-decision-id"]
+
+            def both_asked() -> bool:
+                with ThreadPoolExecutor(16) as threads:
+                    kept.update(threads.map(ask, range(32)))
+                counted = _metric(url, "metarouter_request_seconds_count")
+                return len(counted) == 2 and min(counted.values()) > 0
+
+            _until(both_asked)
+            chats = "metarouter_decision_seconds_count"
+            _until(lambda: sum(_metric(url, chats).values()) == len(kept))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == 0
+    rows = _decided(tmp_path)
+    assert {decision for decision, _ in rows} == kept
+    assert {int(instance.split("-")[-2]) for _, instance in rows} == workers
+    assert all(map(_is_gone, workers))
+
+
+def test_workers_are_replaced_reload_together_and_end_with_their_supervisor(
+    router_folder: Path, tmp_path: Path
+) -> None:
+    """/admin/reload of one and SIGHUP reload each; nobody keeps the port of a supervisor killed."""
+    flags = ("--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1")
+    with process_of(tmp_path, *flags, "--workers", "2") as (process, url):
+        first, second = _await_workers(url, 2)
+        os.kill(first, signal.SIGKILL)
+        _until(lambda: _is_gone(first))
+        assert httpx2.post(f"{url}/v1/route", json=QUERY, timeout=20).status_code == 200
+        _until(lambda: first not in _await_workers(url, 2))
+        assert second in _await_workers(url, 2)
+        assert httpx2.post(f"{url}/admin/reload", json={}, timeout=20).status_code == 200
+        _until(lambda: min(_metric(url, "metarouter_generation").values()) >= 2)
+        before = _metric(url, "metarouter_generation")
+        process.send_signal(signal.SIGHUP)
+        _until(
+            lambda: all(
+                now > before[worker]
+                for worker, now in _metric(url, "metarouter_generation").items()
+            )
+        )
+        process.kill()
+        process.wait(10)
+        _until(lambda: all(map(_is_gone, map(int, before))))
+
+
+def test_what_keeps_workers_from_starting_is_told_once(tmp_path: Path) -> None:
+    """A router that is not there: one message of the worker, and the command fails."""
+    flags = ["--router", str(tmp_path / "none"), "--upstream", "http://127.0.0.1:9/v1"]
+    command = ["serve", *flags, "--port", "0", "--workers", "3"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "metarouter", *command],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 2
+    assert finished.stderr.count("worker cannot start") == 1
+    assert "no worker could start" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_check_of_workers_starts_none(router_folder: Path, tmp_path: Path) -> None:
+    """--check reads everything in this process, and stops."""
+    flags = ["--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1"]
+    store = f"sqlite:///{tmp_path / 'metarouter.db'}"
+    assert run(["serve", *flags, "--workers", "2", "--store", store, "--check"]) == 0
+
+
+def _counting(folder: Path, worker: str) -> tuple[Counter, SharedMetrics]:
+    registry = CollectorRegistry()
+    counter = Counter("jobs", "Jobs.", ("kind",), registry=registry)
+    return counter, SharedMetrics(registry=registry, folder=folder, worker=worker)
+
+
+def test_counters_of_siblings_never_go_back(tmp_path: Path) -> None:
+    """What one worker told of itself, the other tells at least, whoever is asked."""
+    mine, other = str(os.getpid()), str(os.getppid())
+    (jobs, here), (jobs_there, there) = (_counting(tmp_path, name) for name in (mine, other))
+    jobs_there.labels("a").inc(5)
+    there.publish()
+    jobs.labels("a").inc(2)
+    assert _values(here.render().decode(), "jobs_total") == {mine: 2.0, other: 5.0}
+    jobs.labels("b").inc()  # told when another is asked only if this one was asked before
+    here.render()
+    jobs_there.labels("a").inc()
+    assert _values(there.render().decode(), "jobs_total") == {mine: 3.0, other: 6.0}
+
+
+def test_a_worker_that_ended_is_forgotten(tmp_path: Path) -> None:
+    """Its series end, instead of standing still."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    gone, gone_metrics = _counting(tmp_path, str(ended.pid))
+    gone.labels("a").inc()
+    gone_metrics.publish()
+    jobs, here = _counting(tmp_path, str(os.getpid()))
+    jobs.labels("a").inc()
+    assert _values(here.render().decode(), "jobs_total") == {str(os.getpid()): 1.0}
+    assert [file.name for file in tmp_path.iterdir()] == [str(os.getpid())]
