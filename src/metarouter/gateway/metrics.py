@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -191,7 +192,8 @@ class Metrics:
     async def keep_shared(self) -> None:
         """Tell siblings what was counted, until cancelled; nothing where there are none."""
         while self._shared is not None:
-            await asyncio.to_thread(self._shared.publish)
+            with suppress(OSError):  # of the folder: what is told of this worker is older then
+                await asyncio.to_thread(self._shared.publish)
             await asyncio.sleep(_PUBLISH_SECONDS)
 
     def render(self) -> bytes:
