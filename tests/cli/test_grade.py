@@ -32,7 +32,8 @@ def _grade(
     answers = _write(folder / "a.jsonl", [{"query_id": 1, **answer}])
     out = folder / "gold.jsonl"
     arguments = ["--responses", str(responses), "--answers", str(answers), "--how", how]
-    arguments += [] if find_isolation().is_complete else ["--unprotected"]
+    if how == "tests" and not find_isolation().is_complete:
+        arguments.append("--unprotected")
     assert run(["grade", *arguments, "--out", str(out), *more]) == 0
     return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
 
@@ -151,7 +152,8 @@ def test_costs_are_those_of_the_responses_that_were_collected(how: str, tmp_path
         files = ("--queries", str(queries), "--models", "small,large", "--out", str(r))
         assert run(["collect", *files, *at]) == 0
         graded = ("--responses", str(r), "--answers", str(answers), "--out", str(g))
-        assert run(["grade", *graded, "--how", how, "--judge-model", "judge", *at]) == 0
+        judge = ("--judge-model", "judge", *at) if how == "rubric" else ()
+        assert run(["grade", *graded, "--how", how, *judge]) == 0
     router = fit(
         gold=g, cost="token", prices=prices, embedder="surface", gain_model="ridge",
         corrector="gold_only", folds=0,
@@ -200,12 +202,58 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_an_audit_takes_no_other_files_place(name: str, tmp_path: Path, capsys: Capture) -> None:
     row = {"query_id": 1, "query": "Q?", "model": "m", "response": "4"}
     responses = _write(tmp_path / "r.jsonl", [row])
-    answers = _write(tmp_path / "a.jsonl", [{"query_id": 1, "answer": 4}])
-    arguments = ["--responses", str(responses), "--answers", str(answers), "--how", "exact"]
+    rubric = {"query_id": 1, "rubrics": [{"criterion": "x", "points": 1}]}
+    answers = _write(tmp_path / "a.jsonl", [rubric])
+    arguments = ["--responses", str(responses), "--answers", str(answers), "--how", "rubric"]
     arguments += ["--out", str(tmp_path / "g.jsonl"), "--audit", str(tmp_path / name)]
     assert run(["grade", *arguments]) == 2
-    assert "--audit = " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--audit = " in told
+    assert "neither read nor written otherwise" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "r.jsonl"]
+
+
+_OPTIONS = {
+    "tolerance": ("0.1", {"numeric"}),
+    "test-seconds": ("5", {"tests"}),
+    "test-megabytes": ("512", {"tests"}),
+    "unprotected": (None, {"tests"}),
+    "judge-model": ("j", {"rubric"}),
+    "prompt": ("p.toml", {"rubric"}),
+    "base-url": ("http://127.0.0.1:9/v1", {"rubric"}),
+    "api-key-env": ("NO_SUCH_KEY", {"rubric"}),
+    "providers": ("p.toml", {"rubric"}),
+    "prices": ("p.csv", {"rubric"}),
+    "budget": ("1", {"rubric"}),
+    "max-tokens": ("512", {"rubric"}),  # the default, and given all the same
+    "temperature": ("0.5", {"rubric"}),
+    "timeout": ("10", {"rubric"}),
+    "audit": ("audit.jsonl", {"rubric"}),
+    "concurrency": ("2", {"tests", "rubric"}),
+    "ledger": ("ledger", {"tests", "rubric"}),
+    "extract": ("x", {"exact", "numeric", "regex", "tests", "rubric"}),
+}
+
+
+@pytest.mark.parametrize("option", _OPTIONS)
+@pytest.mark.parametrize("how", ["exact", "numeric", "regex", "tests", "rubric"])
+def test_an_option_that_would_do_nothing_is_refused_with_what_it_belongs_to(
+    option: str, how: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """Before a file is read; what belongs there gets as far as the missing file."""
+    value, users = _OPTIONS[option]
+    given = [f"--{option}"] if value is None else [f"--{option}", value]
+    files = ["--responses", str(tmp_path / "none.jsonl"), "--answers", str(tmp_path / "a.jsonl")]
+    assert run(["grade", *files, "--how", how, "--out", str(tmp_path / "g.jsonl"), *given]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    if how in users:
+        assert "none.jsonl: cannot be read" in told
+    else:
+        assert f"--{option} = {True if value is None else ''}" in told
+        assert f"only, and it is {how}" in told
+        assert all(user in told for user in users)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tests_run_one_to_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

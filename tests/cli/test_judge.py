@@ -169,6 +169,11 @@ def test_prompt_and_rubric_are_the_users(responses: Path, tmp_path: Path) -> Non
         (["--models", "small"], "models"),
         (["--models", "small,other"], "models in the file"),
         (["--scale", "1-7"], "scale"),
+        (
+            ["--scale", "1-5"],
+            "--scale = '1-5'; allowed: with --mode score only, and it is pairwise",
+        ),
+        (["--mode", "score", "--models", "small,large"], "with --mode pairwise only"),
         (["--rubric", "none.txt"], "none.txt"),
         (["--responses", "none.jsonl"], "none.jsonl"),
     ],

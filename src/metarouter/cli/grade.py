@@ -22,6 +22,7 @@ from metarouter.cli.collection_options import (
     Timeout,
     money_line,
     money_record,
+    refuse_idle_options,
 )
 from metarouter.cli.options import JsonOut, Prices
 from metarouter.errors import DataError
@@ -45,6 +46,18 @@ class How(StrEnum):
     rubric = "rubric"
 
 
+_TESTS, _RUBRIC = ("tests",), ("rubric",)
+# What is not here is used by every way of grading.
+_USERS = {
+    "tolerance": ("numeric",),
+    **dict.fromkeys(("test_seconds", "test_megabytes", "unprotected"), _TESTS),
+    **dict.fromkeys(("judge_model", "prompt", "max_tokens", "temperature"), _RUBRIC),
+    **dict.fromkeys(("base_url", "api_key_env", "providers", "timeout"), _RUBRIC),
+    **dict.fromkeys(("prices", "budget", "audit"), _RUBRIC),
+    **dict.fromkeys(("concurrency", "ledger"), (*_TESTS, *_RUBRIC)),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Graded:
     """What came of grading: rows, fields of the machine output, lines for people."""
@@ -56,6 +69,7 @@ class _Graded:
 
 
 def grade(
+    context: typer.Context,
     responses: Annotated[Path, typer.Option(metavar="F", help="What `collect` wrote.")],
     answers: Annotated[
         Path, typer.Option(metavar="F", help="answer, pattern, tests or rubrics of each query.")
@@ -92,6 +106,8 @@ def grade(
 ) -> None:
     """Grade responses by answers, patterns, unit tests or rubrics.
 
+    An option that the chosen way of grading does not use is refused.
+
     Example: metarouter grade --responses responses.jsonl --answers answers.jsonl
     --how numeric --out gold.jsonl
     """
@@ -100,6 +116,7 @@ def grade(
     from metarouter.collection.rows import read_responses
     from metarouter.collection.sandbox import Limits
 
+    refuse_idle_options(context, "how", _USERS)
     paid = Paid(
         out=out,
         base_url=base_url,

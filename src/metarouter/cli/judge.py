@@ -20,6 +20,7 @@ from metarouter.cli.collection_options import (
     Timeout,
     money_line,
     money_record,
+    refuse_idle_options,
 )
 from metarouter.cli.options import JsonOut, Prices, names
 from metarouter.errors import DataError, OptionError
@@ -52,6 +53,7 @@ class Scale(StrEnum):
 
 
 def judge(
+    context: typer.Context,
     responses: Annotated[Path, typer.Option(metavar="F", help="What `collect` wrote.")],
     judge_model: Annotated[str, typer.Option(metavar="M", help="The model that judges.")],
     out: Annotated[Path, typer.Option(metavar="F", help="Votes or scores, JSONL.")],
@@ -87,6 +89,7 @@ def judge(
     from metarouter.collection.judging import judged_rows
     from metarouter.collection.rows import read_responses
 
+    refuse_idle_options(context, "mode", {"scale": ("score",), "models": ("pairwise",)})
     paid = Paid(
         out=out,
         base_url=base_url,
