@@ -211,6 +211,21 @@ def test_a_deterministic_log_is_refused_reward_by_reward(log: Log) -> None:
     assert "deterministic" in found.refusals["score"]
 
 
+def test_arms_that_predict_opposite_gains_do_not_bend_a_value(log: Log) -> None:
+    """Each row has the gains of the arm that was drawn, which say nothing of the other model."""
+    for number in range(40):
+        arm, model, gain = (("a", "large", 0.3), ("b", "small", -0.3))[number % 2]
+        log.decide(
+            number, model, policy=arm, experiment="e", gain=gain,
+            propensities={"large": 0.5, "small": 0.5},
+            shadow=[{"policy": "bold", "model": "large"}],
+        )  # fmt: skip
+        log.say(number, "score", value=0.8 if model == "large" else 0.5)
+    (found,) = shadow_results(log.read())
+    assert found.values["score"].dr.value == pytest.approx(0.8)
+    assert found.values["score"].ips.value == pytest.approx(0.8)
+
+
 def test_pinned_requests_are_no_part_of_an_off_policy_value(log: Log) -> None:
     """Nothing was weighed for them, so no policy could have chosen otherwise."""
     explored(log)

@@ -85,6 +85,34 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     assert (np.abs(inside / 400 - 0.95) < 0.03).all()
 
 
+def test_predictions_of_whoever_was_drawn_would_bias_and_none_do_not() -> None:
+    """Arms of a split with opposite predictions: without gains the value is right, 400 logs."""
+    inside, values = 0, []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        chosen = rng.integers(2, size=300)
+        reward = (rng.random(300) < np.where(chosen == 1, 0.8, 0.5)).astype(float)
+        half, always = np.full((300, 2), 0.5), np.tile([0.0, 1.0], (300, 1))
+        found = off_policy_value(always, half, chosen, reward, None)
+        inside += found.dr.low <= 0.8 <= found.dr.high
+        values.append(found.dr.value)
+    assert abs(inside / 400 - 0.95) < 0.03
+    assert np.mean(values) == pytest.approx(0.8, abs=4 * np.std(values) / 20)
+
+
+def test_without_gains_a_model_earns_what_it_earned_in_other_folds() -> None:
+    """Written out for twelve requests of two models, of which one was never drawn elsewhere."""
+    chosen, reward = np.arange(12) % 2, np.arange(12.0)
+    target = np.tile([0.0, 1.0], (12, 1))
+    found = off_policy_value(target, np.full((12, 2), 0.5), chosen, reward, None)
+    score = []
+    for i in range(12):
+        others = [j for j in range(12) if j % 5 != i % 5]
+        guess = np.mean([reward[j] for j in others if chosen[j] == 1])
+        score.append(guess + (2.0 * (reward[i] - guess) if chosen[i] == 1 else 0.0))
+    assert found.dr.value == pytest.approx(np.mean(score))
+
+
 def test_a_good_outcome_model_makes_the_doubly_robust_estimate_the_more_precise() -> None:
     log = Log(3000, seed=3)
     with_gains, without = (

@@ -293,7 +293,8 @@ def _values(
                 log.propensities[usable],
                 log.chosen[usable],
                 reward[usable],
-                log.gains[usable],
+                # a request has the predictions of the policy that was drawn for it
+                log.gains[usable] if len(set(log.policy[usable])) == 1 else None,
                 cluster=log.unit[usable],
                 level=level,
             )

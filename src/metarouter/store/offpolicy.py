@@ -10,6 +10,7 @@ are not independent of each other.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from metarouter.errors import DataError
 from metarouter.records import Estimate
-from metarouter.types import FloatArray, IntArray
+from metarouter.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "OffPolicyValue",
@@ -114,7 +115,7 @@ def off_policy_value(
     propensities: ArrayLike,
     chosen: ArrayLike,
     reward: ArrayLike,
-    gains: ArrayLike,
+    gains: ArrayLike | None,
     *,
     cluster: ArrayLike | None = None,
     level: float = 0.95,
@@ -132,9 +133,11 @@ def off_policy_value(
     propensities : array, shape (n, n_models); pᵢ.
     chosen : int array, shape (n,); aᵢ.
     reward : array, shape (n,)
-    gains : array, shape (n, n_models)
+    gains : array, shape (n, n_models), or None
         Predicted gain of each model over the reference, 0 for itself; NaN where
-        unknown. The outcome model of the doubly robust estimate is made of them.
+        unknown. The outcome model of the doubly robust estimate is made of them, so
+        they must be the same whichever model was drawn. Where each request has the
+        predictions of the policy that was drawn for it, they are not: None.
     cluster : array, shape (n,), optional
         Equal for requests that are not independent; each its own by default.
     level : float, default 0.95
@@ -155,7 +158,7 @@ def off_policy_value(
     ``ρᵢ(rᵢ − V) / mean ρ``. Doubly robust: the mean of
     ``Σₐ πᵢ(a) q̂(i, a) + ρᵢ (rᵢ − q̂(i, aᵢ))`` with q̂ as in
     :func:`predict_reward`, out of fold. As the propensities are known, it is
-    unbiased whatever q̂ is; a good q̂ makes it precise.
+    unbiased for any q̂ that does not depend on what was drawn; a good q̂ makes it precise.
 
     References
     ----------
@@ -183,7 +186,11 @@ def off_policy_value(
         raise DataError(f"the policy agrees with none of the {len(ratios)} requests with a reward")
     groups = _groups(cluster, len(reward))
     action = np.asarray(chosen, dtype=np.int64)
-    guess = predict_reward(gains, action, reward, groups)
+    guess = (
+        _mean_reward(target.shape[1], action, reward, groups)
+        if gains is None
+        else predict_reward(gains, action, reward, groups)
+    )
     rows = np.arange(len(action))
     score = (target * guess).sum(axis=1) + ratios * (reward - guess[rows, action])
     value = float((ratios * reward).sum() / ratios.sum())
@@ -231,14 +238,32 @@ def predict_reward(
     """
     x = np.nan_to_num(np.asarray(gains, dtype=np.float64))
     own = x[np.arange(len(chosen)), chosen]
-    n_folds = min(_FOLDS, int(groups.max(initial=0)) + 1)
     guess = np.zeros_like(x)
-    for fold in range(n_folds):
-        inside = groups % n_folds == fold
-        outside = ~inside if n_folds > 1 else inside
+    for inside, outside in _folds(groups):
         level, slope = _line(own[outside], reward[outside])
         guess[inside] = level + slope * x[inside]
     return guess
+
+
+def _mean_reward(
+    n_models: int, chosen: IntArray, reward: FloatArray, groups: IntArray
+) -> FloatArray:
+    """What each model's answers earned in other folds, the same for every request of a fold."""
+    guess = np.zeros((len(reward), n_models))
+    for inside, outside in _folds(groups):
+        count = np.bincount(chosen[outside], minlength=n_models)
+        total = np.bincount(chosen[outside], reward[outside], minlength=n_models)
+        overall = total.sum() / max(count.sum(), 1)
+        guess[inside] = np.where(count > 0, total / np.maximum(count, 1), overall)
+    return guess
+
+
+def _folds(groups: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """Requests of each fold of clusters, and those of the others; of a single one, itself."""
+    n_folds = min(_FOLDS, int(groups.max(initial=0)) + 1)
+    for fold in range(n_folds):
+        inside = groups % n_folds == fold
+        yield inside, ~inside if n_folds > 1 else inside
 
 
 def effective_sample_size(ratios: ArrayLike) -> float:
