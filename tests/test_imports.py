@@ -18,7 +18,14 @@ SOURCE = Path(metarouter.__file__).parent
 _BASE = {"errors", "records", "types", "linear", "evidence"}
 _LABELS = _BASE | {"labels"}
 _SERVING = _LABELS | {"features", "gain", "policy", "artifact", "router", "loading"}
-_TRAINING = _SERVING | {"causal", "correction", "evaluation", "calibration", "crossfitted"}
+_TRAINING = _SERVING | {
+    "causal",
+    "correction",
+    "evaluation",
+    "calibration",
+    "crossfitted",
+    "spread",
+}
 _TOP = {"cli", "__init__", "__main__"}
 ALLOWED = {
     "errors": set(),
@@ -40,6 +47,7 @@ ALLOWED = {
     "loading": _SERVING,
     "calibration": _SERVING | {"evaluation"},
     "crossfitted": _SERVING,
+    "spread": _SERVING,
     "querying": _SERVING,
     "fitting": _TRAINING,
     # Fingerprints labels as fitting does.

@@ -40,6 +40,7 @@ from metarouter.policy.prices import lookup_price, read_prices
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.records import ModelSpec, json_value
 from metarouter.router import Router, policy_state, prompt_tokens
+from metarouter.spread import draw_in, spread_ratio
 from metarouter.types import FloatArray, IntArray, ModelState
 
 __all__ = ["FitOptions", "Prices", "fit", "fit_table", "label_fingerprint", "make_cost"]
@@ -48,6 +49,7 @@ Prices = str | Path | Mapping[str, ModelSpec]
 """A price file, or prices by model."""
 
 Progress = Callable[[int, int], None]
+Gains = Callable[[NDArray[np.float32]], FloatArray]
 
 _LIBRARIES = ("metarouter", "numpy", "scikit-learn", "scipy", "safetensors", "tokenizers")
 _PRICED = 200_000  # queries on which a share or a budget is calibrated, at most
@@ -262,7 +264,8 @@ def _fit_table(
     tick()
     stage, served = _served(model, stage, table)
     cost = make_cost(served, options.cost, options.prices)
-    w, reason = _price_of_cost(served, options, model, cost, crossed)
+    gains = _gains_as_new(served, options, model, crossed)
+    w, reason = _price_of_cost(served, options, gains, cost, crossed)
     parts = {"features": stage.state(), "gain": model.state(), "cost": cost.state()}
     parts["policy"] = policy_state(parts, w=w, cost_unit=cost.unit)
     # so that an evaluation can leave these queries out
@@ -272,7 +275,7 @@ def _fit_table(
         "calibration": options.target.as_config() | {"reason": reason},
         "diagnostics": json_value(diagnostics),
         "labels": None if report is None else json_value(report.to_dict()),
-        **_audit(table, options, partial(_choices, served, model, cost, w, crossed), crossed),
+        **_audit(table, options, partial(_choices, served, gains, cost, w, crossed), crossed),
     }
     artifact = RouterArtifact(
         models=table.models,
@@ -386,7 +389,7 @@ def _cross_fitted(table: GainTable, options: FitOptions) -> CrossFitted | None:
 def _price_of_cost(
     table: GainTable,
     options: FitOptions,
-    model: FittedGain,
+    gains: Gains,
     cost: CostModel,
     crossed: CrossFitted | None,
 ) -> tuple[float, str]:
@@ -396,10 +399,10 @@ def _price_of_cost(
         return target.w, "as given"
     features = _table_features(table)
     if target.max_loss is None:
-        drawn, gains = _as_new(table, options, model, crossed)
+        drawn, mean = _as_new(table, options, gains, crossed)
         texts = [table.queries[i] for i in drawn]
         costs = cost.costs(features[drawn], prompt_tokens(texts, cost))
-        found = target.from_queries(gains, costs)
+        found = target.from_queries(mean, costs)
         return found.w, found.reason
     if crossed is None or not table.is_pair:
         raise OptionError(
@@ -414,8 +417,25 @@ def _price_of_cost(
     return found.w, found.reason
 
 
-def _as_new(
+def _gains_as_new(
     table: GainTable, options: FitOptions, model: FittedGain, crossed: CrossFitted | None
+) -> Gains:
+    """What the model says of training queries, spread as what it will say of new ones.
+
+    Only where that sets the price of cost: it takes a fit to half of the queries. A model
+    that reads texts itself is not fitted once more.
+    """
+    target, plain = options.target, partial(unseen_gains, model)
+    needless = target.w is not None or target.max_loss is not None or stage_of(model) is not None
+    if needless or _placed(table, crossed) is not None:
+        return plain
+    ratio = spread_ratio(table, options.make_features, options.learn, seed=options.seed)
+    centre = plain(_table_features(table)[_sample(table.n_queries, options.seed)]).mean(axis=0)
+    return lambda features: draw_in(plain(features), centre, ratio)
+
+
+def _as_new(
+    table: GainTable, options: FitOptions, gains: Gains, crossed: CrossFitted | None
 ) -> tuple[IntArray, FloatArray]:
     """Training queries, and gains that are spread as those of new ones will be.
 
@@ -424,12 +444,21 @@ def _as_new(
     its features, placed it among those that it knew.
     """
     features = _table_features(table)
-    if crossed is not None and crossed.rank is not None:
-        gold = crossed.by_query()
-        if gold.rank is not None and gold.n_queries == table.n_queries <= _PRICED:
-            return gold.query, np.quantile(unseen_gains(model, features), gold.rank)
+    placed = _placed(table, crossed)
+    if placed is not None:
+        return placed[0], np.quantile(gains(features), placed[1])
     drawn = _sample(table.n_queries, options.seed)
-    return drawn, unseen_gains(model, features[drawn])
+    return drawn, gains(features[drawn])
+
+
+def _placed(table: GainTable, crossed: CrossFitted | None) -> tuple[IntArray, FloatArray] | None:
+    """All queries and their ranks out of fold, where they have them."""
+    if crossed is None or crossed.rank is None:
+        return None
+    gold = crossed.by_query()
+    if gold.rank is None or not gold.n_queries == table.n_queries <= _PRICED:
+        return None
+    return gold.query, gold.rank
 
 
 def _sample(n: int, seed: int) -> IntArray:
@@ -459,7 +488,7 @@ def _audit(
 
 def _choices(
     table: GainTable,
-    model: FittedGain,
+    gains: Gains,
     cost: CostModel,
     w: float,
     crossed: CrossFitted | None,
@@ -468,7 +497,7 @@ def _choices(
     """The router's choice for some queries of a pair, out of fold where there is gold."""
     texts = [table.queries[i] for i in queries]
     features = _table_features(table)[queries]
-    mean = unseen_gains(model, features).reshape(len(queries))
+    mean = gains(features).reshape(len(queries))
     if crossed is not None:
         gold = crossed.by_query()
         unseen = dict(zip((table.queries[i] for i in gold.query), gold.levelled(), strict=True))
