@@ -97,7 +97,7 @@ def test_predictions_of_whoever_was_drawn_would_bias_and_none_do_not() -> None:
         inside += found.dr.low <= 0.8 <= found.dr.high
         values.append(found.dr.value)
     assert abs(inside / 400 - 0.95) < 0.03
-    assert np.mean(values) == pytest.approx(0.8, abs=4 * np.std(values) / 20)
+    assert np.mean(values) == pytest.approx(0.8, abs=4 * float(np.std(values)) / 20)
 
 
 def test_without_gains_a_model_earns_what_it_earned_in_other_folds() -> None:
