@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx2
@@ -9,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from dashboard_makers import Shown
 
-from metarouter.store.tables import decisions
+from metarouter.store.tables import decisions, feedback
 
 PATHS = (
     "about", "traffic", "saving", "decisions", "decisions/d1", "service", "what-if", "feedback",
@@ -109,6 +110,30 @@ def test_feedback_finds_the_users_biased(shown: Shown) -> None:
     assert {row["model"] for row in view["models"]} == {"swift-8b", "atlas-400b"}
     assert view["pairs"][0]["pair"] == ["atlas-400b", "swift-8b"]
     assert view["gold"] > 20
+
+
+def test_feedback_on_a_model_that_no_decision_offers_is_counted_out(shown: Shown) -> None:
+    """A row from before such names were refused makes no pair on the page."""
+    before = _get(shown, "feedback", **DAY).json()
+    assert before["unknown"] == 0
+    sent = shown.sent[-1].decision_id
+    content = {"model_a": "atlas-400b", "model_b": "swfit-8b", "winner": "model_a"}
+    row = {
+        "feedback_id": "misspelt",
+        "created": time.time() - 1,
+        "decision_id": sent,
+        "kind": "preference",
+        "content": {"type": "preference", "decision_id": sent, **content},
+    }
+    with shown.gateway.engine.begin() as connection:
+        connection.execute(feedback.insert(), [row])
+    try:
+        after = _get(shown, "feedback", **DAY).json()
+    finally:
+        with shown.gateway.engine.begin() as connection:
+            connection.execute(feedback.delete().where(feedback.c.feedback_id == "misspelt"))
+    assert after["unknown"] == 1
+    assert (after["n"], after["pairs"]) == (before["n"], before["pairs"])
 
 
 def test_service_shows_tries_that_failed(shown: Shown) -> None:

@@ -102,6 +102,23 @@ def test_rates_are_by_the_model_that_answered() -> None:
     assert (large["gold"].value, small["gold"].value) == (0.9, 0.1)
 
 
+def test_claims_that_name_no_model_are_counted_and_left_out() -> None:
+    """A pair with a misspelt name is no pair of its own, and its gold no statement."""
+    statements = [
+        _prefers(1, "model_a"),
+        _said(2, "preference", model_a="large", model_b="smal", winner="model_b"),
+        _said(3, "gold", scores={"large": 0.5, "smal": 0.75}),
+        _said(4, "score", answered="", value=0.5),  # about a request that nobody answered
+        _audit(4, 0.5, 0.5),
+    ]
+    claims = _claims(*statements)
+    view = opinions_view(claims, [], {"large": 9}, offered={"large", "small"})
+    assert (view["n"], view["gold"], view["unknown"]) == (4, 3, 2)
+    assert [pair["pair"] for pair in view["pairs"]] == [("large", "small")]
+    whole = opinions_view(claims, [], {"large": 9})
+    assert (whole["n"], whole["gold"], whole["unknown"]) == (6, 4, 0)
+
+
 def test_every_statement_counts_once_whether_its_row_was_read_or_not() -> None:
     """Scores that an audit met are rows and numbers too."""
     statements = [

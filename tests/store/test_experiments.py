@@ -202,6 +202,23 @@ def test_an_audit_of_both_models_values_a_shadow_without_propensities(log: Log) 
     assert "no propensities" in found.refusals["gold"]
 
 
+def test_gold_of_a_model_that_nobody_knows_is_counted_and_left_out(
+    log: Log, store_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows from before such names were refused; who stood in without being weighed is known."""
+    for number in range(8):
+        log.decide(number, "small", answered="spare" if number == 0 else "small")
+        log.say(number, "gold", scores={"large": 0.7, "small": 0.5, "lagre": 0.1})
+    log.say(0, "gold", scores={"spare": 0.25}, annotator="other")
+    found = log.read()
+    assert found.models == ("large", "small")
+    assert found.unknown_gold == 8
+    assert found.rewards["gold"].tolist() == [0.5] * 8
+    assert run(["experiments", "--store", store_url]) == 0
+    told = "8 gold scores name a model that none of them offers; they are left out"
+    assert told in capsys.readouterr().out
+
+
 def test_a_deterministic_log_is_refused_reward_by_reward(log: Log) -> None:
     for number in range(8):
         shadow = [{"policy": "bold", "model": "large"}]

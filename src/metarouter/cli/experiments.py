@@ -55,6 +55,9 @@ def experiments(
     records = [row for arm in arms for row in _arm_rows(arm)]
     records += [row for other in others for row in _candidate_rows(other)]
     say(f"{len(log)} requests, {len(arms)} arms, {len(others)} policies that did not act", json_out)
+    if log.unknown_gold:
+        left_out = f"{log.unknown_gold} gold scores name a model that none of them offers"
+        say(f"{left_out}; they are left out", json_out)
     if records:
         print_table(records, _COLUMNS, json_out)
     for line in _refusals(others):

@@ -32,13 +32,15 @@ def comparison_view(log: DecisionLog) -> dict[str, Any]:
     Returns
     -------
     dict
-        `arms` and `shadows`; what each number is and assumes, say
+        `arms` and `shadows`; `unknown`, gold scores of models that no decision offers, which
+        are left out. What each number is and assumes, say
         :func:`metarouter.store.experiments.arm_results` and
         :func:`metarouter.store.experiments.candidate_result`.
     """
     shadows = shadow_results(log)
     return {
         "n": len(log),
+        "unknown": log.unknown_gold,
         "arms": [_arm(arm) for arm in arm_results(log)],
         "shadows": [_shadow(result, log) for result in shadows],
         "drawn": int(np.isfinite(log.propensities).all(axis=1).sum()) if len(log) else 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,14 @@ from metarouter.store.analytics import Opinions
 from metarouter.store.exporting import Claim
 from metarouter.store.offpolicy import clustered_mean, mean_of_sums
 
-__all__ = ["JUDGED", "Comparison", "compare_with_gold", "last_words", "opinions_view"]
+__all__ = [
+    "JUDGED",
+    "Comparison",
+    "compare_with_gold",
+    "last_words",
+    "named_models",
+    "opinions_view",
+]
 
 JUDGED = ("preference", "gold")
 """Kinds of statements whose rows a page needs; of scores it needs those that gold meets."""
@@ -56,6 +63,7 @@ def opinions_view(
     opinions: Sequence[Opinions],
     answers: Mapping[str, int],
     premium: Sequence[str] = (),
+    offered: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Feedback about the decisions of a window.
 
@@ -66,15 +74,19 @@ def opinions_view(
     opinions : what users said of each model, thumbs and scores included.
     answers : requests that each model answered.
     premium : models that go first in a pair, so that gains are theirs.
+    offered : models that there are, optional; claims that name others are left out and
+        counted. The gateway refuses such names; old rows may have some.
 
     Returns
     -------
     dict
+        `n`: statements, `gold` of them gold, without the `unknown` that name no model;
         `models`: for each model the share of its answers that a user said
         anything about, thumbs up, mean score; `pairs`: preferences as mean
         gains; `biases`: user minus gold, see :func:`compare_with_gold`.
         Intervals of shares take requests as independent.
     """
+    given, claims = claims, [claim for claim in claims if _is_offered(claim, offered)]
     of = {one.model: one for one in opinions if one.model is not None}
     names = dict.fromkeys([*answers, *of, *(c.said.answered for c in claims if c.said.answered)])
     return {
@@ -84,7 +96,17 @@ def opinions_view(
         "n": sum(claim.kind != "score" for claim in claims)
         + sum(one.thumbs + one.scores for one in opinions),
         "gold": sum(claim.kind == "gold" for claim in claims),
+        "unknown": len(given) - len(claims),
     }
+
+
+def named_models(claims: Sequence[Claim]) -> set[str]:
+    """Models that speakers named themselves, in preferences and audits."""
+    return {model for claim in claims if claim.kind != "score" for model in claim.subject}
+
+
+def _is_offered(claim: Claim, offered: Collection[str] | None) -> bool:
+    return offered is None or all(model in offered for model in named_models([claim]))
 
 
 def _model(

@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 import metarouter
 from metarouter.dashboard.comparison import comparison_view
-from metarouter.dashboard.opinions import JUDGED, last_words, opinions_view
+from metarouter.dashboard.opinions import JUDGED, last_words, named_models, opinions_view
 from metarouter.dashboard.page import SECURITY_HEADERS, shell, static_app
 from metarouter.dashboard.saving import SAVING_COLUMNS, saving_view
 from metarouter.dashboard.service import SERVICE_COLUMNS, attempts_view, times_view
@@ -49,7 +49,7 @@ from metarouter.store.analytics import (
     start_of_newest,
 )
 from metarouter.store.experiments import read_log
-from metarouter.store.exporting import list_claims, read_statements
+from metarouter.store.exporting import list_claims, read_offered, read_statements
 from metarouter.store.tables import decisions, feedback
 
 __all__ = ["dashboard_routes"]
@@ -132,15 +132,14 @@ def _json(content: bytes, status: int) -> Response:
 
 def _about(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     """What is served: policies, models, how to call them."""
-    models = [*gateway.upstreams.models]
-    models += [m for policy in gateway.policies.values() for m in policy.models]
     return {
         "version": metarouter.__version__,
         "auth": gateway.settings.auth,
         "keeps_prompts": gateway.settings.store.prompts,
         "policies": [_policy(policy) for policy in gateway.policies.values()],
         "models": [
-            {"model": name, "dialects": _dialects(gateway, name)} for name in dict.fromkeys(models)
+            {"model": name, "dialects": _dialects(gateway, name)}
+            for name in dict.fromkeys(_served(gateway))
         ],
         "upstreams": list(gateway.settings.upstreams),
     }
@@ -247,7 +246,16 @@ def _feedback(gateway: Gateway, query: Query) -> Mapping[str, Any]:
     answers = count_answers(gateway.engine, window)
     premium = list(_premium_models(gateway).values())
     claims = last_words(list_claims(said))
-    return opinions_view(claims, opinions, answers, premium) | {"since": start}
+    offered = {*answers, *_served(gateway)}
+    if not named_models(claims) <= offered:  # models that were served once, or misspelt ones
+        offered |= read_offered(gateway.engine)
+    return opinions_view(claims, opinions, answers, premium, offered) | {"since": start}
+
+
+def _served(gateway: Gateway) -> list[str]:
+    """Models that callers may ask for, and those of policies."""
+    models = [m for policy in gateway.policies.values() for m in policy.models]
+    return [*gateway.upstreams.models, *models]
 
 
 def _experiments(gateway: Gateway, query: Query) -> Mapping[str, Any]:

@@ -66,6 +66,8 @@ class DecisionLog:
     audited : float array, shape (n, m); gold score of each model's answer.
     shadows : for each request, what each shadow policy would have chosen.
     prompts : texts, None where they are not kept.
+    unknown_gold : gold scores left out, because they name a model that is none of
+        `models` and did not answer. The gateway refuses such names; old rows may have some.
     """
 
     models: tuple[str, ...]
@@ -85,6 +87,7 @@ class DecisionLog:
     audited: FloatArray
     shadows: tuple[Mapping[str, str], ...]
     prompts: tuple[str | None, ...]
+    unknown_gold: int = 0
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -418,7 +421,14 @@ def _log(rows: Sequence[sa.RowMapping], said: Sequence[Sequence[Claim]]) -> Deci
         audited=audited,
         shadows=tuple({s["policy"]: s["model"] for s in row["shadow"] or []} for row in rows),
         prompts=tuple(row["prompt"] for row in rows),
+        unknown_gold=sum(_is_unknown(claim, index) for claims in said for claim in claims),
     )
+
+
+def _is_unknown(claim: Claim, index: Mapping[str, int]) -> bool:
+    """Whether a gold score names a model that the log does not know, nor who answered."""
+    model = claim.subject[0]
+    return claim.kind == "gold" and model not in index and model != claim.said.answered
 
 
 def _models(row: sa.RowMapping) -> Iterator[str]:

@@ -58,7 +58,7 @@ function Difference({ of, form }) {
 
 function Shadows({ data }) {
   if (!data.shadows.length) return html`<${Panel} id="shadows" title="Shadow policies"><p class="empty">No policy decided in the shadow in this window: see <code>shadow</code> in the settings.</p><//>`;
-  return html`<${Panel} id="shadows" title="Shadow policies" note=${`What policies that did not act would have done, on the newest ${count(data.n)} decisions.`}>
+  return html`<${Panel} id="shadows" title="Shadow policies" note=${`What policies that did not act would have done, on the newest ${count(data.n)} decisions.${data.unknown ? ` ${count(data.unknown)} gold scores name a model that none of them offers, and are left out.` : ""}`}>
       <${Table} caption="Shadow policies" rows=${data.shadows} rowKey=${(s) => s.policy} columns=${[
         { title: "Policy", show: (s) => s.policy },
         { title: "Decisions", kind: "number", show: (s) => count(s.requests) },

@@ -18,7 +18,7 @@ function All({ data }) {
   const overall = data.biases.find((b) => b.slice === "all");
   return html`
     <${Stats} items=${[
-      { label: "Statements", value: count(data.n), under: `${count(data.gold)} of them gold` },
+      { label: "Statements", value: count(data.n), under: `${count(data.gold)} of them gold${data.unknown ? `; ${count(data.unknown)} more name a model that no decision offers, and are left out` : ""}` },
       { label: "Answers with user feedback", value: share(answers ? spoken / answers : null), under: `of ${count(answers)}` },
       { label: "Users minus gold", value: overall ? gain(overall.bias.value) : "–", under: overall ? `${overall.kind}, ${count(overall.n)} compared` : "nothing judged by both" },
     ]} />
