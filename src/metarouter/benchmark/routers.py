@@ -23,8 +23,9 @@ __all__ = ["ENSEMBLES", "FoldFeatures", "RouterSpec", "parse_router"]
 ENSEMBLES = {
     "ensemble": "hashed|static|minilm|surface",
     "ensemble+use": "hashed|static|minilm|use|surface",
+    "ensemble+use+smollm": "hashed|static|minilm|use|smollm|surface",
 }
-"""Views of the ensembles: words, a static embedding, one or two sentence encoders, surface."""
+"""Views of the ensembles: words, a static embedding, encoders of sentences, surface."""
 
 _VIEW_COMPONENTS = 128
 

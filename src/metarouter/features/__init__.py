@@ -7,6 +7,7 @@ onnxruntime and the HTTP client are imported when an embedder first needs them.
 """
 
 from metarouter.features.cache import CachedEmbedder, EmbeddingCache
+from metarouter.features.decoder_states import DecoderStates
 from metarouter.features.endpoint import EndpointEmbedder
 from metarouter.features.hashed import HashedNgrams, SparseRows
 from metarouter.features.onnx import OnnxSentenceEncoder
@@ -19,6 +20,7 @@ from metarouter.features.universal import UniversalSentenceEncoder
 __all__ = [
     "SURFACE_NAMES",
     "CachedEmbedder",
+    "DecoderStates",
     "EmbeddingCache",
     "EndpointEmbedder",
     "FeaturePipeline",

@@ -171,7 +171,7 @@ def import_extra(module: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingDependencyError.of("a gain model that reads text", "torch") from error
+        raise MissingDependencyError.of("a model that reads text with torch", "torch") from error
 
 
 def _verified(*files: PackagedFile) -> Path:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from metarouter.errors import OptionError
+from metarouter.features.decoder_states import DecoderStates
 from metarouter.features.endpoint import EndpointEmbedder
 from metarouter.features.hashed import HashedNgrams
 from metarouter.features.onnx import OnnxSentenceEncoder
@@ -110,6 +111,7 @@ _BUILT_IN: dict[str, Callable[[str], Embedder]] = {
     "endpoint": EndpointEmbedder.from_spec,
     "hashed": _hashed,
     "minilm": _plain(OnnxSentenceEncoder),
+    "smollm": _plain(DecoderStates),
     "static": _plain(StaticEmbedding),
     "surface": _plain(SurfaceFeatures),
     "use": _plain(UniversalSentenceEncoder),
