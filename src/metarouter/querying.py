@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from metarouter.errors import InputError, LabelError
+from metarouter.errors import InputError, LabelError, shorten
 from metarouter.labels.files import read_file
 from metarouter.labels.formats import RawBatch
+from metarouter.labels.messages import CHAT_ALLOWED, read_chat, read_query_chat
 from metarouter.router import query_text
 
 __all__ = ["read_queries"]
@@ -70,14 +71,23 @@ def _texts(batch: RawBatch, path: Path) -> list[str]:
     pairs = zip(_listed(batch, "query"), _listed(batch, "messages"), strict=True)
     texts = []
     for number, (query, messages) in zip(batch.rows.tolist(), pairs, strict=True):
-        given = query if query is not None else messages
         try:
-            text = query_text(given)
+            text = _text(query, messages)
         except InputError as error:
             raise LabelError(f"{path}: row {number}: {error}") from error
         if text.strip():
             texts.append(text)
     return texts
+
+
+def _text(query: Any, messages: Any) -> str:
+    """The text of a row as labels have it: of the chat in either field, else of the query."""
+    found = read_query_chat(query) if messages is None else read_chat(messages)
+    if found is not None:
+        return found[1]
+    if messages is not None:
+        raise InputError(f"messages = {shorten(messages)}; allowed: {CHAT_ALLOWED}")
+    return query_text(query)
 
 
 def _listed(batch: RawBatch, name: str) -> list[Any]:

@@ -14,6 +14,7 @@ import pytest
 from metarouter.collection.rows import read_queries, read_responses, write_jsonl
 from metarouter.errors import InputError, LabelError
 from metarouter.labels import read_gain_table
+from metarouter.querying import read_queries as read_unlabelled
 
 ROWS: list[dict[str, Any]] = [
     {"query_id": 7, "query": "What, then?", "domain": "d"},
@@ -92,7 +93,7 @@ CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
 def test_a_chat_stands_wherever_labels_have_it_and_is_sent_as_a_chat(
     row: dict[str, Any], sent: list[Any] | None, name: str, tmp_path: Path
 ) -> None:
-    """What only looks like one is a text, for both readers."""
+    """What only looks like one is a text, for every reader."""
     if name == "q.csv":
         row = {key: v if isinstance(v, str) else json.dumps(v) for key, v in row.items()}
     path = tmp_path / name
@@ -106,7 +107,7 @@ def test_a_chat_stands_wherever_labels_have_it_and_is_sent_as_a_chat(
         _jsonl(path, rows)
     (query,) = read_queries(path)
     table, _ = read_gain_table(path)
-    assert (query.text,) == table.queries
+    assert [query.text] == list(table.queries) == read_unlabelled(path)
     assert list(query.messages) == (sent or [{"role": "user", "content": row["query"]}])
     assert query.kept.get("messages") == sent
 
@@ -139,6 +140,8 @@ def test_a_query_that_labels_refuse_is_refused_in_the_same_words(
     with pytest.raises(LabelError) as of_collection:
         read_queries(path)
     assert str(of_collection.value) == str(of_labels.value)
+    with pytest.raises(InputError):
+        read_unlabelled(path)
     assert f"{path}: row 1: {'messages' if 'messages' in row else 'query'} = " in str(
         of_collection.value
     )
