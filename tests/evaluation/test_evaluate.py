@@ -16,7 +16,7 @@ from metarouter.evaluation.breakdown import excerpt
 from metarouter.evaluation.evaluate import Evaluation, evaluate_router
 from metarouter.evaluation.heldout import read_held_out
 from metarouter.evaluation.report import render_evaluation_report
-from metarouter.evaluation.verdict import judge_router, percent
+from metarouter.evaluation.verdict import Verdict, judge_router, percent
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.policy.rule import UtilityPolicy
 from metarouter.records import Decision, Estimate, GainEstimate
@@ -189,13 +189,77 @@ def test_test_labels_do_not_choose_the_premium_model() -> None:
     evaluation = run(PoolRouter(models=table.models), table)
     assert evaluation.premium == "large"
     share = record(evaluation, "router")["premium_share"]
-    start = f"With {100 * share:.0f} % of the queries going to other models than small this router"
+    start = (
+        f"Sending {100 - 100 * share:.0f} % of the queries to small and {100 * share:.0f} % to "
+        "middle, this router"
+    )
     assert evaluation.verdict.sentence.startswith(start)
     assert record(evaluation, "always_premium")["quality"] == pytest.approx(0.2)
     # equal utilities go to the first of equally dear models
     assert evaluation.model_shares == pytest.approx((1 - share, share, 0.0))
     page = render_evaluation_report(evaluation).replace("\xa0", " ")
     assert f"It sends 0 % to large, {100 * share:.0f} % to middle" in page
+
+
+class PricedPoolRouter(PoolRouter):
+    """Large is predicted 0.3 above middle, and costs ten times as much."""
+
+    costs = np.array([0.001, 0.003, 0.03])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts, "w": self.w, "cost_unit": "USD"}
+
+    def predict_gain(self, queries: Sequence[str]) -> GainEstimate:
+        x = np.asarray([float(query.split()[1]) for query in queries])
+        return GainEstimate(mean=np.column_stack([x, x + 0.3]), std=np.full((len(x), 2), 0.1))
+
+    def route_batch(self, queries: Sequence[str]) -> list[Decision]:
+        policy = UtilityPolicy(models=self.models, w=self.w, cost_unit="USD")
+        return policy.decide(self.predict_gain(queries), self.costs)
+
+
+def priced_pool() -> Evaluation:
+    """None go to large: 0.3 more gain is not worth 0.027 USD at w = 20."""
+    n = 60
+    table = make_gain_table(
+        queries=[f"number {i / n}" for i in range(n)],
+        query=np.repeat(np.arange(n), 2),
+        candidate=np.tile([1, 2], n),
+        gain=np.column_stack([np.linspace(-0.4, 0.4, n), np.linspace(0.2, -0.6, n)]).ravel(),
+        is_gold=np.ones(2 * n, dtype=bool),
+        models=("small", "middle", "large"),
+    )
+    return run(PricedPoolRouter(models=table.models, w=20.0), table)
+
+
+def test_examples_and_slices_of_a_pool_tell_the_gold_gain_of_the_model_chosen() -> None:
+    """Not that of the model with the largest predicted gain, which cost kept away."""
+    evaluation = priced_pool()
+    sent = [one for one in evaluation.examples if one.model == "middle"]
+    assert sent
+    for one in sent:
+        x = float(one.query.split()[1])
+        assert one.predicted_gain == pytest.approx(x)
+        assert one.gain == pytest.approx(-0.4 + 0.8 * x * 60 / 59)
+    thirds = [one.gain for one in evaluation.slices if one.dimension == "length"]
+    assert np.mean(thirds) > -0.2  # of large it would be −0.2
+
+
+def test_the_curve_of_a_priced_pool_passes_through_the_router_and_beside_each_model() -> None:
+    """Over the cost, from the cheapest model on; the mixture is of single models."""
+    evaluation = priced_pool()
+    curve, router = evaluation.curve, record(evaluation, "router")
+    at = np.interp(router["cost_per_1k"], curve.cost, curve.band.value)
+    # the curve has points a fiftieth of the costs apart
+    assert at == pytest.approx(router["quality"], abs=0.005)
+    assert curve.cost[[0, -1]].tolist() == pytest.approx([1.0, 30.0])
+    assert evaluation.singles["large"] == pytest.approx((30.0, -0.2))
+    # middle and small are 0 on average, large is worse: no mixture is above 0
+    assert curve.random == pytest.approx(np.zeros(len(curve.cost)), abs=1e-12)
+    assert curve.oracle.max() == pytest.approx(record(evaluation, "oracle")["quality"])
+    page = render_evaluation_report(evaluation)
+    assert "best fixed mixture of them at that cost" in page
 
 
 def test_a_saving_says_what_was_counted() -> None:
@@ -410,6 +474,43 @@ def test_unclear_advantage_is_not_called_better() -> None:
     )
     assert verdict.status == "unclear"
     assert "do not show that routing pays" in verdict.basis
+
+
+def pool_verdict(shares: dict[str, float], hull: float = 0.05) -> Verdict:
+    return judge_router(
+        premium="large",
+        premium_share=1 - shares["small"],
+        kept=estimate(0.9, 0.01),
+        difference=estimate(-0.05, 0.01),
+        saving=estimate(0.6, 0.02),
+        advantage=estimate(0.01, 0.05),
+        is_absolute=True,
+        model_shares=shares,
+        hull_advantage=estimate(hull, 0.02),
+    )
+
+
+def test_a_pool_that_never_calls_its_reference_still_chooses() -> None:
+    """Its shares are told, and it is judged against the best mixture at its cost."""
+    verdict = pool_verdict({"small": 0.0, "middle": 0.65, "large": 0.35})
+    assert verdict.status == "better"
+    assert verdict.sentence.startswith(
+        "Sending 65 % of the queries to middle and 35 % to large, this router keeps 90 %"
+    )
+    assert "fixed mixture" in verdict.headline
+    assert pool_verdict({"small": 0.0, "middle": 0.65, "large": 0.35}, -0.05).status == "worse"
+
+
+def test_a_pool_that_calls_one_model_alone_has_no_choice_to_judge() -> None:
+    verdict = pool_verdict({"small": 0.0, "middle": 1.0, "large": 0.0})
+    assert verdict.status == "fixed"
+    assert verdict.sentence.startswith("Sending 100 % of the queries to middle, this router")
+
+
+def test_a_large_pool_names_the_four_models_that_are_called_most() -> None:
+    shares = {"small": 0.3, "b": 0.25, "c": 0.2, "d": 0.15, "e": 0.097, "large": 0.003}
+    sentence = pool_verdict(shares).sentence
+    assert "15 % to d and 10 % to 2 others, this router" in sentence
 
 
 @pytest.mark.parametrize(

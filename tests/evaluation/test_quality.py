@@ -40,6 +40,39 @@ def test_policy_values_in_a_pool() -> None:
     assert values["always_cheap"].cost_per_1k == pytest.approx(1000 * costs[:, 0].mean())
     assert values["oracle"].quality.value == pytest.approx(scores.max(axis=1).mean())
     assert values["hull"].cost_per_1k == pytest.approx(router.cost_per_1k)
+    shares = np.array([(choice == model).mean() for model in range(3)])
+    assert values["random"].quality.value == pytest.approx(shares @ scores.mean(axis=0))
+    assert values["random"].cost_per_1k == pytest.approx(shares @ costs.mean(axis=0) * 1000)
+
+
+def test_a_pool_with_prices_is_told_at_shares_of_the_premium_models_cost() -> None:
+    """The rule at the best price that keeps to the budget; no row where no price does."""
+    mean, scores, costs = pool()
+    values = policy_values(mean, scores, costs, w=0.4)
+    found = {v.policy: v for v in values if v.policy[:6] in ("budget", "router_")}
+    assert list(found) == [f"budget_{percent}" for percent in range(10, 100, 10)]
+    gains = np.hstack([np.zeros((60, 1)), mean])
+    for percent, value in zip(range(10, 100, 10), found.values(), strict=True):
+        budget = percent / 100 * costs[:, 2].mean()
+        within = []
+        for w in np.linspace(0, 20, 4001):
+            choice = np.argmax(gains - w * costs, axis=1)
+            spent = costs[range(60), choice].mean()
+            if spent <= budget:
+                within.append((spent, scores[range(60), choice].mean()))
+        spent, quality = max(within)
+        assert value.cost_per_1k == pytest.approx(1000 * spent)
+        assert value.quality.value == pytest.approx(quality)
+    cheap_costs = costs + np.array([1.0, 1.0, 0.0])
+    few = [v.policy for v in policy_values(mean, scores, cheap_costs, w=0.4)]
+    assert "budget_10" not in few
+    assert "budget_90" in few
+
+
+def test_shares_of_a_pair_are_exact() -> None:
+    """Tied or not, router_30 makes 30 % premium calls."""
+    mean, scores, costs = pool()
+    values = {v.policy: v for v in policy_values(mean[:, 0], scores[:, :2], costs[:, :2], w=0.4)}
     for percent in range(10, 100, 10):
         assert values[f"router_{percent}"].premium_share == pytest.approx(percent / 100)
 
@@ -116,6 +149,3 @@ def test_equally_dear_models_leave_the_last_as_the_premium_one() -> None:
     mean, scores, _ = pool()
     values = {v.policy: v for v in policy_values(mean, scores, np.array([[0.0, 1, 1]] * 60), 0.1)}
     assert values["always_premium"].quality.value == pytest.approx(scores[:, 2].mean())
-    share = values["random"].premium_share
-    expected = (1 - share) * scores[:, 0].mean() + share * scores[:, 2].mean()
-    assert values["random"].quality.value == pytest.approx(expected)

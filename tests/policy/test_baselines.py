@@ -5,26 +5,24 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metarouter.errors import OptionError
 from metarouter.policy.baselines import (
     always,
     cost_quality_hull,
+    deterministic,
     oracle,
     premium_index,
     random_mix,
 )
 
 
-def test_always_and_random_are_lotteries() -> None:
-    """Rows sum to one, and the share is the probability of the premium model."""
+def test_random_calls_each_model_as_often_as_a_policy_does() -> None:
+    """Whatever the query, and also where the policy leaves one model out."""
     assert always(-1, 2, 3).tolist() == [[0, 0, 1]] * 2
-    assert random_mix(0.3, 4, 3, premium=1).mean(axis=0).tolist() == pytest.approx([0.7, 0.3, 0])
-    with pytest.raises(OptionError, match="share"):
-        random_mix(1.3, 4)
+    choice = np.array([0, 1, 1, 1, 3])
+    assert random_mix(deterministic(choice, 4)).tolist() == [[0.2, 0.6, 0.0, 0.2]] * 5
 
 
 def test_oracle_weighs_gold_against_cost() -> None:

@@ -50,15 +50,29 @@ def say_evaluation(evaluation: Evaluation, json_out: str | None) -> None:
         f"{evaluation.facts['cost_unit']}; intervals: 95 %, over {evaluation.n:,} queries",
         json_out,
     )
-    say(
-        "random: as many premium calls; hull: the best fixed mixture at the same cost; oracle: "
-        "knows every gold label; router_N: N % premium calls",
-        json_out,
-    )
+    say(_legend(evaluation), json_out)
     if len(evaluation.models) > 2:
         shares = zip(evaluation.models, evaluation.model_shares, strict=True)
         say(f"sent to {', '.join(f'{model} {share:.0%}' for model, share in shares)}", json_out)
+        alone = [
+            f"{model} {quality:.3f} at {cost:,.4g}"
+            for model, (cost, quality) in evaluation.singles.items()
+        ]
+        say(f"each alone, quality and cost: {', '.join(alone)}", json_out)
     say(f"\n{evaluation.verdict.sentence}", json_out)
     say(f"{evaluation.verdict.headline}. {evaluation.verdict.basis}".rstrip(), json_out)
     for warning in evaluation.warnings:
         say(f"Mind this: {warning}", json_out)
+
+
+def _legend(evaluation: Evaluation) -> str:
+    """What the policies of the table are."""
+    is_pool = len(evaluation.models) > 2
+    calls = f"calls of other models than {evaluation.models[0]}" if is_pool else "premium calls"
+    steps = f"router_N: N % {calls}"
+    if any(value.policy.startswith("budget_") for value in evaluation.policies):
+        steps = f"budget_N: within N % of {evaluation.premium}'s cost; premium share: of {calls}"
+    return (
+        f"random: as many queries to each model; hull: the best fixed mixture at the same cost; "
+        f"oracle: knows every gold label; {steps}"
+    )

@@ -17,6 +17,11 @@ import numpy as np
 from metarouter.errors import DataError
 from metarouter.evaluation.breakdown import Example, SliceValue, pick_examples, slice_values
 from metarouter.evaluation.curves import collected_gain_curve, quality_curve
+from metarouter.evaluation.frontier import (
+    hull_advantage_statistic,
+    hull_quality,
+    price_frontier,
+)
 from metarouter.evaluation.heldout import FittedRouter, HeldOut, read_unseen
 from metarouter.evaluation.intervals import (
     Band,
@@ -104,6 +109,10 @@ class QualityCurve:
     All arrays have shape (k,). `band` holds the whole router curve at once;
     `oracle` knows every gold gain, `random` none. The costs are those of 1,000
     queries at these shares, in the policy's unit.
+
+    Of a pool with prices it is quality over the cost when the router's rule
+    decides, at one price of cost after another; `random` is then the best fixed
+    mixture of single models, and all three are at the same costs.
     """
 
     share: FloatArray
@@ -129,12 +138,15 @@ class Evaluation:
         "gold gain over <reference>".
     policies : the router, and what it should be compared with.
     model_shares : share of the queries that the router sends to each model.
+    singles : cost of 1,000 queries and mean quality of each model alone, by name.
     kept : share of the premium model's quality that the router keeps (of its
         gain over the reference model, where scores are unknown); NaN where
         that quality or gain is not clearly above 0.
     difference : mean quality of the router minus the premium model's.
     saving : share of the premium model's cost that the router saves.
-    advantage : quality above a random router with the same shares.
+    advantage : quality above a random router that sends as many queries to each model.
+    hull_advantage : quality above the best fixed mixture of single models at the same
+        cost; None for a pair, where that is the random router.
     curve, efficiency : quality and efficiency gain over the premium share.
     area, area_20_80, apgr, cpt50, cpt80 : see :mod:`metarouter.evaluation.metrics`;
         the last three are NaN where the gain is not clearly above 0.
@@ -154,10 +166,12 @@ class Evaluation:
     is_absolute: bool
     policies: tuple[PolicyValue, ...]
     model_shares: tuple[float, ...]
+    singles: Mapping[str, tuple[float, float]]
     kept: Estimate
     difference: Estimate
     saving: Estimate
     advantage: Estimate
+    hull_advantage: Estimate | None
     curve: QualityCurve
     efficiency: Band
     area: Estimate
@@ -260,13 +274,16 @@ def evaluate_router(
         quality_unit=_quality_unit(held_out, router.facts.get("score_range")),
         is_absolute=held_out.is_absolute,
         policies=tuple(policies),
-        model_shares=tuple(np.eye(len(held_out.models))[routed.choice].mean(axis=0).tolist()),
+        model_shares=tuple(routed.model_shares.values()),
+        singles=routed.singles,
         regret=_regret(routed, bootstrap),
         calibration=calibration_of_gain(
             routed.predicted, routed.std, routed.gain, _n_bins(len(routed.gain)), level
         ),
-        slices=tuple(slice_values(held_out, routed.choice, routed.gain, routed.premium, level)),
-        examples=tuple(pick_examples(held_out, routed.decisions, routed.gain)),
+        slices=tuple(
+            slice_values(held_out, routed.choice, routed.weighed_gain, routed.premium, level)
+        ),
+        examples=tuple(pick_examples(held_out, routed.decisions, routed.weighed_gain)),
         warnings=(
             *([f"{left_out}."] if left_out else []),
             *dict.fromkeys(no_share + no_gap),
@@ -309,6 +326,33 @@ class _Routed:
     def premium_share(self) -> float:
         """Share of queries that do not go to the reference model."""
         return float((self.choice != 0).mean())
+
+    @property
+    def model_shares(self) -> dict[str, float]:
+        """Share of the queries that go to each model."""
+        share = np.bincount(self.choice, minlength=len(self.held_out.models)) / len(self.choice)
+        return dict(zip(self.held_out.models, share.tolist(), strict=True))
+
+    @property
+    def singles(self) -> dict[str, tuple[float, float]]:
+        """Cost of 1,000 queries and mean quality of each model alone."""
+        cost, quality = 1000 * self.cost.mean(axis=0), self.held_out.quality.mean(axis=0)
+        pairs = zip(cost.tolist(), quality.tolist(), strict=True)
+        return dict(zip(self.held_out.models, pairs, strict=True))
+
+    @property
+    def weighed_gain(self) -> FloatArray:
+        """Gold gain of the candidate that a decision is about, shape (n,).
+
+        That is the chosen model; where the reference was chosen, the next best.
+        """
+        models = self.held_out.models
+        weighed = [
+            models.index(next(o.model for o in decision.options if o.model != models[0]))
+            for decision in self.decisions
+        ]
+        quality = self.held_out.quality
+        return self.at(quality, np.asarray(weighed)) - quality[:, 0]
 
     @property
     def premium_name(self) -> str:
@@ -379,19 +423,21 @@ def _option_costs(decision: Decision, models: Sequence[str]) -> list[float]:
 def _setting(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) -> dict[str, Any]:
     """All that depends on the router's threshold."""
     premium = routed.held_out.quality[:, routed.premium]
-    found = {
+    found: dict[str, Any] = {
         "kept": _kept(routed, bootstrap, no_share),
         "difference": bootstrap.interval(mean_statistic(routed.quality - premium)),
         "saving": _saving(routed, bootstrap),
         "advantage": bootstrap.interval(_advantage_statistic(routed)),
     }
-    models = routed.held_out.models
+    is_pool = len(routed.held_out.models) > 2
+    hull = hull_advantage_statistic(routed.held_out.quality, routed.cost, routed.choice)
+    found["hull_advantage"] = bootstrap.interval(hull) if is_pool else None
     verdict = judge_router(
         premium=routed.premium_name,
         premium_share=routed.premium_share,
         is_absolute=routed.held_out.is_absolute,
         saved_usd_per_1k=routed.saved_per_1k if routed.cost_unit == "USD" else None,
-        reference=models[0] if len(models) > 2 else None,
+        model_shares=routed.model_shares if is_pool else None,
         **found,
     )
     return {**found, "verdict": verdict}
@@ -461,8 +507,13 @@ def _rankings(routed: _Routed, bootstrap: _Bootstrap, no_gap: tuple[str, ...]) -
         level = weights @ reference / weights.sum(axis=1)
         return np.asarray(collected(weights) + level[:, None])
 
+    in_money = len(routed.held_out.models) > 2 and routed.cost_unit != "calls"
     return {
-        "curve": _quality_curve(routed, bootstrap.band(quality_at)),
+        "curve": (
+            _cost_curve(routed, bootstrap)
+            if in_money
+            else _quality_curve(routed, bootstrap.band(quality_at))
+        ),
         "efficiency": bootstrap.band(efficiency_gain_at_statistic(score, gain, _SHARES)),
         "area": bootstrap.interval(efficiency_gain_area_statistic(score, gain)),
         "area_20_80": bootstrap.interval(efficiency_gain_area_statistic(score, gain, 0.2, 0.8)),
@@ -501,7 +552,8 @@ def _regret(routed: _Routed, bootstrap: _Bootstrap) -> RegretCurve:
 
 
 def _quality_curve(routed: _Routed, band: Band) -> QualityCurve:
-    gain, reference = routed.gain, routed.held_out.quality[:, 0]
+    gain, quality = routed.gain, routed.held_out.quality
+    reference, best = quality[:, 0], quality[:, 1:].max(axis=1)
     # In the order of the gains the extra cost adds up as a gain would.
     base = routed.cost[:, 0].mean()
     extra = routed.at(routed.cost, routed.mean.argmax(axis=1) + 1) - routed.cost[:, 0]
@@ -509,10 +561,33 @@ def _quality_curve(routed: _Routed, band: Band) -> QualityCurve:
         share=_SHARES,
         band=band,
         random=reference.mean() + gain.mean() * _SHARES,
-        oracle=quality_curve(gain, reference, reference + gain).at(_SHARES),
+        oracle=quality_curve(best - reference, reference, best).at(_SHARES),
         cost=1000 * (base + collected_gain_curve(routed.predicted, extra).at(_SHARES)),
         random_cost=1000 * (base + extra.mean() * _SHARES),
         oracle_cost=1000 * (base + collected_gain_curve(gain, extra).at(_SHARES)),
+    )
+
+
+def _cost_curve(routed: _Routed, bootstrap: _Bootstrap) -> QualityCurve:
+    """Quality of the rule at every price of cost, over what it costs."""
+    quality, cost = routed.held_out.quality, routed.cost
+    gains = np.column_stack([np.zeros(len(quality)), routed.mean])
+    own = price_frontier(gains, cost, quality)
+    ideal = price_frontier(quality - quality[:, :1], cost, quality)
+    at = np.ones((len(own.cost), 1))
+    per_1k = 1000 * own.cost
+
+    def quality_at(weights: FloatArray) -> FloatArray:
+        return np.asarray(weights @ own.quality / weights.sum(axis=1, keepdims=True))
+
+    return QualityCurve(
+        share=own.share,
+        band=bootstrap.band(quality_at),
+        random=hull_quality(at * cost.mean(axis=0), at * quality.mean(axis=0), own.cost),
+        oracle=np.interp(own.cost, ideal.cost, ideal.quality.mean(axis=0)),
+        cost=per_1k,
+        random_cost=per_1k,
+        oracle_cost=per_1k,
     )
 
 

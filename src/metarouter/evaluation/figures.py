@@ -13,7 +13,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,18 +111,22 @@ def draw_curves(
     y_label: str,
     x_label: str | None = None,
     point: tuple[float, float] | None = None,
+    marks: Mapping[str, tuple[float, float]] | None = None,
     zero: bool = False,
+    in_shares: bool = False,
     legend: str = "lower right",
 ) -> Picture:
     """Lines over the premium share, or over what `x_label` names.
 
-    `point` marks the policy in use, `zero` draws the zero line.
+    `point` marks the policy in use, `marks` others by name; `zero` draws the zero line;
+    `in_shares` says that what `x_label` names is a share too.
     """
 
     def draw(axes: Any, narrow: bool) -> None:
         _plot_series(axes, series)
         if zero:
             axes.axhline(0, color=MUTED, linewidth=1, dashes=(4, 3), zorder=1)
+        _plot_marks(axes, marks or {})
         if point is not None:
             axes.plot(*point, "o", color=ACCENT, markersize=9, markeredgecolor=PAGE, zorder=6)
             axes.annotate(
@@ -135,7 +139,7 @@ def draw_curves(
                 weight="bold",
             )
         axes.margins(x=0.01)
-        if x_label is None:
+        if in_shares or x_label is None:
             axes.xaxis.set_major_formatter(_percent_ticks())
         axes.set_xlabel(x_label or "share of queries sent to the premium model")
         axes.set_ylabel(y_label)
@@ -143,6 +147,23 @@ def draw_curves(
             _legend(axes, place=legend)
 
     return _picture(title, draw, heights=(360, 320))
+
+
+def _plot_marks(axes: Any, marks: Mapping[str, tuple[float, float]]) -> None:
+    """Named points; those on the right have their names on the left, to stay on the page."""
+    middle = max((x for x, _ in marks.values()), default=0.0) / 2
+    for name, at in marks.items():
+        is_left = at[0] <= middle
+        axes.plot(*at, "s", color=MUTED, markersize=6, markeredgecolor=PAGE, zorder=5)
+        axes.annotate(
+            name,
+            at,
+            xytext=(7 if is_left else -7, -12),
+            textcoords="offset points",
+            ha="left" if is_left else "right",
+            color=MUTED,
+            fontsize="small",
+        )
 
 
 def draw_lines(title: str, series: Sequence[Series], *, x_label: str, y_label: str) -> Picture:

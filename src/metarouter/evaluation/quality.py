@@ -28,7 +28,7 @@ from metarouter.policy.baselines import (
     premium_index,
     random_mix,
 )
-from metarouter.policy.calibrate import mix_at_share
+from metarouter.policy.calibrate import calibrate_budget, mix_at_share
 from metarouter.policy.rule import best_model, gains_and_costs
 from metarouter.records import Estimate, PolicyValue
 from metarouter.types import FloatArray, IntArray
@@ -105,11 +105,13 @@ def policy_values(
     list of PolicyValue
         ``always_premium`` (the dearest model, of equally dear ones the last),
         ``always_cheap`` (the cheapest),
-        ``router`` (as it chose), ``random`` (at the router's share), ``hull`` (the
-        best mixture of single models at the router's cost), ``oracle`` (by gold
-        score, cost deciding ties), and ``router_10`` … ``router_90`` (the
-        router's ranking at a premium share of 10 … 90 %). The premium share is
-        the share of queries that do not go to the reference model.
+        ``router`` (as it chose), ``random`` (as many queries to each model as the
+        router sends), ``hull`` (the best mixture of single models at the router's
+        cost), ``oracle`` (by gold score, cost deciding ties), and ``router_10`` …
+        ``router_90`` (the router's ranking at a premium share of 10 … 90 %); of a
+        pool whose models differ in cost ``budget_10`` … ``budget_90`` instead (its
+        rule within 10 … 90 % of the premium model's cost). The premium share is the
+        share of queries that do not go to the reference model.
 
     Raises
     ------
@@ -147,15 +149,31 @@ def _policies(
     mean_cost = costs.mean(axis=0)
     dearest, cheapest = premium_index(mean_cost), int(np.argmin(mean_cost))
     router = deterministic(choice, n_models)
-    share = float(1 - router[:, 0].mean())
     yield "always_premium", always(dearest, n, n_models)
     yield "always_cheap", always(cheapest, n, n_models)
     yield "router", router
-    yield "random", random_mix(share, n, n_models, dearest)
+    yield "random", random_mix(router)
     yield "hull", _hull_policy(scores, costs, float((router * costs).sum(axis=1).mean()))
     yield "oracle", oracle(scores, costs)
+    if n_models > 2 and np.ptp(mean_cost[1:]) > 0:
+        yield from _at_budgets(gains, costs, float(mean_cost[dearest]))
+        return
     for part in SHARES:
         yield f"router_{round(100 * part)}", mix_at_share(gains[:, 1:], costs, part)
+
+
+def _at_budgets(
+    gains: FloatArray, costs: FloatArray, ceiling: float
+) -> Iterator[tuple[str, FloatArray]]:
+    """The rule at shares of a cost; not where even the cheapest choice costs more."""
+    cheapest = float(costs.min(axis=1).mean())
+    for part in SHARES:
+        if part * ceiling >= cheapest:
+            w = calibrate_budget(gains[:, 1:], costs, 1000 * part * ceiling).w
+            yield (
+                f"budget_{round(100 * part)}",
+                deterministic(best_model(gains, costs, w), gains.shape[1]),
+            )
 
 
 def _hull_policy(scores: FloatArray, costs: FloatArray, budget: float) -> FloatArray:

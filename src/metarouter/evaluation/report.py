@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
@@ -203,6 +204,10 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
         ("above random", *_signed_parts(evaluation.advantage)),
         ("APGR", number_cell(evaluation.apgr), interval_cell(evaluation.apgr)),
     ]
+    if evaluation.hull_advantage is not None:
+        share = evaluation.model_shares[evaluation.models.index(evaluation.premium)]
+        rows[2] = (f"{evaluation.premium} calls", _percent(share), rows[2][2])
+        rows[4] = ("above best fixed mixture", *_signed_parts(evaluation.hull_advantage))
     return [{"name": name, "value": value, "range": range_} for name, value, range_ in rows]
 
 
@@ -211,9 +216,18 @@ def _counted(evaluation: Evaluation) -> str:
     return "calls" if evaluation.facts["cost_unit"] == "calls" else "cost"
 
 
+def _is_pool(evaluation: Evaluation) -> bool:
+    return len(evaluation.models) > 2
+
+
+def _is_by_cost(evaluation: Evaluation) -> bool:
+    """Whether the curve of quality is over the cost: a pool whose models have prices."""
+    return _is_pool(evaluation) and evaluation.facts["cost_unit"] != "calls"
+
+
 def _shares(evaluation: Evaluation) -> str:
     """Which model of a pool answers how often; of a pair the premium share says it."""
-    if len(evaluation.models) == 2:
+    if not _is_pool(evaluation):
         return ""
     shares = zip(evaluation.models, evaluation.model_shares, strict=True)
     told = ", ".join(f"{_percent(share)} to {model}" for model, share in reversed([*shares]))
@@ -246,11 +260,12 @@ def _signed_parts(estimate: Estimate) -> tuple[str, str]:
 
 
 def _policy_table(evaluation: Evaluation) -> Table:
+    is_pool = _is_pool(evaluation)
     names = {
         "always_premium": f"always {evaluation.premium}",
         "always_cheap": f"always {evaluation.models[0]}",
         "router": "this router",
-        "random": "random, as many premium calls",
+        "random": "random, as often each model" if is_pool else "random, as many premium calls",
         "hull": "best fixed mixture, same cost",
         "oracle": "oracle, knows every gold label",
     }
@@ -260,7 +275,14 @@ def _policy_table(evaluation: Evaluation) -> Table:
     unit = evaluation.facts["cost_unit"]
     return Table(
         caption=f"The router at its setting, and what to compare it with.{_shares(evaluation)}",
-        columns=("policy", "premium calls", "quality", "interval", f"{unit} per 1,000", "saved"),
+        columns=(
+            "policy",
+            _left_reference(evaluation),
+            "quality",
+            "interval",
+            f"{unit} per 1,000",
+            "saved",
+        ),
         rows=tuple(
             (
                 names[value.policy],
@@ -274,6 +296,11 @@ def _policy_table(evaluation: Evaluation) -> Table:
         ),
         strong=frozenset(i for i, value in enumerate(values) if value.policy == "router"),
     )
+
+
+def _left_reference(evaluation: Evaluation) -> str:
+    """Heading of premium shares, which in a pool are of all models but the reference."""
+    return f"not to {evaluation.models[0]}" if _is_pool(evaluation) else "premium calls"
 
 
 def _metric_table(evaluation: Evaluation) -> Table:
@@ -294,23 +321,74 @@ def _metric_table(evaluation: Evaluation) -> Table:
 
 
 def _curve_parts(evaluation: Evaluation) -> dict[str, Any]:
+    shares = np.linspace(0, 1, len(evaluation.efficiency.value))
     efficiency = draw_curves(
         f"Efficiency gain of the router at every premium share, with its {_level(evaluation)} band",
-        [band_series("router", evaluation.curve.share, evaluation.efficiency)],
+        [band_series("router", shares, evaluation.efficiency)],
         y_label="gain units per query above random",
+        x_label=_share_label(evaluation),
+        in_shares=True,
         zero=True,
     )
     return {
         "curve": _curve_picture(evaluation),
+        "curve_text": _curve_text(evaluation),
         "curve_caption": (
-            "Left end: always the cheap model. Right end: always the premium model. Dashed: a "
-            "random router. Dotted: an oracle that knows every gold label. The band holds the "
-            f"whole curve with {_level(evaluation)} probability."
+            f"{_curve_ends(evaluation)} Dotted: an oracle that knows every gold label. The band "
+            f"holds the whole curve with {_level(evaluation)} probability."
         ),
         "curve_table": _curve_table(evaluation),
         "efficiency": efficiency,
+        "efficiency_text": _efficiency_text(evaluation),
         "efficiency_caption": "Where the band stays above the dashed zero line, routing pays.",
     }
+
+
+def _curve_text(evaluation: Evaluation) -> str:
+    if _is_by_cost(evaluation):
+        return (
+            "Each query goes to the model whose predicted gain, less its cost at some price, is "
+            "largest. The price is a setting; this is what each setting costs and gives."
+        )
+    to = "model that is predicted best" if _is_pool(evaluation) else "premium model"
+    return (
+        f"The router ranks queries by predicted gain and sends the first of them to the {to}. How "
+        "many is a setting; this is what each setting gives."
+    )
+
+
+def _curve_ends(evaluation: Evaluation) -> str:
+    if _is_by_cost(evaluation):
+        return (
+            "Left end: the cheapest model. Right end: each query to the model that is predicted "
+            "best. Squares: single models. Dashed: the best fixed mixture of them at that cost."
+        )
+    end = (
+        "each query to the model that is predicted best"
+        if _is_pool(evaluation)
+        else "always the premium model"
+    )
+    return f"Left end: always the cheap model. Right end: {end}. Dashed: a random router."
+
+
+def _efficiency_text(evaluation: Evaluation) -> str:
+    if not _is_pool(evaluation):
+        return (
+            "The quality gained over a random router that makes as many premium calls. Zero at "
+            "both ends: there is nothing to choose there."
+        )
+    return (
+        f"How well the router tells which queries gain by leaving {evaluation.models[0]}, whatever "
+        "that costs: in the order of predicted gain they go to the model that is predicted best. "
+        "This is the quality gained over sending as many at random."
+    )
+
+
+def _share_label(evaluation: Evaluation) -> str | None:
+    """What a share is of, where it is not of premium calls."""
+    if not _is_pool(evaluation):
+        return None
+    return f"share of queries that leave {evaluation.models[0]}"
 
 
 def _curve_picture(evaluation: Evaluation) -> Picture:
@@ -327,29 +405,38 @@ def _curve_picture(evaluation: Evaluation) -> Picture:
         [
             band_series(f"router, with {_level(evaluation)} band", x, curve.band),
             Series(label="oracle", x=oracle_x, y=curve.oracle, color=SECOND, dash=":"),
-            random_series(random_x, curve.random),
+            replace(
+                random_series(random_x, curve.random),
+                label="best fixed mixture" if _is_by_cost(evaluation) else "random",
+            ),
         ],
-        x_label=f"expected {evaluation.facts['cost_unit']} per 1,000 queries" if in_money else None,
+        x_label=(
+            f"expected {evaluation.facts['cost_unit']} per 1,000 queries"
+            if in_money
+            else _share_label(evaluation)
+        ),
         y_label=f"mean {evaluation.quality_unit}",
         point=(at, router.quality.value),
+        marks=evaluation.singles if _is_by_cost(evaluation) else None,
+        in_shares=not in_money,
     )
 
 
 def _curve_table(evaluation: Evaluation) -> Table:
     curve = evaluation.curve
     band = curve.band
-    tenth = (len(curve.share) - 1) // 10
     unit = evaluation.facts["cost_unit"]
     digits = 0 if unit == "calls" else 3
+    at = "at prices of cost" if _is_by_cost(evaluation) else "at every tenth of premium calls"
     return Table(
-        caption=f"Quality at every tenth of premium calls; simultaneous {_level(evaluation)} band.",
+        caption=f"Quality {at}; simultaneous {_level(evaluation)} band.",
         columns=(
-            "premium calls",
+            _left_reference(evaluation),
             f"{unit} per 1,000",
             "router",
             "low",
             "high",
-            "random",
+            "best mixture" if _is_by_cost(evaluation) else "random",
             "oracle",
         ),
         rows=tuple(
@@ -361,7 +448,7 @@ def _curve_table(evaluation: Evaluation) -> Table:
                     for values in (band.value, band.low, band.high, curve.random, curve.oracle)
                 ),
             )
-            for i in range(0, len(curve.share), tenth)
+            for i in sorted({round(x) for x in np.linspace(0, len(curve.share) - 1, 11)})
         ),
     )
 
@@ -491,8 +578,8 @@ def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
             x_label=f"{evaluation.premium} minus router, {evaluation.quality_unit}",
         ),
         "slices_text": (
-            "What the router loses against always the premium model, by kind of query. A loss is "
-            "no mistake by itself: cheap calls are what it is paid for."
+            f"What the router loses against always {evaluation.premium}, by kind of query. A loss "
+            "is no mistake by itself: cheap calls are what it is paid for."
         ),
         "slices_caption": (
             "Right of zero the router gives quality away. Intervals hold for all slices at once; "
@@ -500,7 +587,14 @@ def _slice_parts(evaluation: Evaluation) -> dict[str, Any]:
         ),
         "slices_table": Table(
             caption="Slices of the held-out queries.",
-            columns=("slice", "queries", "premium calls", "gold gain", "loss", "interval"),
+            columns=(
+                "slice",
+                "queries",
+                _left_reference(evaluation),
+                "gold gain",
+                "loss",
+                "interval",
+            ),
             rows=tuple(
                 (
                     f"{one.dimension}: {one.level}",

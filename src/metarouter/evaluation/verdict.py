@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ Status = Literal["better", "unclear", "worse", "fixed"]
 # A kept-quality interval wider than this is called wide: it could hide the
 # whole difference between two models of neighbouring price.
 _WIDE = 0.10
+_NAMED = 4  # models of a pool that are told by name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +26,8 @@ class Verdict:
     Attributes
     ----------
     status : "better", "unclear" or "worse" than a random router that sends as
-        many queries to each model; "fixed" when all go to one model.
+        many queries to each model, of a pool than the best fixed mixture of single
+        models at the same cost; "fixed" when all go to one model.
     headline : a few words.
     sentence : quality kept and cost saved, with intervals.
     basis : what the status rests on.
@@ -37,11 +40,14 @@ class Verdict:
 
 
 _HEADLINES = {
-    "better": "Better than sending queries at random",
-    "unclear": "Not shown to be better than sending queries at random",
-    "worse": "Worse than sending queries at random",
+    "better": "Better than {opponent}",
+    "unclear": "Not shown to be better than {opponent}",
+    "worse": "Worse than {opponent}",
     "fixed": "One model answers everything at this setting",
 }
+# Of a pair, of a pool: there mixtures of other models may cost less than random calls do.
+_OPPONENTS = ("sending queries at random", "a fixed mixture of the models at the same cost")
+_INSTEAD = ("choose at random", "take that mixture")
 
 
 def judge_router(
@@ -54,20 +60,22 @@ def judge_router(
     advantage: Estimate,
     is_absolute: bool,
     saved_usd_per_1k: float | None = None,
-    reference: str | None = None,
+    model_shares: Mapping[str, float] | None = None,
+    hull_advantage: Estimate | None = None,
 ) -> Verdict:
     """Put an evaluation into words.
 
     Parameters
     ----------
     premium : name of the premium model.
-    premium_share : share of queries that go to it (or to any model but the
-        reference model), in [0, 1].
+    premium_share : share of queries that go to it, in [0, 1]; of a pool that is said
+        by `model_shares`.
     kept, difference, saving, advantage : see :class:`~metarouter.evaluation.evaluate.Evaluation`.
     is_absolute : whether `kept` is a share of quality or of a gain.
     saved_usd_per_1k : USD saved on 1,000 queries, where prices are known.
-    reference : name of the reference model of a pool, where `premium_share` is
-        the share of all other models together; None for a pair.
+    model_shares : share of the queries that go to each model of a pool; None for a pair.
+    hull_advantage : mean quality of the router minus that of the best fixed mixture of
+        single models at its cost, for a pool; for a pair that is `advantage`.
 
     Examples
     --------
@@ -78,14 +86,17 @@ def judge_router(
     "At 40 % premium calls this router keeps 97 % [95, 99] of large's quality and saves
      58 % [56, 60] of its calls."
     """
-    status = "fixed" if premium_share in (0.0, 1.0) else status_of(advantage)
+    shares = model_shares or {premium: premium_share, "": 1 - premium_share}
+    judged = advantage if hull_advantage is None else hull_advantage
+    status = "fixed" if max(shares.values()) == 1 else status_of(judged)
+    opponent = _OPPONENTS[hull_advantage is not None]
     return Verdict(
         status=status,
-        headline=_HEADLINES[status],
-        sentence=f"{_setting(premium_share, reference)} this router "
+        headline=_HEADLINES[status].format(opponent=opponent),
+        sentence=f"{_setting(premium_share, model_shares)} this router "
         f"{_quality(premium, kept, difference, is_absolute)} and "
         f"saves {percent(saving)} of its {_saved(saved_usd_per_1k)}",
-        basis=_basis(status, advantage) + _width(kept),
+        basis=_basis(status, advantage, hull_advantage) + _width(kept),
     )
 
 
@@ -96,12 +107,23 @@ def status_of(estimate: Estimate, reference: float = 0.0) -> Status:
     return "worse" if estimate.high < reference else "unclear"
 
 
-def _setting(premium_share: float, reference: str | None) -> str:
-    """How often the router leaves the reference model."""
-    share = f"{100 * premium_share:.0f} %"
-    if reference is None:
-        return f"At {share} premium calls"
-    return f"With {share} of the queries going to other models than {reference}"
+def _setting(premium_share: float, model_shares: Mapping[str, float] | None) -> str:
+    """Where the queries go."""
+    if model_shares is None:
+        return f"At {100 * premium_share:.0f} % premium calls"
+    largest = sorted(model_shares, key=lambda model: -model_shares[model])
+    used = [model for model in largest if model_shares[model] > 0]
+    named = [f"{_share(model_shares[model])} of the queries to {model}" for model in used[:1]]
+    named += [f"{_share(model_shares[model])} to {model}" for model in used[1:_NAMED]]
+    if len(used) > _NAMED:
+        rest = sum(model_shares[model] for model in used[_NAMED:])
+        named.append(f"{_share(rest)} to {len(used) - _NAMED} others")
+    *first, last = named
+    return f"Sending {', '.join(first)} and {last}," if first else f"Sending {last},"
+
+
+def _share(share: float) -> str:
+    return "under 1 %" if share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _quality(premium: str, kept: Estimate, difference: Estimate, is_absolute: bool) -> str:
@@ -117,18 +139,22 @@ def _saved(usd: float | None) -> str:
     return "calls." if usd is None else f"cost, {usd:,.2f} USD in 1,000 queries."
 
 
-def _basis(status: str, advantage: Estimate) -> str:
+def _basis(status: str, advantage: Estimate, hull_advantage: Estimate | None) -> str:
     if status == "fixed":
         return "There is no choice to judge: lower or raise the threshold. "
-    unit = f"gain units per query, n = {advantage.n:,}"
     ends = {
         "better": "",
         "unclear": ", an interval that holds 0: these data do not show that routing pays",
-        "worse": ": choose at random, or fit again with more gold labels",
+        "worse": f": {_INSTEAD[hull_advantage is not None]}, or fit again with more gold labels",
     }
+    judged = advantage if hull_advantage is None else hull_advantage
+    found = f"{signed_interval(judged)} gain units per query, n = {judged.n:,}{ends[status]}. "
+    random = "gainst a random router that sends as many queries to each model"
+    if hull_advantage is None:
+        return f"A{random}: {found}"
     return (
-        f"Against a random router that sends as many queries to each model: "
-        f"{signed_interval(advantage)} {unit}{ends[status]}. "
+        f"Against the best fixed mixture of single models at the same cost: {found}"
+        f"A{random}: {signed_interval(advantage)}. "
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from metarouter.errors import OptionError
 from metarouter.policy.rule import best_model
 from metarouter.types import FloatArray, IntArray
 
@@ -45,22 +44,15 @@ def deterministic(choice: IntArray, n_models: int) -> FloatArray:
     return np.asarray(np.eye(n_models)[choice])
 
 
-def random_mix(share: float, n: int, n_models: int = 2, premium: int = -1) -> FloatArray:
-    """The policy that tosses a coin: premium with probability `share`, else reference.
-
-    Raises
-    ------
-    OptionError
-        When `share` is outside [0, 1].
+def random_mix(policy: FloatArray) -> FloatArray:
+    """The policy that calls each model as often as `policy` does, whatever the query.
 
     Examples
     --------
-    >>> random_mix(0.25, 1).tolist()
-    [[0.75, 0.25]]
+    >>> random_mix(deterministic(np.array([0, 0, 0, 1]), 2))[0].tolist()
+    [0.75, 0.25]
     """
-    if not 0 <= share <= 1:
-        raise OptionError.of("share", share, "a probability in [0, 1]")
-    return share * always(premium, n, n_models) + (1 - share) * always(0, n, n_models)
+    return np.tile(policy.mean(axis=0), (len(policy), 1))
 
 
 def premium_index(mean_costs: FloatArray) -> int:
