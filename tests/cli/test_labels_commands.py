@@ -121,3 +121,14 @@ def test_files_that_are_no_dumps_are_refused(
         (tmp_path / name).write_text(content)
     with pytest.raises(LabelError, match=message):
         list(read_dump(tmp_path / name))
+
+
+def test_half_a_surrogate_pair_does_not_cost_the_file(tmp_path: Path) -> None:
+    """Arena dumps hold some in their JSON; all battles are written."""
+    rows = [{"prompt": r'["Half a smile \ud83d is what?"]', "winner": "tie"}, arena_rows(1)[0]]
+    names = {"model_a": "x \ud800", "model_b": "y"}
+    dump, votes = tmp_path / "arena.jsonl", tmp_path / "votes.jsonl"
+    dump.write_text("".join(json.dumps(names | row) + "\n" for row in rows))
+    assert run(["labels", "battles", str(dump), "--out", str(votes)]) == 0
+    written = [json.loads(line) for line in votes.read_text("utf-8").splitlines()]
+    assert [row["model_a"] for row in written] == ["x ?", rows[1]["model_a"]]

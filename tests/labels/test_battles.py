@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from metarouter.correction import CORRECTORS, make_corrector
 from metarouter.errors import DataError, LabelError, OptionError
+from metarouter.features.excerpts import valid_excerpt
 from metarouter.gain.tiers import model_tiers
 from metarouter.labels import GainTable, make_gain_table
 from metarouter.labels.battles import (
@@ -60,6 +61,7 @@ def test_every_way_to_write_a_verdict_is_read(fields: dict[str, Any], winner: st
         {"prompt": f"  {PROMPT}\n"},
         {"prompt": json.dumps([PROMPT, "And in winter?"])},
         {"prompt": [PROMPT, "And in winter?"]},
+        {"prompt": json.dumps([PROMPT, None])},
         {"prompt": None, "query": PROMPT},
         {"prompt": None, "conversation": [{"role": "user", "content": PROMPT}]},
         {
@@ -85,6 +87,14 @@ def test_the_first_turn_of_the_user_is_the_query(fields: dict[str, Any]) -> None
 def test_a_prompt_that_starts_with_a_bracket_is_a_text(text: str) -> None:
     """Only a JSON list of turns is taken apart."""
     assert battle_votes([row(prompt=text)])[0][0]["query"] == text
+
+
+def test_half_a_surrogate_pair_makes_no_vote_that_cannot_be_written() -> None:
+    """Arena prompts hold some; the vote has what a served query would be read as."""
+    vote = battle_votes([row(prompt=r'["Half a smile \ud83d is what?"]')])[0][0]
+    assert (
+        vote["query"] == "Half a smile ? is what?" == valid_excerpt("Half a smile \ud83d is what?")
+    )
 
 
 def test_short_prompts_are_left_out_and_counted() -> None:
@@ -123,6 +133,7 @@ def test_the_judge_of_the_row_goes_before_the_one_given() -> None:
         ({"winner": None, "winner_model_a": "yes", "winner_model_b": "no"}, "row 2: .* = 'yes'"),
         ({"model_a": None}, "row 2: model_a = None"),
         ({"prompt": None}, "row 2.*prompt or conversation"),
+        ({"prompt": "[null, null, null]"}, "row 2.*prompt or conversation"),
         ({"prompt": None, "conversation": [{"role": "assistant", "content": "Hi"}]}, "row 2"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -236,6 +237,47 @@ def test_a_pool_is_sliced_for_the_pair_that_both_sources_know() -> None:
     assert summary.contrast == ("c", "a")
     assert not says(summary, "domain 'maths' has gold but no preference labels")
     assert says(summary, "models 'b over a' has gold but no preference labels")
+
+
+def test_pairs_of_an_arena_without_gold_are_counted_not_listed() -> None:
+    """Nine models are 36 pairs: one sentence and one line, not one each."""
+    names = [f"model-{i}" for i in range(9)]
+    gold = [
+        {"query": f"q{i}", "model": model, "score": score}
+        for i in range(6)
+        for model, score in (("model-0", 0.1 * i), ("model-1", 0.5))
+    ]
+    votes = [
+        {"query": f"{a} {b} {i}", "model_a": a, "model_b": b, "winner": "model_a"}
+        for a, b in combinations(names, 2)
+        for i in range(2)
+    ]
+    summary = summarise_labels(read_gain_table(gold, votes)[0])
+    assert (
+        sum("has preference" in text or "have preference" in text for text in summary.findings) == 1
+    )
+    assert says(summary, "and 32 more have preference but no gold labels")
+    shown = render_summary(summary)
+    assert "35 pairs of models in one source alone" in shown
+    assert shown.count("  models model-") == 1
+
+
+def test_slices_that_nobody_can_compare_do_not_widen_the_others() -> None:
+    """A bias is clear at 0.05 over the slices with both labels, however many lack one."""
+    noise = np.random.default_rng(0).normal(0, 0.2, 40)
+    gold, votes = noise[:20], noise[20:] + 0.12
+    others = list(combinations(range(25), 2))[1:]  # pairs of models that only votes know
+    table = make_gain_table(
+        queries=[f"query {i:03}" for i in range(40 + len(others))],
+        models=tuple(f"model {i}" for i in range(25)),
+        gain=np.concatenate([gold, votes, np.zeros(len(others))]),
+        is_gold=np.arange(40 + len(others)) < 20,
+        candidate=np.array([1] * 40 + [pair[1] for pair in others]),
+        baseline=np.array([0] * 40 + [pair[0] for pair in others]),
+    )
+    p_value = stats.ttest_ind(votes, gold, equal_var=False).pvalue
+    assert 0.05 / len(others) < p_value < 0.05 / 5
+    assert find_slice(summarise_labels(table), "all").is_clear
 
 
 @pytest.mark.parametrize(

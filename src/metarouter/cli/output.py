@@ -103,16 +103,17 @@ def require_writable(*paths: Path | str | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that the user asked for.
+    """Write a file that the user asked for; half a surrogate pair, which is no text, as "?".
 
     Raises
     ------
     OptionError
         When it cannot be written.
     """
+    content = text.encode("utf-8", "replace")  # before the old file is gone
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
     except OSError as error:
         raise OptionError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -57,7 +57,8 @@ def battle_votes(
 
     The prompt is the first turn of the user, stripped: of `query`, `prompt` (a
     text, a list of turns, or such a list as JSON), `conversation`,
-    `conversation_a` or `messages` (turns with role and content). The verdict is
+    `conversation_a` or `messages` (turns with role and content); a turn that is
+    null is passed over, half a surrogate pair becomes "?". The verdict is
     `winner` (model_a, model_b, tie, tie (bothbad), both_bad), or the flags
     `winner_model_a` and `winner_model_b`; neither flag is a tie.
 
@@ -396,7 +397,7 @@ def _first_turn(row: Mapping[str, Any], source: str, number: int) -> str:
             turn = next(_user_turns(value), None)
             if turn is None:
                 break
-            return turn.strip()
+            return turn.strip().encode("utf-8", "replace").decode()
     raise LabelError.at(file=source, row=number, field=None, value=None, allowed=_WHAT)
 
 
@@ -424,8 +425,8 @@ def _json_list(text: str) -> list[Any] | None:
         value = json.loads(text)
     except ValueError:
         return None  # a prompt that starts with a bracket
-    turns = isinstance(value, list) and value and all(isinstance(v, str | dict) for v in value)
-    return value if turns else None
+    turns = isinstance(value, list) and all(isinstance(v, str | dict | None) for v in value)
+    return value if turns and value else None
 
 
 def _winner(row: Mapping[str, Any], source: str, number: int) -> str:

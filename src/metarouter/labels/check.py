@@ -53,7 +53,7 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
     Notes
     -----
     Intervals are 95 % for each slice alone; the findings name a slice only if
-    its interval at level 1 − 0.05 / (number of slices) excludes 0.
+    its interval at level 1 − 0.05 / (number of slices with both labels) excludes 0.
 
     References
     ----------
@@ -331,9 +331,12 @@ def _slices(
             )
             for pair in _pairs(table)
         ]
+    means = [(kind, name, gold, _query_means(table, mask)) for kind, name, gold, mask in parts]
+    # only where both sources have a variance can they differ
+    n_compared = sum(min(len(gold[1]), len(preference[1])) > 1 for *_, gold, preference in means)
     return tuple(
-        _slice(kind, name, gold, _query_means(table, mask), n_slices=len(parts))
-        for kind, name, gold, mask in parts
+        _slice(kind, name, gold, preference, n_slices=max(n_compared, 1))
+        for kind, name, gold, preference in means
     )
 
 

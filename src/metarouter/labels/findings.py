@@ -15,6 +15,7 @@ __all__ = ["make_findings"]
 FEW_GOLD = 100
 
 _SPELT_LIKE = 0.85  # share of equal letters of two names
+_SHOWN = 3  # names in a sentence
 _WEAK = 0.3  # correlation; a tenth of the variance is shared
 
 
@@ -173,16 +174,24 @@ def _bias(part: SliceBias) -> float:
 def _about_slices(summary: LabelSummary) -> Iterator[str]:
     if len(summary.sources) < 2:
         return
-    for part in summary.slices:
-        if part.kind not in {"domain", "length", "models"}:
-            continue
-        if part.n_preference and not part.n_gold:
+    for kind in ("domain", "length", "models"):
+        slices = [part for part in summary.slices if part.kind == kind]
+        without_gold = [part.name for part in slices if part.n_preference and not part.n_gold]
+        if without_gold:
             yield (
-                f"{part.kind} {part.name!r} has preference but no gold labels: the bias there "
-                "can only be guessed from elsewhere."
+                f"{_listed(kind, without_gold)} preference but no gold labels: the bias there can "
+                "only be guessed from elsewhere."
             )
-        elif part.n_gold and not part.n_preference:
-            yield f"{part.kind} {part.name!r} has gold but no preference labels."
+        without_votes = [part.name for part in slices if part.n_gold and not part.n_preference]
+        if without_votes:
+            yield f"{_listed(kind, without_votes)} gold but no preference labels."
+
+
+def _listed(kind: str, names: list[str]) -> str:
+    """Some names of slices and how many more, with the verb."""
+    shown = ", ".join(f"{kind} {name!r}" for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"{shown}{more} {'has' if len(names) == 1 else 'have'}"
 
 
 def _about_models(summary: LabelSummary) -> Iterator[str]:

@@ -211,15 +211,22 @@ def _slice_lines(summary: LabelSummary) -> Iterator[str]:
     if not summary.slices or summary.contrast is None:
         return
     candidate, baseline = summary.contrast
-    width = _width(f"{part.kind} {part.name}" for part in summary.slices)
+    shown = [part for part in summary.slices if part.kind != "models" or _is_in_both(part)]
+    width = _width(f"{part.kind} {part.name}" for part in shown)
     yield f"Slices of {candidate} over {baseline} (each query counted once)"
     yield f"  {'':<{width}}{'gold':>7}{'pref.':>9}{'share':>8}   preference − gold [95 %]"
-    for part in summary.slices:
+    for part in shown:
         bias = "unknown" if part.bias is None else _interval(part.bias)
         yield (
             f"  {f'{part.kind} {part.name}'[: width - 1]:<{width}}{part.n_gold:>7,}"
             f"{part.n_preference:>9,}{part.share_gold:>8.1%}   {bias}"
         )
+    if len(shown) < len(summary.slices):
+        yield f"  … and {len(summary.slices) - len(shown):,} pairs of models in one source alone"
+
+
+def _is_in_both(part: SliceBias) -> bool:
+    return part.n_gold > 0 and part.n_preference > 0
 
 
 def _width(names: Iterable[str]) -> int:
