@@ -256,7 +256,7 @@ def test_the_curve_of_a_priced_pool_passes_through_the_router_and_beside_each_mo
     assert curve.cost[[0, -1]].tolist() == pytest.approx([1.0, 30.0])
     assert evaluation.singles["large"] == pytest.approx((30.0, -0.2))
     # middle and small are 0 on average, large is worse: no mixture is above 0
-    assert curve.random == pytest.approx(np.zeros(len(curve.cost)), abs=1e-12)
+    np.testing.assert_allclose(curve.random, 0.0, atol=1e-9)
     assert curve.oracle.max() == pytest.approx(record(evaluation, "oracle")["quality"])
     page = render_evaluation_report(evaluation)
     assert "best fixed mixture of them at that cost" in page

@@ -92,7 +92,7 @@ def hull_quality(cost: FloatArray, quality: FloatArray, budget: FloatArray) -> F
     cost, quality : arrays, shape (b, n_models)
         Mean cost and quality of each model alone.
     budget : array, shape (b,)
-        At least the smallest cost.
+        One below the smallest cost counts as that.
 
     Returns
     -------
@@ -110,6 +110,8 @@ def hull_quality(cost: FloatArray, quality: FloatArray, budget: FloatArray) -> F
     >>> hull_quality(*models, np.array([1.0])).round(3).tolist()
     [0.5]
     """
+    # rounding may put the cost of always the cheapest model below its own
+    budget = np.maximum(budget, cost.min(axis=1))
     spare, over = budget[:, None] - cost, cost - budget[:, None]
     best = np.where(spare >= 0, quality, -np.inf).max(axis=1)
     for a, b in combinations(range(cost.shape[1]), 2):
