@@ -2,26 +2,34 @@
 
     ./run python experiments/asked_share.py --seeds 10
 
-Each replication fits a gain model (`--models`), sets the price of cost for shares of 10, 25 and
-50 % on the training prompts, and counts the premium calls on 2,000 other prompts. It is set on
+Each replication fits a gain model (`--models`), sets the price of cost for shares of 10, 25, 40
+and 75 % on the training prompts, and counts the calls of other models than the reference on
+2,000 other prompts. It is set on
 
-* folds: what `metarouter fit` does with its five folds where all prompts have gold labels;
-* no folds: what it does elsewhere, and with `--folds 0`;
+* halves: the predictions for training prompts, drawn in by what a fit to half of them shows
+  (`metarouter.spread`): what `metarouter fit` does, but for forest, boosting and mlp;
+* folds: for those, places that held-out prompts have in their folds (`metarouter.crossfitted`),
+  where all prompts of a pair have gold labels;
+* members: for those, what it does elsewhere, and with `--folds 0`;
 * own: the model's plain predictions for the training prompts, for comparison.
 
-Settings:
+Settings, for `--sizes` training prompts each:
 
-* worlds gold: `metarouter.testing.make_world`, 400 queries, all with gold labels;
-* worlds both: 1,000 queries, 200 with gold and 800 with preference labels, corrector auto;
-* MMLU gold: 500 prompts with right-or-wrong gold of RouteLLM's pair (needs METAROUTER_DATA).
+* worlds gold, worlds both: `metarouter.testing.make_world` with gold labels for all queries, or
+  for a fifth and preference labels for the others, corrector auto;
+* MMLU gold: right-or-wrong gold of RouteLLM's pair (needs METAROUTER_DATA);
+* MMLU both: gold for half of the prompts, votes for all of a judge that sees the gain with a
+  deviation of 0.7 and calls a tie within 0.3;
+* MMLU-Pro gold, MMLU-Pro pool: the same gold of one pair out of four, by seed, or of three models.
 
-Prints the mean over seeds with a 95 % t interval, in per cent.
+Prints the mean over seeds with a 95 % t interval, and the deviation between seeds, in per cent.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -35,12 +43,15 @@ from metarouter.fitting import FitOptions
 from metarouter.gain.out_of_bag import follows_rows, unseen_gains
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.policy.calibrate import share_prices
+from metarouter.policy.rule import best_model, gains_and_costs
+from metarouter.spread import draw_in, spread_ratio
 from metarouter.testing import make_world
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
+from mmlu_pro_judges import PAIRS
 from study import markdown
 
-SHARES = np.array([0.1, 0.25, 0.5])
-MODELS = ("auto", "ridge", "forest", "boosting", "mlp")
+SHARES = np.array([0.1, 0.25, 0.4, 0.75])
+SETTINGS = ("worlds gold", "worlds both", "MMLU gold", "MMLU both", "MMLU-Pro gold")
 N_TEST = 2000
 DATA = Path(os.environ.get("METAROUTER_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -48,77 +59,115 @@ DATA = Path(os.environ.get("METAROUTER_DATA", Path(__file__).parents[2] / "share
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--sizes", default="120,240,500,1000,5000")
+    parser.add_argument("--models", default="auto,ridge")
     parser.add_argument("--folds", type=int, default=5, help="0 leaves out the way of folds")
-    parser.add_argument("--settings", default="MMLU gold,worlds gold,worlds both")
+    parser.add_argument("--settings", default=",".join(SETTINGS))
     arguments = parser.parse_args()
-    names = ["", "set on", *(f"{100 * share:g} % asked" for share in SHARES)]
+    names = ["", "prompts", "set on", *(f"{100 * share:g} % asked" for share in SHARES)]
     rows = []
     for setting in arguments.settings.split(","):
         for model in arguments.models.split(","):
-            with threadpool_limits(limits=1):
-                found = [
-                    replication(setting, model, seed, arguments.folds)
-                    for seed in range(arguments.seeds)
-                ]
-            for way in found[0]:
-                columns = np.array([one[way] for one in found]).T
-                rows.append([f"{setting}, {model}", way, *map(interval, columns)])
-                print(rows[-1], flush=True)
+            for n in map(int, arguments.sizes.split(",")):
+                with threadpool_limits(limits=1):
+                    found = [
+                        replication(setting, model, n, seed, arguments.folds)
+                        for seed in range(arguments.seeds)
+                    ]
+                for way in found[0]:
+                    columns = np.array([one[way] for one in found]).T
+                    rows.append([f"{setting}, {model}", str(n), way, *map(interval, columns)])
+                    print(rows[-1], flush=True)
     print(markdown(names, rows))
 
 
 def interval(shares: FloatArray) -> str:
-    """Mean in per cent with its interval."""
+    """Mean in per cent with its interval, and the deviation between seeds."""
     found = mean_interval(100 * shares)
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+    deviation = 100 * shares.std(ddof=1)
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}] {deviation:.1f}"
 
 
-def replication(setting: str, model: str, seed: int, folds: int) -> dict[str, FloatArray]:
+def replication(setting: str, model: str, n: int, seed: int, folds: int) -> dict[str, FloatArray]:
     """Shares on new prompts, by what the price was set on."""
-    table, new = labels(setting, seed)
+    table, new = labels(setting, n, seed)
     options = FitOptions(gain_model=model, seed=seed)
     stage = options.make_features().fit(table.queries)
     whole = table.with_features(stage.transform(table.queries))
     assert whole.features is not None
     fitted = options.learn(whole)
-    unseen = unseen_gains(fitted, whole.features).ravel()
-    known = {"no folds": unseen, "own": fitted.predict(whole.features).mean.ravel()}
-    if folds and table.is_gold.all() and follows_rows(fitted):
-        crossed = cross_fit(table, options.make_features, options.learn, folds=folds, seed=seed)
-        assert crossed.rank is not None
-        known = {"folds": np.quantile(unseen, crossed.rank), **known}
-    predicted = fitted.predict(stage.transform(new)).mean.ravel()
-    unit = np.array([0.0, 1.0])
-    prices = {way: share_prices(gains, unit, SHARES) for way, gains in known.items()}
-    return {way: np.mean(predicted > each[:, None], axis=1) for way, each in prices.items()}
+    own = fitted.predict(whole.features).mean
+    if not follows_rows(fitted):
+        ratio = spread_ratio(table, options.make_features, options.learn, seed=seed)
+        known = {"halves": draw_in(own, own.mean(axis=0), ratio), "own": own}
+    else:
+        unseen = unseen_gains(fitted, whole.features)
+        known = {"members": unseen, "own": own}
+        if folds and table.is_pair and table.is_gold.all():
+            crossed = cross_fit(table, options.make_features, options.learn, folds=folds, seed=seed)
+            assert crossed.rank is not None
+            known["folds"] = np.quantile(unseen, crossed.rank)
+    predicted = fitted.predict(stage.transform(new)).mean
+    return {way: reached(gains, predicted) for way, gains in known.items()}
 
 
-def labels(setting: str, seed: int) -> tuple[GainTable, list[str]]:
+def reached(known: FloatArray, predicted: FloatArray) -> FloatArray:
+    """Shares of new queries that leave the reference at the prices set on known ones."""
+    gains, unit = gains_and_costs(predicted, np.append(0.0, np.ones(predicted.shape[1])))
+    prices = share_prices(known, unit[0], SHARES)
+    return np.array([np.mean(best_model(gains, unit, w) != 0) for w in prices.tolist()])
+
+
+def labels(setting: str, n: int, seed: int) -> tuple[GainTable, list[str]]:
     """Training labels, and other prompts."""
-    if setting == "MMLU gold":
-        return mmlu(500, seed)
-    n, n_gold = {"worlds gold": (400, 400), "worlds both": (1000, 200)}[setting]
-    world = make_world(n_queries=n, n_gold=n_gold, n_test=N_TEST, seed=seed)
-    return world.table, list(world.test.queries)
+    kind, sources = setting.split(" ")
+    if kind == "worlds":
+        n_gold = n if sources == "gold" else n // 5
+        world = make_world(n_queries=n, n_gold=n_gold, n_test=N_TEST, seed=seed)
+        return world.table, list(world.test.queries)
+    data = read_benchmark(kind, *models_of(kind, sources, seed))
+    drawn = np.random.default_rng(seed).permutation(len(data))[: n + N_TEST]
+    new = [data.prompts[i] for i in drawn[n:]]
+    return (judged(data, drawn[:n], seed) if sources == "both" else data.table(drawn[:n])), new
+
+
+def models_of(kind: str, sources: str, seed: int) -> tuple[str, ...]:
+    """Models of MMLU-Pro, the cheapest first; MMLU has one pair."""
+    if kind == "MMLU":
+        return ()
+    premium, cheap = PAIRS[seed % len(PAIRS)]
+    return (cheap, PAIRS[1][0], PAIRS[0][0]) if sources == "pool" else (cheap, premium)
 
 
 @cache
-def read_mmlu() -> Benchmark:
-    (data,) = load_benchmark("mmlu", DATA)
-    return data
-
-
-def mmlu(n: int, seed: int) -> tuple[GainTable, list[str]]:
-    """Prompts of MMLU, drawn at random."""
-    data = read_mmlu()
-    drawn = np.random.default_rng(seed).permutation(len(data))[: n + N_TEST]
-    texts = [data.prompts[i] for i in drawn]
-    gain = data.gain[drawn[:n]]
-    table = make_gain_table(
-        queries=texts[:n], models=("cheap", "premium"), gain=gain, is_gold=[True] * n
+def read_benchmark(kind: str, *models: str) -> Benchmark:
+    """A benchmark, with some of its models where they are named; each prompt once."""
+    (data,) = load_benchmark(kind.lower(), DATA)
+    _, first = np.unique(data.prompts, return_index=True)
+    at = [data.models.index(name) for name in models or data.models]
+    return replace(
+        data,
+        prompts=tuple(data.prompts[i] for i in first),
+        models=tuple(data.models[i] for i in at),
+        quality=data.quality[np.ix_(first, at)],
+        subject=data.subject[first],
+        cost=None,
     )
-    return table, texts[n:]
+
+
+def judged(data: Benchmark, rows: IntArray, seed: int) -> GainTable:
+    """Gold labels for the first half of some rows, and votes for all."""
+    n, n_gold = len(rows), len(rows) // 2
+    gain = data.gain[rows]
+    seen = gain + np.random.default_rng(seed).normal(0.0, 0.7, n)
+    vote = np.where(np.abs(seen) > 0.3, np.sign(seen), 0.0)
+    return make_gain_table(
+        queries=[data.prompts[i] for i in rows],
+        query=np.append(np.arange(n_gold), np.arange(n)),
+        models=data.models,
+        gain=np.append(gain[:n_gold], vote),
+        is_gold=np.arange(n_gold + n) < n_gold,
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from metarouter.errors import DataError, OptionError
 from metarouter.features.pipeline import FeaturePipeline, make_pipeline
 from metarouter.features.stages import FeatureStage
 from metarouter.gain.extras import one_thread
-from metarouter.gain.out_of_bag import unseen_gains
+from metarouter.gain.out_of_bag import follows_rows, unseen_gains
 from metarouter.gain.registry import make_pool_model
 from metarouter.gain.text import stage_of
 from metarouter.labels.queries import hash_queries
@@ -104,8 +104,8 @@ def fit(
     premium_share, budget, max_loss, w : float, optional
         What sets the threshold, at most one; a premium share of 0.5 by
         default. The share and the budget are met on the training prompts, on
-        at most 200,000 of them, drawn at random, as if they were new where the
-        gain model follows its rows (:mod:`metarouter.gain.out_of_bag`); the loss
+        at most 200,000 of them, drawn at random, spread as new ones are
+        (:mod:`metarouter.spread`, :mod:`metarouter.gain.out_of_bag`); the loss
         limit on cross-fitted gold predictions, which makes its confidence
         approximate; :func:`metarouter.calibrate` on other gold makes it exact.
     confidence : float, default 0.95, of `max_loss`.
@@ -264,7 +264,7 @@ def _fit_table(
     tick()
     stage, served = _served(model, stage, table)
     cost = make_cost(served, options.cost, options.prices)
-    gains = _gains_as_new(served, options, model, crossed)
+    gains = _gains_as_new(served, options, model)
     w, reason = _price_of_cost(served, options, gains, cost, crossed)
     parts = {"features": stage.state(), "gain": model.state(), "cost": cost.state()}
     parts["policy"] = policy_state(parts, w=w, cost_unit=cost.unit)
@@ -417,21 +417,26 @@ def _price_of_cost(
     return found.w, found.reason
 
 
-def _gains_as_new(
-    table: GainTable, options: FitOptions, model: FittedGain, crossed: CrossFitted | None
-) -> Gains:
+def _gains_as_new(table: GainTable, options: FitOptions, model: FittedGain) -> Gains:
     """What the model says of training queries, spread as what it will say of new ones.
 
     Only where that sets the price of cost: it takes a fit to half of the queries. A model
-    that reads texts itself is not fitted once more.
+    that can leave out what it knows of a query needs none, and one that reads texts itself
+    is not fitted once more.
     """
-    target, plain = options.target, partial(unseen_gains, model)
-    needless = target.w is not None or target.max_loss is not None or stage_of(model) is not None
-    if needless or _placed(table, crossed) is not None:
+    plain = partial(unseen_gains, model)
+    if not _asks_for_a_part(options.target) or follows_rows(model) or stage_of(model) is not None:
         return plain
     ratio = spread_ratio(table, options.make_features, options.learn, seed=options.seed)
     centre = plain(_table_features(table)[_sample(table.n_queries, options.seed)]).mean(axis=0)
     return lambda features: draw_in(plain(features), centre, ratio)
+
+
+def _asks_for_a_part(target: CalibrationTarget) -> bool:
+    """Whether some queries are to be sent: none or all are the same however gains are spread."""
+    if target.w is not None or target.max_loss is not None:
+        return False
+    return target.premium_share not in {0.0, 1.0} and target.budget != 0
 
 
 def _as_new(
@@ -444,21 +449,12 @@ def _as_new(
     its features, placed it among those that it knew.
     """
     features = _table_features(table)
-    placed = _placed(table, crossed)
-    if placed is not None:
-        return placed[0], np.quantile(gains(features), placed[1])
+    if crossed is not None and crossed.rank is not None:
+        gold = crossed.by_query()
+        if gold.rank is not None and gold.n_queries == table.n_queries <= _PRICED:
+            return gold.query, np.quantile(gains(features), gold.rank)
     drawn = _sample(table.n_queries, options.seed)
     return drawn, gains(features[drawn])
-
-
-def _placed(table: GainTable, crossed: CrossFitted | None) -> tuple[IntArray, FloatArray] | None:
-    """All queries and their ranks out of fold, where they have them."""
-    if crossed is None or crossed.rank is None:
-        return None
-    gold = crossed.by_query()
-    if gold.rank is None or not gold.n_queries == table.n_queries <= _PRICED:
-        return None
-    return gold.query, gold.rank
 
 
 def _sample(n: int, seed: int) -> IntArray:

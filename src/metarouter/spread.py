@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from metarouter.errors import DataError
 from metarouter.features.pipeline import FeaturePipeline
-from metarouter.gain.out_of_bag import unseen_gains
 from metarouter.labels.split import split_by_query, take_queries
 from metarouter.labels.table import GainTable
 from metarouter.records import GainEstimate
@@ -127,10 +126,10 @@ def _predicted(
     make_features: Callable[[], FeaturePipeline],
     learn: Callable[[GainTable], _Fitted],
 ) -> tuple[FloatArray, FloatArray]:
-    """What a fit on the first table says of its queries, as if new, and of the second's."""
+    """What a fit to the first table says of its queries, and of the second's."""
     stage = make_features().fit(first.queries)
     known = stage.transform(first.queries)
     model = learn(first.with_features(known))
     new = model.predict(stage.transform(second.queries)).mean
-    own = unseen_gains(model, known)
+    own = model.predict(known).mean
     return own.reshape(len(own), -1), new.reshape(len(new), -1)
