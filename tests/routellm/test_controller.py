@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
+from metarouter.cli import run
 from metarouter.errors import ArtifactError, InputError, OptionError
 from metarouter.features.registry import make_embedder
 from metarouter.loading import load
 from metarouter.providers import CallError
-from metarouter.routellm import Controller, RoutingError
-from metarouter.routellm.completions import Upstream
+from metarouter.routellm import Controller, RoutingError, parse_router_name
+from metarouter.routellm.completions import Completion, Upstream
 from metarouter.testing import FakeProvider
 
 STRONG, WEAK = "gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1"
@@ -65,8 +66,59 @@ def test_the_yaml_config_of_routellm_keeps_working(checkpoint: Path, tmp_path: P
     assert own.route("What is 2 + 2?", "mf", 0.0) == STRONG
 
 
+def test_the_config_says_what_a_pool_calls_the_two_models(pool: Path) -> None:
+    """RouteLLM's keys for the names in the battles; without them nothing fits, and that at once."""
+    config = {"mf": {"checkpoint_path": str(pool)}}
+    with pytest.raises(OptionError, match=r"strong_model = .*mixtral, .*of its config"):
+        controller(routers=["mf"], config=config)
+    prompts = ["Prompt number 4 is long is long", "Is 91 prime?"]
+    named = config["mf"] | {"strong_model": "gpt-4", "weak_model": "mixtral"}
+    own = controller(routers=["mf"], config={"mf": named})
+    pair = load(pool).for_pair("gpt-4")
+    expected = pair.scorer.win_probability(pair.features.transform(prompts))[:, 0]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(own.batch_calculate_win_rate(prompts, "mf"), expected, atol=1e-9)
+    assert own.route(prompts[0], "mf", 0.0) == STRONG
+
+
+def test_calibrating_a_pool_for_one_pair_gives_the_name_of_a_router_of_two(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`calibrate --premium` is the way from a router of many models to `router-NAME-THRESHOLD`."""
+    traffic, out = tmp_path / "traffic.txt", tmp_path / "pair"
+    traffic.write_text("\n".join(f"Line {i} {'is long ' * (i % 7)}" for i in range(40)))
+    command = ["calibrate", str(pool), "--queries", str(traffic), "--premium-share", "0.4",
+               "--premium", "gpt-4"]  # fmt: skip
+    assert run(command) == 2
+    assert "--out DIR" in capsys.readouterr().err
+    assert run([*command, "--out", str(out)]) == 0
+    name, threshold = parse_router_name(
+        "router-" + capsys.readouterr().out.split("router-")[1].split()[0]
+    )
+    assert name == "knn"
+    assert load(out).models == ("mixtral", "gpt-4")
+    own = controller(routers=["knn"], config={"knn": {"checkpoint_path": str(out)}})
+    rates = own.batch_calculate_win_rate(traffic.read_text().splitlines(), "knn")
+    assert threshold == pytest.approx(np.quantile(rates, 0.6), abs=1e-5)
+
+
+def test_names_are_a_list() -> None:
+    """A text would be taken for a list of letters."""
+    with pytest.raises(OptionError, match="routers = 'random'; allowed: a list of names"):
+        controller(routers="random")
+
+
+def test_a_field_that_an_answer_may_leave_out_is_none() -> None:
+    """The last piece of OpenAI's streams has an empty delta; a misspelt field is an error."""
+    piece = Completion({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    assert piece.choices[0].delta.content is None
+    assert piece.usage is None
+    with pytest.raises(AttributeError, match="holds no 'contents'"):
+        _ = piece.choices[0].delta.contents
+
+
 def test_a_completion_goes_to_the_model_that_the_name_asks_for(provider: FakeProvider) -> None:
     own = controller(provider)
+    assert own.model_counts["random"][STRONG] == 0
     answer = own.chat.completions.create(model="router-random-0.0", messages=ASK)
     assert answer.choices[0].message.content == f"{STRONG} was asked: {ASK[0]['content']}"
     assert answer["model"] == answer.model == STRONG

@@ -29,6 +29,10 @@ def calibrate(
         float | None, typer.Option(help="Largest mean loss, in gain units.")
     ] = None,
     confidence: Annotated[float, typer.Option(help="Of --max-loss.")] = 0.95,
+    premium: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="Of a pool, keep this model and the reference; with --out."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: DIR itself.")] = None,
     json_out: JsonOut = None,
     seed: Seed = 0,
@@ -36,18 +40,23 @@ def calibrate(
     """Set the threshold to a premium share, a budget, or a largest quality loss.
 
     With two models and a share, also prints RouteLLM's name of it, router-NAME-THRESHOLD: premium
-    from that win rate upwards.
+    from that win rate upwards. A router that learned from many models becomes one of two with
+    --premium.
 
     Example: metarouter calibrate router --queries traffic.txt --premium-share 0.3
     """
     from metarouter.calibration import calibrate as calibrate_router
     from metarouter.cli.output import emit, say
+    from metarouter.errors import OptionError
     from metarouter.loading import load
     from metarouter.querying import read_queries
 
+    if premium is not None and out is None:
+        raise OptionError("--premium makes another router: give its folder, --out DIR")
+    whole = load(folder)
     texts = None if queries is None else read_queries(queries)
     router, found = calibrate_router(
-        load(folder),
+        whole if premium is None else whole.for_pair(premium),
         texts,
         gold=gold,
         premium_share=premium_share,

@@ -21,17 +21,30 @@ __all__ = ["Completion", "Upstream", "is_in_loop", "last_user_text", "wait_for"]
 
 _OPENAI = "https://api.openai.com/v1"
 _KEY = "OPENAI_API_KEY"
+# What the protocol lets an answer, its message or its pieces leave out.
+_OPTIONAL = frozenset(
+    {
+        "annotations", "audio", "content", "finish_reason", "function_call", "logprobs",
+        "reasoning_content", "refusal", "role", "service_tier", "system_fingerprint", "tool_calls",
+        "usage",
+    }
+)  # fmt: skip
 T = TypeVar("T")
 
 
 class Completion(dict[str, Any]):
     """The JSON of an answer, whose fields are attributes too.
 
+    As in OpenAI's client, the attribute of a field that an answer may leave out is
+    None where it does: the last piece of a stream has no `content`.
+
     Examples
     --------
     >>> answer = Completion({"choices": [{"message": {"content": "Hi"}}]})
     >>> answer.choices[0].message.content, answer["choices"][0]["message"]["content"]
     ('Hi', 'Hi')
+    >>> answer.choices[0].message.tool_calls is None
+    True
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -41,6 +54,8 @@ class Completion(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
+            if name in _OPTIONAL:
+                return None
             raise AttributeError(f"the answer holds no {name!r}") from None
 
     def model_dump(self) -> dict[str, Any]:

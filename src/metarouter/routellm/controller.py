@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from metarouter.errors import shorten
+from metarouter.errors import OptionError, shorten
 from metarouter.labels.messages import message_problem
 from metarouter.routellm.completions import (
     Upstream,
@@ -62,6 +62,12 @@ class Controller:
     model_pair : ModelPair
     model_counts : dict of router to a Counter of models, completions so far.
 
+    Raises
+    ------
+    OptionError
+        When a router has no checkpoint, or knows more than two models and
+        neither these nor those of its config.
+
     Examples
     --------
     >>> controller = Controller(routers=["random"], strong_model="large", weak_model="small")
@@ -79,10 +85,12 @@ class Controller:
         api_key: str | None = None,
         progress_bar: bool = False,
     ) -> None:
+        if isinstance(routers, str):
+            raise OptionError.of("routers", routers, "a list of names")
         self.model_pair = ModelPair(strong=strong_model, weak=weak_model)
         self.routers: dict[str, WinRater] = {}
         self.upstream = Upstream(base_url=api_base, api_key=api_key)
-        self._counts: dict[str, Counter[str]] = {}
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in routers}
         self._lock = threading.Lock()
         options = read_config(config)
         for name in routers:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from metarouter.errors import InputError, MissingDependencyError, OptionError
-from metarouter.routellm.win_rates import WinRater, random_win_rates, router_win_rates
+from metarouter.routellm.win_rates import WinRater, pair_win_rater, random_win_rates
 
 __all__ = ["Config", "make_win_rater", "read_config"]
 
@@ -23,10 +22,10 @@ _NEEDLESS = frozenset(
     {
         "arena_battle_datasets", "arena_embedding_datasets", "hidden_size", "model_type",
         "num_classes", "num_labels", "num_models", "num_tiers", "score_threshold",
-        "strong_model", "text_dim", "use_proj", "weak_model",
+        "text_dim", "use_proj",
     }
 )  # fmt: skip
-_USED = frozenset({"checkpoint_path", "embedder"})
+_USED = frozenset({"checkpoint_path", "embedder", "strong_model", "weak_model"})
 
 
 def read_config(config: Config | None) -> dict[str, dict[str, Any]]:
@@ -59,14 +58,17 @@ def make_win_rater(name: str, options: Mapping[str, Any], strong: str, weak: str
     options : mapping
         `checkpoint_path`: a router folder of metarouter, or the safetensors
         file of a published `mf` checkpoint, which also needs the `embedder`
-        that it was trained with. RouteLLM's other options are known and have
-        no effect; a warning names them.
-    strong, weak : str
+        that it was trained with. `strong_model` and `weak_model`: what a router
+        of more than two models calls the two, where that is not what the
+        endpoint does. RouteLLM's other options are known and have no effect; a
+        warning names them.
+    strong, weak : str, as the endpoint calls them.
 
     Raises
     ------
     OptionError
-        When an option is unknown or missing.
+        When an option is unknown or missing, or a router of more than two
+        models has not these.
     ArtifactError
         When the folder holds no sound router.
     """
@@ -86,7 +88,9 @@ def make_win_rater(name: str, options: Mapping[str, Any], strong: str, weak: str
             f"router {name} has no checkpoint_path; allowed: a folder that "
             f"`metarouter fit --gain-model {name} --out DIR` wrote"
         )
-    return _from_checkpoint(name, Path(str(options["checkpoint_path"])), options, strong, weak)
+    path = Path(str(options["checkpoint_path"]))
+    own = {role: options.get(f"{role}_model") for role in ("strong", "weak")}
+    return _from_checkpoint(name, path, options, own["strong"] or strong, own["weak"] or weak)
 
 
 def _from_checkpoint(
@@ -104,7 +108,7 @@ def _from_checkpoint(
             "a router folder of `metarouter fit`, or a downloaded mf model.safetensors; nothing "
             "is downloaded here",
         )
-    return partial(router_win_rates, load(path), strong=strong, weak=weak)
+    return pair_win_rater(load(path), strong, weak)
 
 
 def _published_mf(file: Path, options: Mapping[str, Any]) -> WinRater:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,13 @@ from metarouter.gain.scoring import WinScorer
 from metarouter.router import Router
 from metarouter.types import FloatArray
 
-__all__ = ["WinRater", "calibrate_win_rate", "random_win_rates", "router_win_rates"]
+__all__ = [
+    "WinRater",
+    "calibrate_win_rate",
+    "pair_win_rater",
+    "random_win_rates",
+    "router_win_rates",
+]
 
 WinRater = Callable[[Sequence[str]], FloatArray]
 """Prompts to the probability that the strong model's answer is the better one, shape (n,)."""
@@ -61,6 +68,12 @@ def router_win_rates(
     return np.asarray(np.clip(rates, 0.0, 1.0))
 
 
+def pair_win_rater(router: Router, strong: str, weak: str) -> WinRater:
+    """Win rates of one pair as a function of prompts; raises as :func:`router_win_rates`, now."""
+    _places(router, strong, weak)
+    return partial(router_win_rates, router, strong=strong, weak=weak)
+
+
 def random_win_rates(prompts: Sequence[str], *, seed: int = 0) -> FloatArray:
     """Uniform draws that are the same whenever a prompt is asked.
 
@@ -97,7 +110,10 @@ def _places(router: Router, strong: str | None, weak: str | None) -> tuple[int, 
         return (0, 1) if (strong, weak) == models else (1, 0)
     for role, name in (("strong_model", strong), ("weak_model", weak)):
         if name not in models:
-            raise OptionError.of(role, name, f"one of the router's models: {', '.join(models)}")
+            allowed = f"one of the router's models: {', '.join(models)}"
+            raise OptionError.of(
+                role, name, f"{allowed}; what they are called here is `{role}` of its config"
+            )
     return models.index(str(strong)), models.index(str(weak))
 
 
