@@ -189,9 +189,9 @@ def _about_slices(summary: LabelSummary) -> Iterator[str]:
 
 def _listed(kind: str, names: list[str]) -> str:
     """Some names of slices and how many more, with the verb."""
-    shown = ", ".join(f"{kind} {name!r}" for name in names[:_SHOWN])
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"{shown}{more} {'has' if len(names) == 1 else 'have'}"
+    return f"{kind} {shown}{more} {'has' if len(names) == 1 else 'have'}"
 
 
 def _about_models(summary: LabelSummary) -> Iterator[str]:
