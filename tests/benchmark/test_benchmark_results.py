@@ -15,6 +15,7 @@ from metarouter.benchmark.results import (
     collected_band,
     compare_routers,
     interval_of,
+    join_folds,
     measure_router,
     oracle_scores,
     random_scores,
@@ -52,6 +53,47 @@ def scores(benchmark: Benchmark, noise: float, seed: int) -> Scores:
     n = len(benchmark)
     rng = np.random.default_rng(seed)
     return Scores(rows=np.arange(n), score=benchmark.gain + noise * rng.normal(size=n))
+
+
+def _without_signal(n: int, seed: int) -> tuple[Benchmark, list[Scores]]:
+    """Five folds, each scored by what its model knows where there is nothing: its labels' mean."""
+    benchmark, rng = toy(n, seed), np.random.default_rng(seed)
+    fold = rng.permutation(np.arange(n) % 5)
+    folds = [
+        Scores(
+            rows=np.flatnonzero(fold == k),
+            score=benchmark.gain[fold != k].mean() + 1e-3 * rng.normal(size=np.sum(fold == k)),
+        )
+        for k in range(5)
+    ]
+    return benchmark, folds
+
+
+def test_a_router_that_learned_nothing_is_worth_a_random_one() -> None:
+    """400 times, 50 questions; one ranking of the scores themselves would rate it below."""
+    joined, pooled = [], []
+    for seed in range(400):
+        benchmark, folds = _without_signal(50, seed)
+        together = join_folds(folds)
+        one = np.concatenate([fold.score for fold in folds])
+        cheap, premium = benchmark.cheap[together.rows], benchmark.premium[together.rows]
+        joined.append(apgr(together.score, cheap, premium))
+        pooled.append(apgr(one, cheap, premium))
+    error = np.std(joined) / 20
+    assert abs(np.mean(joined) - 0.5) < 4 * error
+    assert np.mean(pooled) < 0.5 - 8 * error
+
+
+def test_places_within_folds_keep_order_and_ties() -> None:
+    """A fold whose scores are all equal is in the middle; no other fold moves a place."""
+    flat = Scores(rows=np.arange(4), score=np.full(4, 7.0))
+    steep = Scores(rows=np.arange(4, 7), score=np.array([-1e9, 0.0, 1e-9]))
+    found = join_folds([flat, steep])
+    assert found.rows.tolist() == list(range(7))
+    assert found.score[:4].tolist() == [0.5] * 4
+    assert found.score[4:].tolist() == pytest.approx([1 / 6, 1 / 2, 5 / 6])
+    alone = join_folds([steep])
+    assert alone.score.tolist() == found.score[4:].tolist()
 
 
 def test_a_random_orders_spread_is_exact() -> None:

@@ -15,6 +15,7 @@ from metarouter.benchmark.results import (
     RouterResult,
     Scores,
     compare_routers,
+    join_folds,
     measure_router,
     oracle_scores,
     random_scores,
@@ -186,7 +187,7 @@ class _Job:
             parts = [self._fold_scores(fold, seed, count) for fold in folds]
             for i, own in enumerate(found):
                 for name in names:
-                    own[name].append(_joined([part[i][name] for part in parts]))
+                    own[name].append(join_folds([part[i][name] for part in parts]))
         return found
 
     def _fold_scores(self, fold: Fold, seed: int, count: _Count) -> list[dict[str, Scores]]:
@@ -251,13 +252,6 @@ def _measure_all(
     return [
         measure_router(benchmark, name, found, n_boot=n_boot) for name, found in everyone.items()
     ]
-
-
-def _joined(parts: Sequence[Scores]) -> Scores:
-    return Scores(
-        rows=np.concatenate([part.rows for part in parts]),
-        score=np.concatenate([part.score for part in parts]),
-    )
 
 
 def _texts(benchmark: Benchmark, rows: object) -> list[str]:
