@@ -160,6 +160,35 @@ def test_the_band_is_wider_than_pointwise_and_covers_jointly() -> None:
     assert inside >= 85
 
 
+@pytest.mark.parametrize("n", [15, 40])
+def test_a_band_of_few_queries_covers_as_often_as_one_of_many(n: int) -> None:
+    """Eight means at once, 200 samples: 95 % but for four standard errors of the count."""
+    inside = 0
+    for seed in range(200):
+        values = np.random.default_rng(seed).normal(size=(n, 8))
+
+        def curve(weights: FloatArray, values: FloatArray = values) -> FloatArray:
+            return np.asarray(weights @ values / weights.sum(axis=1, keepdims=True))
+
+        band = simultaneous_band(curve, n, np.random.default_rng(1), 400)
+        inside += bool((band.low <= 0).all() and (band.high >= 0).all())
+    assert inside >= 190 - 4 * np.sqrt(200 * 0.05 * 0.95)
+
+
+def test_a_band_of_one_point_is_as_wide_as_students_interval() -> None:
+    """Of a mean, but for what 4,000 resamples cannot tell."""
+    values = np.random.default_rng(3).normal(size=12)
+
+    def mean(weights: FloatArray) -> FloatArray:
+        return np.asarray(weights @ values / weights.sum(axis=1))[:, None]
+
+    band, student = (
+        simultaneous_band(mean, 12, np.random.default_rng(0), 4000),
+        mean_interval(values),
+    )
+    assert band.high[0] - band.low[0] == pytest.approx(student.high - student.low, rel=0.08)
+
+
 def test_impossible_options_are_refused() -> None:
     """Levels, shares and numbers of splits are checked."""
     with pytest.raises(OptionError, match="level"):

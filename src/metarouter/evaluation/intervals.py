@@ -9,7 +9,9 @@ rows and are not independent.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -428,8 +430,9 @@ def simultaneous_band(
     Notes
     -----
     Sup-t: ``value ± q · se`` with q the `level` quantile over resamples of the
-    largest ``|replicate − value| / se`` on the grid. Points that never vary,
-    such as the ends of an efficiency-gain curve, have no width.
+    largest ``|replicate − value| / se`` on the grid, carried to the same tail of Student's
+    distribution and widened by ``√(n/(n−1))``, which resamples of few queries lack. Points
+    that never vary, such as the ends of an efficiency-gain curve, have no width.
 
     References
     ----------
@@ -446,10 +449,11 @@ def simultaneous_band(
     """
     value = statistic(np.ones((1, n)))[0]
     replicates = bootstrap_replicates(statistic, n, rng, n_boot)
-    error = replicates.std(axis=0, ddof=1) * np.sqrt(n / max(n - 1, 1))
+    error = replicates.std(axis=0, ddof=1)
     varies = error > 1e-12 * max(1.0, float(np.abs(value).max()))
     distance = np.abs(replicates - value)[:, varies] / error[varies]
-    critical = float(np.quantile(distance.max(axis=1), level)) if varies.any() else 0.0
+    normal = float(np.quantile(distance.max(axis=1), level)) if varies.any() else 0.0
+    critical = _student(normal, n)
     half = np.where(varies, critical * error, 0.0)
     return Band(value=value, low=value - half, high=value + half, critical=critical, level=level)
 
@@ -490,9 +494,14 @@ def _checked_level(level: float) -> float:
     return level
 
 
-def _expanded_tail(n: int, level: float) -> float:
-    from statistics import NormalDist
+def _student(normal: float, n: int) -> float:
+    """The multiple of a bootstrap error of n queries that stands for a normal one."""
+    if n < 2 or normal <= 0:
+        return 0.0
+    return -_t_quantile(NormalDist().cdf(-normal), n - 1) * math.sqrt(n / (n - 1))
 
+
+def _expanded_tail(n: int, level: float) -> float:
     if n < 2:
         return (1 - level) / 2
     distance = _t_quantile((1 - level) / 2, n - 1) * np.sqrt(n / (n - 1))
