@@ -305,7 +305,28 @@ def test_a_higher_price_never_costs_more(weighed: Any) -> None:
     costs = [point["cost"].value for point in points]
     assert shares == sorted(shares, reverse=True)
     assert costs == sorted(costs, reverse=True)
-    assert (shares[0], shares[-1]) == (1.0, 0.0)
+    assert shares[-1] == 0.0
+    # a pair's ends are always premium and never
+    gains, costs, units = weighed
+    pair = what_if_view(gains[:, :2], costs[:, :2], units, w=0.1)["points"]
+    assert [pair[0]["premium_share"], pair[-1]["premium_share"]] == [1.0, 0.0]
+
+
+def test_what_if_of_a_pool_is_spread_over_the_cost_and_knows_each_model_alone() -> None:
+    """Where hardly a query stays with the reference, the share tells no settings apart."""
+    rng = np.random.default_rng(5)
+    gains = np.c_[np.zeros(400), rng.normal(0.3, 0.05, 400), rng.normal(0.4, 0.2, 400)]
+    costs = np.array([1e-5, 1e-4, 5e-3]) * rng.uniform(0.5, 2, (400, 1))
+    view = what_if_view(gains, costs, np.arange(400), w=20.0)
+    spent = [point["cost"].value for point in view["points"]]
+    assert view["by_cost"] is True
+    assert -np.diff(spent).min() < 0.1 * (spent[0] - spent[-1])
+    assert spent[-1] == pytest.approx(1000 * costs[:, 0].mean())
+    assert view["always"] == pytest.approx(1000 * costs[:, 2].mean())
+    for model, (cost, gain) in enumerate(view["singles"]):
+        assert cost == pytest.approx(1000 * costs[:, model].mean())
+        assert gain == pytest.approx(gains[:, model].mean())
+    assert view["hull"] == view["singles"]
 
 
 def test_one_decision_is_no_curve() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from metarouter.errors import DataError
+from metarouter.policy.baselines import cost_quality_hull, premium_index
 from metarouter.policy.calibrate import share_prices
 from metarouter.policy.rule import best_model
+from metarouter.policy.spread import differ_in_cost, spread_prices
 from metarouter.store.offpolicy import clustered_mean
 from metarouter.types import FloatArray, IntArray
 
@@ -72,7 +74,10 @@ def what_if_view(
         `points`, dearest first, and `now`: for each the share of requests that
         leave the reference model, the expected cost of 1,000 and the mean
         predicted gain over always the reference, and their differences to
-        `now` on the same requests. Intervals are for the conversations being a
+        `now` on the same requests. Points are spread over that share, for a pool
+        whose models differ in cost (`by_cost`) over the cost. `singles` has cost
+        and gain of each model alone, `always` the premium model's cost, and
+        `hull` the corners of the best fixed mixtures. Intervals are for the conversations being a
         sample of those to come; that predictions may be wrong is not in them.
 
     Raises
@@ -82,13 +87,20 @@ def what_if_view(
     """
     if len(gains) < 2:
         raise DataError(f"{len(gains)} decisions with gains of these models: too few to go by")
-    prices = np.unique(np.append(share_prices(gains[:, 1:], costs, _SHARES), w))
+    by_cost = differ_in_cost(costs)
+    spread = spread_prices(gains, costs) if by_cost else share_prices(gains[:, 1:], costs, _SHARES)
+    prices = np.unique(np.append(spread, w))
+    cost, gain = 1000 * costs.mean(axis=0), gains.mean(axis=0)
     now = best_model(gains, costs, w)
     points = [_point(gains, costs, units, float(price), now) for price in prices]
     return {
         "n": len(gains),
         "units": len(np.unique(units)),
         "points": points,
+        "by_cost": by_cost,
+        "always": float(cost[premium_index(cost)]),
+        "singles": [[float(c), float(g)] for c, g in zip(cost, gain, strict=True)],
+        "hull": [[float(cost[m]), float(gain[m])] for m in cost_quality_hull(cost, gain)],
         "now": _point(gains, costs, units, w, now),
     }
 

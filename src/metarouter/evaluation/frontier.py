@@ -13,12 +13,10 @@ import numpy as np
 
 from metarouter.evaluation.metrics import WeightedStatistic
 from metarouter.policy.rule import best_model
+from metarouter.policy.spread import spread_prices
 from metarouter.types import FloatArray, IntArray
 
 __all__ = ["Frontier", "hull_advantage_statistic", "hull_quality", "price_frontier"]
-
-_PRICES = 400  # tried; neighbours differ by a quarter of a percent of all switches
-_POINTS = 51  # kept, about evenly over the cost
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,31 +55,12 @@ def price_frontier(gains: FloatArray, costs: FloatArray, quality: FloatArray) ->
     ([0.0, 0.5, 1.0], [0.5, 1.0, 1.0])
     """
     rows = np.arange(len(gains))
-    choices = [best_model(gains, costs, float(w)) for w in _prices(gains, costs)]
-    cost = np.asarray([costs[rows, choice].mean() for choice in choices])
-    even = np.linspace(cost.min(), cost.max(), _POINTS)
-    kept = np.unique(np.abs(cost[:, None] - even).argmin(axis=0))
-    kept = kept[np.unique(cost[kept], return_index=True)[1]]
+    choices = [best_model(gains, costs, float(w)) for w in spread_prices(gains, costs)]
     return Frontier(
-        cost=cost[kept],
-        quality=np.column_stack([quality[rows, choices[i]] for i in kept]),
-        share=np.asarray([(choices[i] != 0).mean() for i in kept]),
+        cost=np.asarray([costs[rows, choice].mean() for choice in choices]),
+        quality=np.column_stack([quality[rows, choice] for choice in choices]),
+        share=np.asarray([(choice != 0).mean() for choice in choices]),
     )
-
-
-def _prices(gains: FloatArray, costs: FloatArray) -> FloatArray:
-    """Prices of cost between those at which a query changes its model."""
-    points = [np.zeros(1)]
-    for a, b in combinations(range(gains.shape[1]), 2):
-        extra = costs[:, a] - costs[:, b]
-        dearer = extra != 0
-        points.append((gains[dearer, a] - gains[dearer, b]) / extra[dearer])
-    every = np.unique(np.concatenate(points))
-    every = every[every >= 0]
-    if len(every) > _PRICES:
-        every = np.quantile(every, np.linspace(0, 1, _PRICES))
-    beyond = 2 * every[-1] + 1.0
-    return np.concatenate([[0.0], (every[:-1] + every[1:]) / 2, [beyond]])
 
 
 def hull_quality(cost: FloatArray, quality: FloatArray, budget: FloatArray) -> FloatArray:

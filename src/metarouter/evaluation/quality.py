@@ -30,6 +30,7 @@ from metarouter.policy.baselines import (
 )
 from metarouter.policy.calibrate import calibrate_budget, mix_at_share
 from metarouter.policy.rule import best_model, gains_and_costs
+from metarouter.policy.spread import differ_in_cost
 from metarouter.records import Estimate, PolicyValue
 from metarouter.types import FloatArray, IntArray
 
@@ -155,7 +156,7 @@ def _policies(
     yield "random", random_mix(router)
     yield "hull", _hull_policy(scores, costs, float((router * costs).sum(axis=1).mean()))
     yield "oracle", oracle(scores, costs)
-    if n_models > 2 and np.ptp(mean_cost[1:]) > 0:
+    if differ_in_cost(costs):
         yield from _at_budgets(gains, costs, float(mean_cost[dearest]))
         return
     for part in SHARES:
