@@ -251,16 +251,15 @@ class _Tap:
 
 
 class _Reply:
-    """What goes back to the caller, and how far it got."""
+    """What goes back to the caller."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._started = False
         self._is_stream = False
 
     async def start(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
         """Status, headers and first bytes of an answer."""
-        self._started, self._is_stream = True, answer.kind == "stream"
+        self._is_stream = answer.kind == "stream"
         ours = {name for name, _ in headers}
         sent = [*(header for header in answer.headers if header[0] not in ours), *headers]
         if answer.rest is None:
