@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -218,6 +220,34 @@ def test_log_of_another_callable_of_the_same_name_is_not_used(tmp_path: Path) ->
     assert steps(correctors={"mine": lambda seed: KeepSources(preference=False)}) == 1
     assert steps(correctors={"mine": gold_only}, embedder=partial(NumberFeatures)) == 1
     assert steps(correctors={"mine": gold_only}) == 0
+
+
+def test_log_of_an_installed_part_that_was_edited_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a package registers is known by its code, not by its name."""
+    info = tmp_path / "half_way-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-way\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[metarouter.correctors]\nhalf = half_way:Half\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code = (
+        "class Half:\n"
+        "    diagnostics_ = {}\n"
+        "    def __init__(self, *, seed): pass\n"
+        "    def fit(self, table): return self\n"
+        "    def transform(self, table):\n"
+        "        return table.with_gains(SIGN * table.gain, table.variance)\n"
+    )
+    areas = []
+    for sign in (1, 1, -1):
+        (tmp_path / "half_way.py").write_text(f"SIGN = {sign}\n{code}")
+        monkeypatch.delitem(sys.modules, "half_way", raising=False)
+        importlib.invalidate_caches()
+        found = run(correctors=["half"], resume=tmp_path / "log.jsonl", n_gold=(10,), seeds=1)
+        areas.append(found.values("half", 10)[0])
+    assert areas[0] == areas[1] == pytest.approx(-areas[2])
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
 
 
 def test_foreign_file_is_not_written_to(tmp_path: Path) -> None:

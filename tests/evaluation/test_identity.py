@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -165,3 +166,52 @@ def test_the_name_is_the_same_in_another_process(tmp_path: Path) -> None:
         for _ in range(3)
     }
     assert len(shown) == 1
+
+
+PACKAGE = {
+    "mine/__init__.py": "from mine import sums\nfrom mine.sums import LEVEL, Part\n"
+    "make = lambda seed: Part(seed)\ndef other(seed): return sums.half(seed) + LEVEL\n",
+    "mine/sums.py": "from mine.deep import twice\nLEVEL = 1\ndef half(x): return x / 2\n"
+    "class Part:\n    def __init__(self, seed): self.seed = seed\n"
+    "    def fit(self): return twice(self.seed)\n",
+    "mine/deep.py": "def twice(x): return 2 * x\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changed"),
+    [
+        ("mine/deep.py", "2 * x", "3 * x", "make"),
+        ("mine/sums.py", "x / 2", "x / 3", "other"),
+        ("mine/sums.py", "LEVEL = 1", "LEVEL = 2", "other"),
+        ("mine/sums.py", "self.seed = seed", "self.seed = -seed", "make"),
+    ],
+)
+def test_what_a_callable_names_in_its_package_counts(
+    tmp_path: Path, file: str, old: str, new: str, changed: str
+) -> None:
+    """The class behind a lambda, what that calls elsewhere, and constants: no more, no less."""
+
+    def names(folder: str, edit: str = "") -> dict[str, str]:
+        for name, text in PACKAGE.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace(old, new) if name == edit else text)
+        code = (
+            "import mine; from metarouter.evaluation.identity import callable_identity as name\n"
+            "print(name(mine.make), name(mine.other))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path / folder, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return dict(zip(("make", "other"), done.stdout.split(), strict=True))
+
+    before, after = names("before"), names("after", edit=file)
+    assert {name for name in before if before[name] != after[name]} == {changed}
+
+
+def test_another_package_is_not_followed() -> None:
+    """A class that inherits from one of the standard library is told at once, and again."""
+    made = [type("Mine", (threading.Thread,), {"__module__": "mine"}) for _ in range(2)]
+    assert len({callable_identity(cls) for cls in made}) == 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,10 +37,11 @@ from metarouter.evaluation.comparison import (
     CompareRecord,
     CompareResult,
 )
-from metarouter.evaluation.identity import callable_identity
+from metarouter.evaluation.identity import callable_identity, installed_identities
 from metarouter.evaluation.metrics import apgr, cpt, efficiency_gain_area
 from metarouter.evaluation.studylog import StudyLog
 from metarouter.gain import GainScorer, make_pool_model
+from metarouter.gain.naming import split_name
 from metarouter.gain.text import stage_of
 from metarouter.labels.repeats import first_of_text, merge_repeats
 from metarouter.labels.split import take_queries
@@ -168,8 +170,8 @@ def compare(
     jobs : int, default 2
         Processes, one BLAS thread each. The numbers do not depend on it.
     resume : path, optional
-        Log of finished cells: an interrupted comparison goes on from there. Your own embedder
-        and correctors are told apart by their code and what they close over.
+        Log of finished cells: an interrupted comparison goes on from there. Your own parts,
+        installed or given, are told apart by their code, as far as their package goes.
     progress : ``progress(done, total)``, optional
         Called after every finished cell.
 
@@ -494,8 +496,11 @@ def _fingerprint(study: _Study) -> str:
     callables = [
         f"{name}={callable_identity(make)}" for name, make in made.items() if callable(make)
     ]
+    embedders = re.split(r"[+:]", study.embedder_name)
+    models = (split_name(name)[0] for name in study.gain_models)
+    installed = installed_identities({*study.correctors, *models, *embedders})
     parts = (version("metarouter"), study.embedder_name, str(study.n_test), *table.models)
-    for part in (*parts, *sorted(callables)):
+    for part in (*parts, *sorted(callables), *installed):
         digest.update(part.encode() + b"\0")
     for text in table.queries:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")

@@ -5,23 +5,33 @@ from __future__ import annotations
 import hashlib
 import pickle
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from types import CodeType, FunctionType
+from importlib.metadata import entry_points
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-__all__ = ["callable_identity"]
+__all__ = ["callable_identity", "installed_identities"]
+
+_GROUPS = (
+    "metarouter.correctors",
+    "metarouter.embedders",
+    "metarouter.gain_models",
+    "metarouter.table_gain_models",
+)
+_PLAIN = (int, float, str, bytes, tuple)
 
 
 def callable_identity(make: Callable[..., Any]) -> str:
     """A name that two callables share only if they do the same, as far as can be seen.
 
-    A function is its module, name, byte code, defaults and what it closes over;
-    a class its module, name, methods and plain attributes, its own and inherited;
-    any other object its pickled state.
-    What cannot be told gets a name of its own at every call, so that nothing
-    is taken for the same by mistake. What the callable calls in turn is not
-    looked at.
+    A function is its module, name, byte code, defaults, what it closes over, and
+    the functions, classes and constants of its own package that it names; a class
+    its module, name, methods and plain attributes, its own and inherited; any
+    other object its pickled state. What cannot be told gets a name of its own at
+    every call, so that nothing is taken for the same by mistake. Other packages
+    are not looked at.
 
     Examples
     --------
@@ -32,66 +42,129 @@ def callable_identity(make: Callable[..., Any]) -> str:
     False
     """
     digest = hashlib.sha256()
-    for part in _parts(make, {}):
+    for part in _parts(make, _Walk(own=frozenset(_packages(make)) - {"metarouter"})):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()[:16]
 
 
-_Seen = dict[int, tuple[int, Any]]  # by id: how many came before, and what keeps the id taken
+def installed_identities(names: Collection[str]) -> list[str]:
+    """Group, name and identity of what installed packages register under these names.
+
+    Examples
+    --------
+    >>> installed_identities({"ridge", "auto"})
+    []
+    """
+    return [
+        f"{group} {point.name} {callable_identity(point.load())}"
+        for group in _GROUPS
+        for point in sorted(entry_points(group=group))
+        if point.name in names
+    ]
 
 
-def _parts(thing: Any, seen: _Seen) -> Iterator[bytes]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Walk:
+    """Packages whose names are followed; things that were seen, by id, in their order."""
+
+    own: frozenset[str]
+    seen: dict[int, tuple[int, Any]] = field(default_factory=dict)
+
+
+def _packages(make: Callable[..., Any]) -> Iterator[str]:
+    """Of the callable itself; of a partial one, of its function and arguments too."""
+    if isinstance(make, partial):
+        for value in (make.func, *make.args, *make.keywords.values()):
+            if callable(value):
+                yield from _packages(value)
+    else:
+        yield _package(make if hasattr(make, "__module__") else type(make))
+
+
+def _package(thing: Any) -> str:
+    return str(thing.__module__).partition(".")[0]
+
+
+def _parts(thing: Any, walk: _Walk) -> Iterator[bytes]:
     """What tells a thing from others; one that holds itself is marked where it comes again."""
     if isinstance(thing, FunctionType | partial | type | list):
-        if id(thing) in seen:
-            yield f"again {seen[id(thing)][0]}".encode()
+        if id(thing) in walk.seen:
+            yield f"again {walk.seen[id(thing)][0]}".encode()
             return
-        seen[id(thing)] = len(seen), thing
+        walk.seen[id(thing)] = len(walk.seen), thing
     if isinstance(thing, FunctionType):
-        yield from _function(thing, seen)
-    elif isinstance(thing, partial):
-        for value in (thing.func, *thing.args, *sorted(thing.keywords.items())):
-            yield from _parts(value, seen)
+        yield from _function(thing, walk)
     elif isinstance(thing, type):
-        yield from _class(thing, seen)
-    elif isinstance(thing, tuple | list):
-        yield f"{type(thing).__name__} of {len(thing)}".encode()
-        for value in thing:
-            yield from _parts(value, seen)
+        yield from _class(thing, walk)
+    elif isinstance(thing, partial | MethodType | tuple | list):
+        values = _held(thing)
+        yield f"{type(thing).__name__} of {len(values)}".encode()
+        for value in values:
+            yield from _parts(value, walk)
     else:
         yield _state(thing)
+        if callable(thing) and _package(type(thing)) in walk.own:
+            yield from _parts(type(thing), walk)
 
 
-def _function(function: FunctionType, seen: _Seen) -> Iterator[bytes]:
+def _held(thing: Any) -> Sequence[Any]:
+    if isinstance(thing, partial):
+        return thing.func, *thing.args, *sorted(thing.keywords.items())
+    return (thing.__func__, thing.__self__) if isinstance(thing, MethodType) else thing
+
+
+def _function(function: FunctionType, walk: _Walk) -> Iterator[bytes]:
     yield _place(function)
     yield from _code(function.__code__)
     named = (function.__kwdefaults__ or {}).items()
     for value in (*(function.__defaults__ or ()), *named):
-        yield from _parts(value, seen)
+        yield from _parts(value, walk)
     for cell in function.__closure__ or ():
         try:
             value = cell.cell_contents
         except ValueError:  # of a name that is not assigned yet
             yield b"no value"
         else:
-            yield from _parts(value, seen)
+            yield from _parts(value, walk)
+    if _package(function) in walk.own:
+        yield from _named(function, walk)
 
 
-def _class(cls: type, seen: _Seen) -> Iterator[bytes]:
+def _named(function: FunctionType, walk: _Walk) -> Iterator[bytes]:
+    """What a function names in the packages that are followed, through their modules too."""
+    names = sorted(_names(function.__code__))
+    found = [function.__globals__.get(name) for name in names]
+    modules = [value for value in found if isinstance(value, ModuleType)]
+    places = [vars(each) for each in modules if each.__name__.partition(".")[0] in walk.own]
+    for name in names:
+        for place in (function.__globals__, *places):
+            value = place.get(name)
+            is_own = isinstance(value, FunctionType | type) and _package(value) in walk.own
+            if is_own or isinstance(value, _PLAIN):
+                yield name.encode()
+                yield from _parts(value, walk)
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _class(cls: type, walk: _Walk) -> Iterator[bytes]:
     yield _place(cls)
     for name, value in vars(cls).items():
-        yield from _attribute(name, value, seen)
+        yield from _attribute(name, value, walk)
     for base in cls.__mro__[1:-1]:  # without object
-        yield from _parts(base, seen)
+        yield from _parts(base, walk)
 
 
-def _attribute(name: str, value: Any, seen: _Seen) -> Iterator[bytes]:
+def _attribute(name: str, value: Any, walk: _Walk) -> Iterator[bytes]:
     """Methods and plain values of a class, without what Python adds to it."""
     value = getattr(value, "__func__", getattr(value, "fget", value))
-    is_plain = isinstance(value, int | float | str | tuple) and not name.startswith("__")
+    is_plain = isinstance(value, _PLAIN) and not name.startswith("__")
     if isinstance(value, FunctionType) or is_plain:
         yield name.encode()
-        yield from _parts(value, seen)
+        yield from _parts(value, walk)
 
 
 def _place(thing: Any) -> bytes:

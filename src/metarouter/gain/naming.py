@@ -57,6 +57,8 @@ def check_options(name: str, made: object, options: Mapping[str, Any]) -> None:
         Naming the option and what is allowed.
     """
     found = signature(type(made)).parameters
+    if any(each.kind is Parameter.VAR_KEYWORD for each in found.values()):
+        return  # what it takes is its own to say
     known = {each: found[each] for each in found if each not in _NOT_OPTIONS}
     for option, value in options.items():
         if option not in known:
@@ -76,7 +78,8 @@ def _value(text: str) -> Any:
 
 def _wanted(option: Parameter, value: object) -> str | None:
     """What the annotation asks for in the place of a value, where that is not of its type."""
-    kinds = set(re.findall(r"\w+", str(option.annotation)))
+    annotation = option.annotation
+    kinds = set(re.findall(r"\w+", str(getattr(annotation, "__name__", annotation))))
     if value is None and "None" in kinds:
         return None
     is_whole = isinstance(value, int) and not isinstance(value, bool)

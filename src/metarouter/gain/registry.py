@@ -98,7 +98,9 @@ def make_table_gain_model(name: str, *, seed: int = 0, **options: Any) -> TableG
         check_options(name, make(seed, {}), options)
         return make(seed, options)
     for plugin in entry_points(group=TABLE_ENTRY_POINT_GROUP, name=name):
-        model: TableGainModel = plugin.load()(seed=seed, **options)
+        installed = plugin.load()
+        check_options(name, installed(seed=seed), options)
+        model: TableGainModel = installed(seed=seed, **options)
         return model
     raise OptionError.of("gain model", name, ", ".join(_table_names()))
 
