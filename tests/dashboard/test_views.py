@@ -289,6 +289,7 @@ def test_a_shadow_costs_in_the_unit_of_who_acted(units: list[str], expected: str
         audited=np.full((n, 2), np.nan),
         shadows=tuple({"dear": "large"} for _ in range(n)),
         prompts=(None,) * n,
+        conversations=(None,) * n,
     )
     (shadow,) = comparison_view(log)["shadows"]
     assert shadow["cost_unit"] == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import sqlalchemy as sa
 
 from metarouter.cli import run
 from metarouter.errors import DataError
+from metarouter.fitting import fit
+from metarouter.loading import load
 from metarouter.store.database import open_database
 from metarouter.store.experiments import (
     DecisionLog,
@@ -288,6 +291,62 @@ def test_the_command_prints_arms_and_writes_them(
     rows = json.loads(target.read_text())["results"]
     shares = {row["policy"]: row["value"] for row in rows if row["measure"] == "premium_share"}
     assert shares == {"default": 1.0, "thrifty": 0.25}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A router that was fitted on the prompts 0 to 49."""
+    folder = tmp_path_factory.mktemp("fitted") / "router"
+    rng = np.random.default_rng(0)
+    rows = [
+        {"query": f"prompt {number}", "model": model, "score": float(rng.random())}
+        for number in range(50)
+        for model in ("small", "large")
+    ]
+    fit(rows, premium="large", gain_model="ridge", embedder="surface", folds=0).save(folder)
+    return folder
+
+
+def _asked(log: Log, numbers: range, **fields: Any) -> None:
+    for number in numbers:
+        log.decide(number, "small", prompt=f" prompt {number}", **fields)
+        log.say(number, "gold", scores={"large": 0.7, "small": 0.5})
+    log.read()
+
+
+def test_a_candidate_is_not_valued_on_what_it_was_fitted_on(
+    log: Log, fitted: Path, store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor on other turns of those conversations, which hold the same text."""
+    _asked(log, range(40, 60))
+    _asked(log, range(10, 11), conversation="c")
+    _asked(log, range(60, 62), conversation="c")
+    target = tmp_path / "found.json"
+    flags = ["--router", str(fitted), "--json", str(target)]
+    assert run(["experiments", "--store", store_url, *flags]) == 0
+    assert "13 of the 23 requests with a prompt are left out" in capsys.readouterr().out
+    found = {row["measure"]: row for row in json.loads(target.read_text())["results"]}
+    assert found["gold_difference_audited"]["n"] == found["agreement"]["n"] == 10
+
+
+def test_a_candidate_that_was_fitted_on_every_request_is_refused(
+    log: Log, fitted: Path, store_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _asked(log, range(20))
+    assert run(["experiments", "--store", store_url, "--router", str(fitted)]) != 0
+    assert "fitted on 20 of the 20 requests" in capsys.readouterr().err
+
+
+def test_a_candidate_that_does_not_know_what_it_was_fitted_on_is_valued_with_a_warning(
+    log: Log, fitted: Path, store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _asked(log, range(20))
+    router = load(fitted)
+    parts = {name: part for name, part in router.artifact.parts.items() if name != "seen"}
+    replace(router, artifact=replace(router.artifact, parts=parts)).save(tmp_path / "forgetful")
+    flags = ["--router", str(tmp_path / "forgetful")]
+    assert run(["experiments", "--store", store_url, *flags]) == 0
+    assert "does not know what it was fitted on" in capsys.readouterr().out
 
 
 def test_a_few_requests_elsewhere_leave_keys_the_units(log: Log) -> None:

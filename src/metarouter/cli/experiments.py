@@ -14,6 +14,7 @@ from metarouter.errors import DataError
 
 if TYPE_CHECKING:
     from metarouter.records import Estimate
+    from metarouter.router import Router
     from metarouter.store.experiments import ArmResult, CandidateResult, DecisionLog
 
 __all__ = ["experiments"]
@@ -50,8 +51,11 @@ def experiments(
         log = read_log(engine, since=start, with_prompts=router is not None)
     arms = arm_results(log, control=control)
     others = shadow_results(log)
+    notes: list[str] = []
     if router is not None:
-        others.append(_candidate(log, router))
+        candidate, about = _candidate(log, router)
+        others.append(candidate)
+        notes.append(about)
     records = [row for arm in arms for row in _arm_rows(arm)]
     records += [row for other in others for row in _candidate_rows(other)]
     say(f"{len(log)} requests, {len(arms)} arms, {len(others)} policies that did not act", json_out)
@@ -60,26 +64,50 @@ def experiments(
         say(f"{left_out}; they are left out", json_out)
     if records:
         print_table(records, _COLUMNS, json_out)
-    for line in _refusals(others):
+    for line in [*notes, *_refusals(others)]:
         say(line, json_out)
     emit(json_out, "experiments", records, seed=None)
 
 
-def _candidate(log: DecisionLog, folder: Path) -> CandidateResult:
-    """Value a router on the requests whose prompts were kept."""
+def _candidate(log: DecisionLog, folder: Path) -> tuple[CandidateResult, str]:
+    """A router's value on the requests that it was not fitted on, and what was left out."""
+    import numpy as np
+
     from metarouter.loading import load
     from metarouter.store.experiments import candidate_result
 
     router = load(folder)
-    prompts = [prompt for prompt in log.prompts if prompt is not None and prompt.strip()]
-    if not prompts:
+    kept = [prompt is not None and bool(prompt.strip()) for prompt in log.prompts]
+    log = log.take(np.array(kept, dtype=np.bool_))
+    if not len(log):
         raise DataError("no prompt was kept (store.prompts was off): `router` cannot be valued")
-    models = {
-        prompt: decision.model
-        for prompt, decision in zip(prompts, router.route_batch(prompts), strict=True)
-    }
-    choices = [models.get(prompt or "") for prompt in log.prompts]
-    return candidate_result(log, str(folder), choices)
+    log, note = _unseen(log, router)
+    prompts = [prompt or "" for prompt in log.prompts]
+    choices = [decision.model for decision in router.route_batch(prompts)]
+    return candidate_result(log, str(folder), choices), note
+
+
+def _unseen(log: DecisionLog, router: Router) -> tuple[DecisionLog, str]:
+    """Requests of which the router saw no turn: later turns hold the earlier ones."""
+    import numpy as np
+
+    from metarouter.labels.queries import hash_queries
+
+    if router.query_hashes is None:
+        return log, (
+            "Mind this: the router does not know what it was fitted on. On requests that it was "
+            "fitted on it looks better than it is: fit it again with this version"
+        )
+    hashes = hash_queries([prompt or "" for prompt in log.prompts])
+    seen = log.with_other_turns(np.isin(hashes, router.query_hashes))
+    count = f"{int(seen.sum())} of the {len(log)} requests with a prompt"
+    if seen.all():
+        raise DataError(
+            f"the router was fitted on {count}, or on a turn of their conversation: they cannot "
+            "tell what it is worth; wait for new requests, or fit a router on labels of older ones"
+        )
+    note = f"{count} are left out: the router was fitted on them, or on a turn of the conversation"
+    return log.take(~seen), note
 
 
 def _arm_rows(arm: ArmResult) -> list[dict[str, Any]]:

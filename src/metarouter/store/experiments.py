@@ -66,6 +66,7 @@ class DecisionLog:
     audited : float array, shape (n, m); gold score of each model's answer.
     shadows : for each request, what each shadow policy would have chosen.
     prompts : texts, None where they are not kept.
+    conversations : what each request was a turn of; None where unknown.
     unknown_gold : gold scores left out, because they name a model that is none of
         `models` and did not answer. The gateway refuses such names; old rows may have some.
     """
@@ -87,6 +88,7 @@ class DecisionLog:
     audited: FloatArray
     shadows: tuple[Mapping[str, str], ...]
     prompts: tuple[str | None, ...]
+    conversations: tuple[str | None, ...]
     unknown_gold: int = 0
 
     def __len__(self) -> int:
@@ -112,7 +114,14 @@ class DecisionLog:
             rewards={name: values[at] for name, values in self.rewards.items()},
             shadows=tuple(self.shadows[i] for i in at),
             prompts=tuple(self.prompts[i] for i in at),
+            conversations=tuple(self.conversations[i] for i in at),
         )
+
+    def with_other_turns(self, rows: BoolArray) -> BoolArray:
+        """The requests where `rows` is true, and the other turns of their conversations."""
+        turns = zip(self.conversations, rows, strict=True)
+        named = {name for name, is_named in turns if is_named and name is not None}
+        return rows | np.array([name in named for name in self.conversations], dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -421,6 +430,7 @@ def _log(rows: Sequence[sa.RowMapping], said: Sequence[Sequence[Claim]]) -> Deci
         audited=audited,
         shadows=tuple({s["policy"]: s["model"] for s in row["shadow"] or []} for row in rows),
         prompts=tuple(row["prompt"] for row in rows),
+        conversations=tuple(row["conversation"] for row in rows),
         unknown_gold=sum(_is_unknown(claim, index) for claims in said for claim in claims),
     )
 
