@@ -61,6 +61,9 @@ const sign = (of, money) => (of.value === 0 ? "as now" : `${of.value > 0 ? "+" :
 
 function Curve({ data, points, point, money }) {
   const place = (p) => [p.cost.value, p.gain.value];
+  // names towards the middle, so that they stay in the picture
+  const middle = Math.max(...data.singles.map(([spent]) => spent)) / 2;
+  const named = (value) => ({ value, label: { position: value[0] > middle ? "left" : "right" } });
   const make = () => {
     const [accent, second, quiet] = ["accent", "second", "quiet"].map(ink);
     const edge = { type: "line", symbol: "none", silent: true, lineStyle: { width: 0 }, tooltip: { show: false } };
@@ -80,7 +83,7 @@ function Curve({ data, points, point, money }) {
         { ...edge, name: "low", stack: "band", data: points.map((p) => [p.cost.value, p.gain.low]), stackStrategy: "all" },
         { ...edge, name: "band", stack: "band", stackStrategy: "all", areaStyle: { color: faded(accent, 0.14) }, data: points.map((p) => [p.cost.value, p.gain.high - p.gain.low]) },
         { name: "random", type: "line", symbol: "none", silent: true, lineStyle: { width: 1, type: "dashed", color: quiet }, data: data.hull },
-        { name: "models", type: "scatter", symbol: "rect", symbolSize: 7, silent: true, itemStyle: { color: quiet, opacity: 1 }, data: data.singles, label: { show: data.models.length > 2, position: "insideTopRight", offset: [-6, 8], align: "right", color: ink("muted"), formatter: (one) => data.models[one.dataIndex] } },
+        { name: "models", type: "scatter", symbol: "rect", symbolSize: 7, silent: true, itemStyle: { color: quiet, opacity: 1 }, data: data.singles.map(named), label: { show: data.models.length > 2, color: ink("muted"), formatter: (one) => data.models[one.dataIndex] } },
         { name: "curve", type: "line", symbol: "none", lineStyle: { width: 2, color: accent }, itemStyle: { color: accent }, data: points.map(place) },
         { name: "now", type: "scatter", symbolSize: 11, silent: true, itemStyle: { color: ink("card"), borderColor: accent, borderWidth: 2, opacity: 1 }, data: [place(data.now)] },
         { name: "chosen", type: "scatter", symbolSize: 12, silent: true, itemStyle: { color: second, opacity: 1 }, data: [place(point)] },
