@@ -203,7 +203,7 @@ def compare(
     table = _read(gold, preference, premium=premium, cheap=cheap, score_range=score_range)
     study = _make_study(table, n_test, correctors, gain_models, embedder)
     config = _make_config(study, n_gold, seeds)
-    log = None if resume is None else StudyLog(resume, config.fingerprint)
+    log = None if resume is None else StudyLog(resume, config.fingerprint, _codes(study))
     done = {} if log is None else log.load()
     cells = config.cells()
     todo = [cell for cell in cells if cell not in done]
@@ -492,21 +492,33 @@ def _fingerprint(study: _Study) -> str:
     """Identity of everything a cell's record depends on but the cell."""
     table = study.table
     digest = hashlib.sha256()
-    made = {"embedder": study.embedder, **study.correctors}
-    callables = [
-        f"{name}={callable_identity(make)}" for name, make in made.items() if callable(make)
-    ]
-    embedders = re.split(r"[+:]", study.embedder_name)
-    models = (split_name(name)[0] for name in study.gain_models)
-    installed = installed_identities({*study.correctors, *models, *embedders})
+    if callable(study.embedder):
+        made = [f"embedder={callable_identity(study.embedder)}"]
+    else:
+        made = list(installed_identities(re.split(r"[+:]", study.embedder)).values())
     parts = (version("metarouter"), study.embedder_name, str(study.n_test), *table.models)
-    for part in (*parts, *sorted(callables), *installed):
+    for part in (*parts, *made):
         digest.update(part.encode() + b"\0")
     for text in table.queries:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     for column in (table.query, table.gain, table.is_gold, table.weight, table.judge):
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _codes(study: _Study) -> dict[tuple[str, str], str]:
+    """Identities of correctors and gain models that are not built in, by kind and name."""
+    kinds = {name: split_name(name)[0] for name in study.gain_models}
+    installed = installed_identities({*study.correctors, *kinds.values()})
+    given = {
+        name: installed.get(name) if make is None else callable_identity(make)
+        for name, make in study.correctors.items()
+    }
+    codes = {("corrector", name): code for name, code in given.items() if code}
+    codes |= {
+        ("gain_model", name): installed[kind] for name, kind in kinds.items() if kind in installed
+    }
+    return codes
 
 
 def _queries_with(table: GainTable, rows: BoolArray) -> BoolArray:

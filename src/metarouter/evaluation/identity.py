@@ -47,20 +47,21 @@ def callable_identity(make: Callable[..., Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def installed_identities(names: Collection[str]) -> list[str]:
-    """Group, name and identity of what installed packages register under these names.
+def installed_identities(names: Collection[str]) -> dict[str, str]:
+    """What installed packages register under these names: the identity of each that there is.
 
     Examples
     --------
     >>> installed_identities({"ridge", "auto"})
-    []
+    {}
     """
-    return [
-        f"{group} {point.name} {callable_identity(point.load())}"
-        for group in _GROUPS
-        for point in sorted(entry_points(group=group))
-        if point.name in names
-    ]
+    found: dict[str, str] = {}
+    for group in _GROUPS:
+        for point in sorted(entry_points(group=group)):
+            if point.name in names:
+                known = found.get(point.name, "")
+                found[point.name] = f"{known}{group} {callable_identity(point.load())} "
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,9 @@ class StudyLog:
     path : path of the file, made when the first record is added.
     fingerprint : str
         Identity of all that a record depends on but its cell.
+    codes : mapping, optional
+        Identities of one's own correctors and gain models, by field of the cell
+        and name: a change of one leaves the cells of all others finished.
 
     Raises
     ------
@@ -36,9 +40,15 @@ class StudyLog:
         When `path` is a file that is not such a log: it is not written to.
     """
 
-    def __init__(self, path: str | Path, fingerprint: str) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fingerprint: str,
+        codes: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.fingerprint = fingerprint
+        self.codes = dict(codes or {})
 
     def load(self) -> dict[Cell, CompareRecord]:
         """The finished records of this study, by cell; empty without a file."""
@@ -61,7 +71,7 @@ class StudyLog:
         with file:
             if torn:
                 file.write("\n")
-            yield Appender(file, self.fingerprint)
+            yield Appender(file, self._study)
 
     def _text(self) -> str:
         try:
@@ -74,22 +84,29 @@ class StudyLog:
     def _records(self, text: str) -> Iterator[CompareRecord]:
         for line in text.splitlines():
             entry = _parsed(line)
-            if entry.get("study") == self.fingerprint:
-                record = CompareRecord.from_dict(entry.get("record"))
-                if record is not None:
-                    yield record
+            record = CompareRecord.from_dict(entry.get("record"))
+            if record is not None and entry.get("study") == self._study(record.cell):
+                yield record
+
+    def _study(self, cell: Cell) -> str:
+        """The fingerprint, with the identity of what is one's own in the cell."""
+        parts = (("corrector", cell.corrector), ("gain_model", cell.gain_model))
+        own = [self.codes[part] for part in parts if part in self.codes]
+        if not own:
+            return self.fingerprint
+        return sha256("\0".join((self.fingerprint, *own)).encode()).hexdigest()[:16]
 
 
 class Appender:
     """Writes records to an open log."""
 
-    def __init__(self, file: IO[str], fingerprint: str) -> None:
+    def __init__(self, file: IO[str], study: Callable[[Cell], str]) -> None:
         self._file = file
-        self._fingerprint = fingerprint
+        self._study = study
 
     def add(self, record: CompareRecord) -> None:
         """Append one record as one line and flush it."""
-        entry = {"study": self._fingerprint, "record": record.as_dict()}
+        entry = {"study": self._study(record.cell), "record": record.as_dict()}
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 
