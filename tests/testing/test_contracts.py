@@ -57,6 +57,27 @@ class GoldShifter:
         return table.with_gains(table.gain + 0.1, table.variance)
 
 
+class GoldShifterThatTells:
+    """Has diagnostics_ from fit() on, as learned attributes may."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        pass
+
+    def fit(self, table: GainTable) -> Self:
+        self.diagnostics_ = {"rows": len(table)}
+        return self
+
+    def transform(self, table: GainTable) -> GainTable:
+        return table.with_gains(table.gain + 0.1, table.variance)
+
+
+class TellsNothing(GoldShifter):
+    """Has no diagnostics_ at any time."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        pass
+
+
 class WeightBlind:
     """A ridge that does not look at weights."""
 
@@ -100,6 +121,12 @@ class SureOfItself:
     [
         (EMBEDDER_CHECKS, CountingEmbedder, {"a_text_has_one_vector"}),
         (CORRECTOR_CHECKS, GoldShifter, {"gold_rows_come_back_untouched"}),
+        (CORRECTOR_CHECKS, GoldShifterThatTells, {"gold_rows_come_back_untouched"}),
+        (
+            CORRECTOR_CHECKS,
+            TellsNothing,
+            {"gold_rows_come_back_untouched", "a_corrector_learns_and_tells"},
+        ),
         (GAIN_MODEL_CHECKS, WeightBlind, {"a_row_without_weight_does_not_teach"}),
         (
             TABLE_GAIN_MODEL_CHECKS,
