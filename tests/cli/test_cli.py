@@ -241,6 +241,29 @@ def test_fit_on_a_handful_of_gold_says_that_nothing_can_be_told(
     assert "too few gold labels to tell" in capsys.readouterr().out
 
 
+def test_a_pool_with_prices_tells_what_is_spent(tmp_path: Path, capsys: Capture) -> None:
+    """A share of premium calls says nothing of it; evaluate goes by the cost too."""
+    gold, out = _pool(tmp_path, 0.0, 1.0), str(tmp_path / "r")
+    prices, texts = tmp_path / "prices.csv", tmp_path / "queries.txt"
+    prices.write_text(
+        "model,input_usd_per_mtok,output_usd_per_mtok\nsmall,0.1,0.1\nmid,0.5,1\nlarge,5,15\n"
+    )
+    texts.write_text("\n".join(f"What is {i}?" for i in range(30)))
+    costs = ["--cost", "token", "--prices", str(prices)]
+    assert run(["fit", "--gold", gold, "--out", out, "--folds", "0", *costs, *QUICK]) == 0
+    assert "every model but" in capsys.readouterr().out
+    assert run(["calibrate", out, "--queries", str(texts), "--budget", "1.5"]) == 0
+    shown = capsys.readouterr().out
+    assert "share of queries that leave" in shown
+    assert "expected cost of 1,000 queries: " in shown
+    test = tmp_path / "test.jsonl"
+    test.write_text((tmp_path / "gold.jsonl").read_text().replace("Question", "Item"))
+    assert run(["evaluate", out, "--gold", str(test)]) == 0
+    shown = capsys.readouterr().out
+    assert "each alone, quality and cost: " in shown
+    assert "budget_N: within N %" in shown
+
+
 def test_fit_says_that_calls_of_a_pool_count_the_same(tmp_path: Path, capsys: Capture) -> None:
     gold, out = _pool(tmp_path, 0.0, 1.0), str(tmp_path / "r")
     assert run(["fit", "--gold", gold, "--out", out, "--folds", "0", *QUICK]) == 0

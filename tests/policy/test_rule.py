@@ -85,7 +85,12 @@ def test_what_bound_the_decision() -> None:
     assert (held_back.model, held_back.bound) == ("middle", "cost")
     assert policy.decide_one([0.2, 0.5], [0.1, 0.1], [0.0, 1.0, 2.0]).bound == "gain"
     assert policy.decide_one([-0.2, -0.5], [0.1, 0.1], [0.0, 1.0, 2.0]).bound == "gain"
-    assert "USD" in held_back.reason
+    assert held_back.reason == (
+        "predicted gain 0.200 ± 0.100 of middle over small is above the threshold 0.100, "
+        "for 1 USD more; next is large with 0.250, for 2 USD more"
+    )
+    above_small_alone = policy.decide_one([0.2, -0.3], [0.1, 0.1], [0.0, 1.0, 2.0])
+    assert "next" not in above_small_alone.reason
 
 
 @pytest.mark.speed

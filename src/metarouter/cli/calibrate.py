@@ -79,11 +79,20 @@ def calibrate(
         "policy_version": router.policy.version,
         **_named(router, texts, premium_share),
     }
+    is_pool = len(router.models) > 2
+    named = f"share of queries that leave {router.models[0]}" if is_pool else "premium share"
     say(
-        f"{found.reason}; premium share {share.value:.3f}, on new queries of the same source "
+        f"{found.reason}; {named} {share.value:.3f}, on new queries of the same source "
         f"between {share.low:.3f} and {share.high:.3f} ({share.level:.0%})",
         json_out,
     )
+    if router.cost.unit != "calls":
+        spent = found.cost_per_1k
+        say(
+            f"expected cost of 1,000 queries: {spent.value:.4g} {router.cost.unit} "
+            f"[{spent.low:.4g}, {spent.high:.4g}]",
+            json_out,
+        )
     if record["router_name"] is not None:
         say(f"as RouteLLM writes it: {record['router_name']}", json_out)
     say(f"router written to {target}; policy version {router.policy.version}", json_out)

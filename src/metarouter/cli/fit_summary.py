@@ -20,12 +20,8 @@ def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) ->
     for line in _left_out(router.artifact.config["labels"]):
         say(line, json_out)
     say(f"threshold: {router.artifact.config['calibration']['reason']}", json_out)
-    if len(router.models) > 2 and router.cost.unit == "calls":
-        say(
-            f"costs count calls: every model but {router.models[0]} costs the same; "
-            "--cost token tells them apart",
-            json_out,
-        )
+    if len(router.models) > 2:
+        say(_of_pool(router), json_out)
     if record["efficiency_gain_area"] is not None:
         say(
             "cross-fitted efficiency-gain area "
@@ -47,6 +43,19 @@ def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) ->
         )
     say(f"router written to {folder}; policy version {router.policy.version}", json_out)
     emit(json_out, "fit", [record], seed=seed)
+
+
+def _of_pool(router: Router) -> str:
+    """What is other than with two models."""
+    if router.cost.unit == "calls":
+        return (
+            f"costs count calls: every model but {router.models[0]} costs the same; "
+            "--cost token tells them apart"
+        )
+    return (
+        f"a premium share counts every model but {router.models[0]}, dear or not; --budget sets "
+        "what is spent"
+    )
 
 
 def _left_out(report: Mapping[str, Any] | None) -> Iterator[str]:

@@ -49,7 +49,8 @@ def onboard(
     }
     say(_sentence(record, router.models[0]), json_out)
     say(f"router written to {out}; policy version {router.policy.version}", json_out)
-    say(f"next: metarouter calibrate {out} --queries TRAFFIC --premium-share 0.5", json_out)
+    target = "--premium-share 0.5" if router.cost.unit == "calls" else "--budget USD_OF_1000"
+    say(f"next: metarouter calibrate {out} --queries TRAFFIC {target}", json_out)
     emit(json_out, "onboard", [record], seed=None)
 
 

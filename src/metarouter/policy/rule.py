@@ -141,7 +141,7 @@ class UtilityPolicy:
             predicted_gain_std=best.gain_std,
             threshold=self.w * (best.cost - costs[0]),
             cost=chosen.cost,
-            reason=self._reason(chosen, best, costs[0]),
+            reason=self._reason(options, best, costs[0]),
             policy_version=self.version,
             bound="cost" if held_back else "gain",
             options=tuple(options),
@@ -159,14 +159,28 @@ class UtilityPolicy:
             utility=gain - self.w * cost,
         )
 
-    def _reason(self, chosen: ModelOption, best: ModelOption, reference_cost: float) -> str:
-        extra = best.cost - reference_cost
+    def _reason(
+        self, options: Sequence[ModelOption], best: ModelOption, reference_cost: float
+    ) -> str:
+        chosen, next_one = options[0], options[1]
         side = "is above" if chosen is best else "is not above"
-        why = "" if self.cost_unit == "calls" else f", for {extra:.2g} {self.cost_unit} more"
-        return (
+        found = (
             f"predicted gain {best.gain:.3f} ± {best.gain_std:.3f} of {best.model} over "
-            f"{self.models[0]} {side} the threshold {_short(self.w * extra)}{why}"
+            f"{self.models[0]} {side} the threshold {_short(self.w * (best.cost - reference_cost))}"
+            f"{self._more(best, reference_cost)}"
         )
+        if chosen is not best or next_one.model == self.models[0]:
+            return found
+        return (
+            f"{found}; next is {next_one.model} with {next_one.gain:.3f}"
+            f"{self._more(next_one, reference_cost)}"
+        )
+
+    def _more(self, option: ModelOption, reference_cost: float) -> str:
+        """What a model costs beside the reference; calls are not counted in words."""
+        if self.cost_unit == "calls":
+            return ""
+        return f", for {option.cost - reference_cost:.2g} {self.cost_unit} more"
 
 
 def _short(threshold: float) -> str:
