@@ -30,7 +30,7 @@ from metarouter.types import FloatArray, IntArray
 __all__ = ["draw_in", "spread_ratio"]
 
 _MIN_QUERIES = 40  # fewer cannot be halved
-_MOST = 1_000  # queries of each kind, with gold and without, that the two halves hold at most
+_MOST = 500  # queries of each kind, with gold and without, that the two halves hold at most
 _POWER = 0.75  # of n, with which 1 − ratio shrinks
 
 
@@ -59,7 +59,7 @@ def spread_ratio(
     learn : callable
         Corrects a table with features and fits a gain model to it.
     seed : int, default 0
-        Draws the half, and 1,000 queries of each kind where there are more.
+        Draws the half, and 500 queries of each kind where there are more.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def draw_in(gains: FloatArray, centre: FloatArray, ratio: FloatArray) -> FloatAr
 
 
 def _drawn(table: GainTable, rng: np.random.Generator) -> IntArray:
-    """At most 1,000 queries with gold labels, and 1,000 without."""
+    """At most 500 queries with gold labels, and 500 without."""
     has_gold = np.zeros(table.n_queries, dtype=np.bool_)
     has_gold[table.query[table.is_gold]] = True
     kinds = (np.flatnonzero(has_gold), np.flatnonzero(~has_gold))
