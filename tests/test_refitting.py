@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from metarouter.errors import DataError, OptionError
-from metarouter.evaluation.equal_cost import difference_at_equal_cost
+from metarouter.evaluation.equal_cost import equal_cost_w
+from metarouter.evaluation.intervals import bootstrap_interval, mean_statistic
 from metarouter.fitting import fit
 from metarouter.labels.queries import hash_queries
+from metarouter.policy.rule import best_model, gains_and_costs
 from metarouter.records import ModelSpec
 from metarouter.refitting import refit
 from metarouter.router import Router
@@ -167,6 +169,45 @@ def test_dollars_are_matched_where_tokens_are_priced() -> None:
     assert spent[1] <= spent[0]
 
 
+def test_a_candidate_whose_scores_are_equal_is_judged_as_what_is_written() -> None:
+    """No price parts its queries, so it calls the premium model nowhere, and loses by that."""
+    old, new = _world(60, 120, seed=4)
+    new = [{**row, "score": 0.75 if row["model"] == "premium" else 0.5} for row in new]
+    serving = fit(old, premium_share=0.5, **QUICK)
+    found = refit(serving, new)
+    assert found.candidate is not None
+    assert found.difference is not None
+    assert found.premium_share_serving is not None
+    held = [row["query"] for row in new if not _saw(found.candidate, row["query"])]
+    assert _choices(found.candidate, held) == [0] * len(held)
+    assert found.difference.value == pytest.approx(-0.25 * found.premium_share_serving)
+    assert found.difference.high < 0
+    assert "no price parts equal scores" in found.reason
+
+
+def test_a_candidate_that_cannot_cost_as_little_is_not_proposed() -> None:
+    """It expects long answers, which premium gives for less; the serving router short ones."""
+    old, new = _world(120, 200, seed=2)
+    old = [{**row, "completion_tokens": 1} for row in old]
+    new = [
+        {**row, "completion_tokens": 5000, "score": 0.9 if row["model"] == "premium" else 0.1}
+        for row in new
+    ]
+    prices = {
+        "cheap": ModelSpec(name="cheap", input_usd_per_mtok=1.0, output_usd_per_mtok=9.0),
+        "premium": ModelSpec(name="premium", input_usd_per_mtok=9.0, output_usd_per_mtok=1.0),
+    }
+    serving = fit(old, cost="token", prices=prices, premium_share=0.0, **QUICK)
+    found = refit(serving, new)
+    assert found.difference is not None
+    assert found.premium_share_serving is not None
+    assert found.premium_share_serving < 0.1
+    assert found.premium_share_new == 1.0
+    assert found.difference.low > 0
+    assert not found.is_proposed
+    assert found.reason.endswith("above 0, but for more money")
+
+
 def _saw(router: Router, text: str) -> bool:
     assert router.query_hashes is not None
     return bool(np.isin(hash_queries([text]), router.query_hashes)[0])
@@ -194,8 +235,10 @@ def test_a_candidate_that_is_no_better_is_rarely_called_better() -> None:
         quality = np.column_stack([np.zeros(50), psi + rng.normal(0, 0.4, 50)])
         costs = np.tile([0.0, 1.0], (50, 1))
         choice = (incumbent > 0.25).astype(np.int64)
-        found = difference_at_equal_cost(challenger, costs, choice, quality, costs, rng, n_boot=200)
-        alarms += found.low > 0
+        w = equal_cost_w(challenger, costs, choice, costs)
+        new = best_model(*gains_and_costs(challenger, costs), w)
+        added = mean_statistic(quality[np.arange(50), new] - quality[np.arange(50), choice])
+        alarms += bootstrap_interval(added, 50, rng, 200).low > 0
     assert alarms <= 11
 
 

@@ -10,11 +10,7 @@ import numpy as np
 
 from metarouter.calibration import CalibrationTarget
 from metarouter.errors import DataError, OptionError
-from metarouter.evaluation.equal_cost import (
-    difference_at_equal_cost,
-    equal_cost_w,
-    queries_needed,
-)
+from metarouter.evaluation.equal_cost import equal_cost_w, queries_needed
 from metarouter.evaluation.heldout import HeldOut, read_held_out
 from metarouter.evaluation.intervals import bootstrap_interval, mean_statistic
 from metarouter.evaluation.verdict import signed
@@ -41,8 +37,8 @@ class RefitResult:
 
     Attributes
     ----------
-    candidate : the new router, which costs what the serving one does on the
-        held-out queries; None where it could not be judged.
+    candidate : the new router, which costs no more than the serving one does on
+        the held-out queries; None where it could not be judged.
     is_proposed : whether it is better with confidence.
     reason : one plain sentence.
     rule : which gold labels counted as held out.
@@ -50,11 +46,12 @@ class RefitResult:
     n_new : gold queries that the serving router was not fitted on.
     known_share : share of the serving router's training queries that are among
         the labels given; NaN where it does not know them.
-    difference : value of the candidate minus the serving router's at equal cost.
+    difference : mean gold quality of the candidate minus the serving router's.
     serving, new : mean gold quality of each.
     premium_share_serving, premium_share_new : shares of other models than the
         reference.
-    cost_per_1k : of the serving router, in its unit.
+    cost_per_1k, cost_per_1k_new : of each on the held-out queries, by the serving
+        router's cost model.
     needed : held-out queries that would show such a difference, or None.
     """
 
@@ -72,6 +69,7 @@ class RefitResult:
     premium_share_serving: float | None = None
     premium_share_new: float | None = None
     cost_per_1k: float | None = None
+    cost_per_1k_new: float | None = None
     needed: int | None = None
 
     def as_record(self) -> dict[str, Any]:
@@ -141,12 +139,16 @@ def refit(
     all labels of a drawn conversation are kept from the candidate. A conversation
     of which the serving router saw one turn is not new. So given the training
     labels both routers are fixed, and the held-out conversations are a sample that
-    knows nothing of them. The candidate is proposed when the lower end of the
-    95 % interval of its value minus the serving router's, at equal cost, is above
-    `margin`: when it is no better, that happens at most about once in forty.
+    knows nothing of them. The candidate's price of cost is set on their texts,
+    without their labels, to the smallest at which it spends no more than the serving
+    router. It is proposed when the lower end of the 95 % interval of its mean gold
+    quality minus the serving router's, a paired bootstrap over conversations, is
+    above `margin`: when it is no better, that happens in at most about one look of
+    forty.
 
-    What is returned is the router that was judged. It is not fitted again on the
-    held-out labels: the next refit takes them in.
+    What is returned is the router that was judged, at that price. Where many of its
+    scores are equal it spends less than it might, and is judged as that. It is not
+    fitted again on the held-out labels: the next refit takes them in.
 
     Examples
     --------
@@ -203,27 +205,30 @@ def _judged(
     costs = serving.expected_costs(queries)
     choice = serving.policy.choose(serving.predict_gain(queries).mean, costs)
     mean, own = _in_order(candidate, serving.models, queries)
-    difference = difference_at_equal_cost(
-        mean, own, choice, held_out.quality, costs, rng, groups=groups
-    )
     w = equal_cost_w(mean, own, choice, costs)
-    reason = f"w = {w:.6g}, at which it costs what the router before it did"
+    reason = f"w = {w:.6g}, at which it costs no more than the router before it"
     matched = candidate.with_policy(w=w, calibration={"w": w, "reason": reason})
     new_choice = best_model(*gains_and_costs(mean, own), w)
+    old_quality, new_quality = (_chosen(held_out.quality, one) for one in (choice, new_choice))
+    spent, new_spent = (float(_chosen(costs, one).mean()) for one in (choice, new_choice))
+    difference = _mean(new_quality - old_quality, groups, rng)
     needed = queries_needed(difference, margin)
     if needed is not None:
         needed = -(-needed * len(queries) // difference.n)  # of groups, in queries
-    is_proposed = difference.low > margin
+    is_dearer = new_spent > spent + 1e-9 * abs(spent)
+    is_proposed = difference.low > margin and not is_dearer
     return RefitResult(
         candidate=matched,
         is_proposed=is_proposed,
-        reason=_verdict(difference, margin, needed, len(queries), is_proposed=is_proposed),
+        reason=f"{_at_cost(spent, new_spent)} the candidate adds "
+        + _verdict(difference, margin, needed, len(queries), is_dearer=is_dearer),
         difference=difference,
-        serving=_mean(_chosen(held_out.quality, choice), groups, rng),
-        new=_mean(_chosen(held_out.quality, new_choice), groups, rng),
+        serving=_mean(old_quality, groups, rng),
+        new=_mean(new_quality, groups, rng),
         premium_share_serving=float((choice != 0).mean()),
         premium_share_new=float((new_choice != 0).mean()),
-        cost_per_1k=1000 * float(_chosen(costs, choice).mean()),
+        cost_per_1k=1000 * spent,
+        cost_per_1k_new=1000 * new_spent,
         needed=None if is_proposed else needed,
         **counts,
     )
@@ -368,17 +373,24 @@ def _too_few(counts: Mapping[str, Any], n_groups: int) -> str:
     )
 
 
+def _at_cost(spent: float, new_spent: float) -> str:
+    """What the candidate spends, beside what the serving router does."""
+    if abs(new_spent - spent) <= 0.01 * abs(spent):
+        return "at equal cost"
+    why = "no price parts equal scores" if new_spent < spent else "it cannot spend less"
+    return f"spending {1000 * new_spent:.4g} in place of {1000 * spent:.4g} ({why})"
+
+
 def _verdict(
-    difference: Estimate, margin: float, needed: int | None, n_held_out: int, *, is_proposed: bool
+    difference: Estimate, margin: float, needed: int | None, n_held_out: int, *, is_dearer: bool
 ) -> str:
     interval = f"{signed(difference.low, 4)}, {signed(difference.high, 4)}"
     found = f"{signed(difference.value, 4)} [{interval}]"
     of = "" if difference.n == n_held_out else f" of {difference.n} conversations"
-    on = f"on {n_held_out} held-out queries{of}"
-    text = f"at equal cost the candidate adds {found} gain units a query {on}"
+    text = f"{found} gain units a query on {n_held_out} held-out queries{of}"
     limit = f"{margin:g}"
-    if is_proposed:
-        return f"{text}: above {limit}"
+    if difference.low > margin:
+        return f"{text}: above {limit}" + (", but for more money" if is_dearer else "")
     if needed is None:
         return (
             f"{text}: not above {limit}, and more labels would not "
