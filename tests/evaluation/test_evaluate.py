@@ -219,7 +219,7 @@ class PricedPoolRouter(PoolRouter):
         return policy.decide(self.predict_gain(queries), self.costs)
 
 
-def priced_pool() -> Evaluation:
+def priced_pool(costs: Sequence[float] = (0.001, 0.003, 0.03)) -> Evaluation:
     """None go to large: 0.3 more gain is not worth 0.027 USD at w = 20."""
     n = 60
     table = make_gain_table(
@@ -230,7 +230,9 @@ def priced_pool() -> Evaluation:
         is_gold=np.ones(2 * n, dtype=bool),
         models=("small", "middle", "large"),
     )
-    return run(PricedPoolRouter(models=table.models, w=20.0), table)
+    router = PricedPoolRouter(models=table.models, w=20.0)
+    router.costs = np.array(costs)
+    return run(router, table)
 
 
 def test_examples_and_slices_of_a_pool_tell_the_gold_gain_of_the_model_chosen() -> None:
@@ -244,6 +246,17 @@ def test_examples_and_slices_of_a_pool_tell_the_gold_gain_of_the_model_chosen() 
         assert one.gain == pytest.approx(-0.4 + 0.8 * x * 60 / 59)
     thirds = [one.gain for one in evaluation.slices if one.dimension == "length"]
     assert np.mean(thirds) > -0.2  # of large it would be −0.2
+
+
+def test_the_cheapest_model_of_a_pool_may_be_another_than_its_reference() -> None:
+    """The weakest model need not be the cheapest: always the cheapest is named for what it is."""
+    evaluation = priced_pool((0.004, 0.003, 0.03))
+    cheap = record(evaluation, "always_cheap")
+    assert cheap["cost_per_1k"] == pytest.approx(3.0)
+    assert cheap["premium_share"] == 1.0
+    page = render_evaluation_report(evaluation)
+    assert "always middle" in page
+    assert "always small" not in page
 
 
 def test_the_curve_of_a_priced_pool_passes_through_the_router_and_beside_each_model() -> None:

@@ -260,10 +260,10 @@ def _signed_parts(estimate: Estimate) -> tuple[str, str]:
 
 
 def _policy_table(evaluation: Evaluation) -> Table:
-    is_pool = _is_pool(evaluation)
+    is_pool, singles = _is_pool(evaluation), evaluation.singles
     names = {
         "always_premium": f"always {evaluation.premium}",
-        "always_cheap": f"always {evaluation.models[0]}",
+        "always_cheap": f"always {min(singles, key=lambda model: singles[model][0])}",
         "router": "this router",
         "random": "random, as often each model" if is_pool else "random, as many premium calls",
         "hull": "best fixed mixture, same cost",
