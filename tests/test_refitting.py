@@ -313,3 +313,19 @@ def test_a_conversation_that_the_serving_router_saw_in_part_is_not_new() -> None
     seen = set(serving.query_hashes.tolist())
     touched = {names[t] for t in names if int(hash_queries([t])[0]) in seen}
     assert found.n_new == 2 * (60 - len(touched))
+
+
+def test_a_conversation_whose_first_turn_was_a_vote_in_the_serving_fit_is_not_new() -> None:
+    """The gold turn holds that text, whoever labelled it, and whether or not it is given again."""
+    old, new = _world(60, 60)
+    texts = list(dict.fromkeys(row["query"] for row in new))
+    voted = texts[:20]
+    votes = [
+        {"query": f"first of {t}", "model_a": "premium", "model_b": "cheap", "winner": "model_a"}
+        for t in voted
+    ]
+    serving = fit(old, votes, corrector="none", **QUICK)
+    names = {text: f"c{number}" for number, text in enumerate(texts)}
+    names |= {f"first of {text}": names[text] for text in voted}
+    assert refit(serving, [*old, *new], votes, conversations=names).n_new == 40
+    assert refit(serving, [*old, *new], conversations=names).n_new == 40

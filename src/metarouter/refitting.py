@@ -137,9 +137,9 @@ def refit(
     No query that judges trained either router: new gold queries are those whose
     text the serving router was not fitted on, by its own list of hashes, and
     all labels of a drawn conversation are kept from the candidate. A conversation
-    of which the serving router saw one turn is not new. So given the training
-    labels both routers are fixed, and the held-out conversations are a sample that
-    knows nothing of them. The candidate's price of cost is set on their texts,
+    of which the serving router saw one turn, on gold or on a vote, is not new. So
+    given the training labels both routers are fixed, and the held-out conversations
+    are a sample that knows nothing of them. The candidate's price of cost is set on their texts,
     without their labels, to the smallest at which it spends no more than the serving
     router. It is proposed when the lower end of the 95 % interval of its mean gold
     quality minus the serving router's, a paired bootstrap over conversations, is
@@ -170,9 +170,7 @@ def refit(
     table = _read(serving, gold, preference)
     whole = read_held_out(table, serving.models)
     names = conversations or {}
-    groups = _groups(whole.queries, names)
-    is_new, rule = _is_new(serving, whole, fresh)
-    is_new &= ~np.isin(groups, groups[~is_new])
+    groups, is_new, rule = _new_groups(serving, whole.queries, names, fresh)
     drawn = _drawn(groups, is_new, held_out_share, rng)
     held_out = whole.keep(drawn)
     judging = np.unique(groups[drawn], return_inverse=True)[1]
@@ -259,19 +257,37 @@ def _read(serving: Router, gold: Labels | None, preference: Labels | None) -> Ga
     return table
 
 
+def _new_groups(
+    serving: Router,
+    queries: Sequence[str],
+    conversations: Mapping[str, str],
+    fresh: Collection[str] | None,
+) -> tuple[IntArray, BoolArray, str]:
+    """Conversation of each query, whether it is new, and how that is known.
+
+    A conversation is known by any of its turns, whoever labelled that.
+    """
+    texts = [*queries, *conversations]
+    groups = _groups(texts, conversations)
+    is_new, rule = _is_new(serving, texts, fresh)
+    is_new &= ~np.isin(groups, groups[~is_new])
+    n = len(queries)
+    return groups[:n], is_new[:n], rule
+
+
 def _is_new(
-    serving: Router, whole: HeldOut, fresh: Collection[str] | None
+    serving: Router, texts: Sequence[str], fresh: Collection[str] | None
 ) -> tuple[BoolArray, str]:
-    """Gold queries that the serving router was not fitted on, and how that is known."""
+    """Texts that the serving router was not fitted on, and how that is known."""
     if serving.query_hashes is not None:
-        seen = np.isin(hash_queries(whole.queries), serving.query_hashes)
+        seen = np.isin(hash_queries(texts), serving.query_hashes)
         return ~seen, "queries whose text the serving router was not fitted on, by its hashes"
     if fresh is None:
         raise DataError(
             "the serving router does not know what it was fitted on, and no query is known to be "
             "newer: fit it again with this version"
         )
-    is_new = np.array([text in fresh for text in whole.queries], dtype=np.bool_)
+    is_new = np.array([text in fresh for text in texts], dtype=np.bool_)
     return is_new, "queries first asked after the serving router was fitted, which has no hashes"
 
 
