@@ -469,8 +469,9 @@ def test_read_queries_refuses_what_holds_none(tmp_path: Path, name: str, content
     """A file without queries is an input error."""
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(mr.InputError):
+    with pytest.raises(mr.InputError) as caught:
         mr.read_queries(path)
+    assert "NoneType" not in str(caught.value)
 
 
 def test_nothing_is_written_by_an_interrupted_fit(paths: WorldPaths, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def _text(query: Any, messages: Any) -> str:
         return found[1]
     if messages is not None:
         raise InputError(f"messages = {shorten(messages)}; allowed: {CHAT_ALLOWED}")
+    if query is None:
+        raise InputError("no query; allowed: a text in a field query, or a chat in messages")
     return query_text(query)
 
 
