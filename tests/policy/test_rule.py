@@ -91,6 +91,10 @@ def test_what_bound_the_decision() -> None:
     )
     above_small_alone = policy.decide_one([0.2, -0.3], [0.1, 0.1], [0.0, 1.0, 2.0])
     assert "next" not in above_small_alone.reason
+    dear_reference = policy.decide_one([0.2, 0.3], [0.1, 0.1], [1.0, 0.5, 2.0])
+    assert "of middle over small is above the threshold -0.050, for 0.5 USD less;" in (
+        dear_reference.reason
+    )
 
 
 @pytest.mark.speed

@@ -180,7 +180,8 @@ class UtilityPolicy:
         """What a model costs beside the reference; calls are not counted in words."""
         if self.cost_unit == "calls":
             return ""
-        return f", for {option.cost - reference_cost:.2g} {self.cost_unit} more"
+        extra = option.cost - reference_cost
+        return f", for {abs(extra):.2g} {self.cost_unit} {'less' if extra < 0 else 'more'}"
 
 
 def _short(threshold: float) -> str:
