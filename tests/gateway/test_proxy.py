@@ -189,6 +189,7 @@ def test_no_stand_in_is_above_the_budget(serve: Callable[..., Served]) -> None:
         (b'{"model": 3}', 400, "field model"),
         (b'{"model": "metarouter:other", "messages": []}', 400, "policies: default"),
         (b'{"model": "router-default-1.5", "messages": []}', 400, "0 to 1"),
+        (b'{"model": "router-mf-0.11593", "messages": []}', 400, "allowed: router-default-0.11593"),
         (b'{"model": "metarouter", "metarouter": {"colour": 1}}', 400, "colour"),
         (b'{"model": "metarouter", "metarouter": {"w": 1, "pin": "cheap"}}', 400, "one of them"),
         (b'{"model": "metarouter", "metarouter": {"pin": "gpt-4o"}}', 400, "none of policy"),

@@ -64,6 +64,9 @@ def read_model_name(name: str, policies: Collection[str], splits: Collection[str
     threshold = float(found[2])
     if not 0.0 <= threshold <= 1.0:
         raise InputError(f"model = {shorten(name)}; a threshold is a win rate: 0 to 1")
+    if found[1] not in policies and policies:
+        known = ", ".join(f"router-{policy}-{found[2]}" for policy in policies)
+        raise InputError(f"model = {shorten(name)}; no policy is called so; allowed: {known}")
     return Asked(policy=_known(found[1], name, policies), threshold=threshold)
 
 
