@@ -21,7 +21,6 @@ from metarouter.causal import (
 from metarouter.causal.sensitivity import Functional
 from metarouter.correction.bias_map import make_bias_map
 from metarouter.correction.units import (
-    MIN_LABELS,
     SourceUnits,
     main_contrast,
     paired_table,
@@ -29,6 +28,7 @@ from metarouter.correction.units import (
 )
 from metarouter.errors import DataError
 from metarouter.gain.extras import import_train, one_thread
+from metarouter.labels.noise import MIN_LABELS
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray, IntArray
 

@@ -13,7 +13,6 @@ from metarouter.causal import Nuisances, fit_nuisances, stratified_folds
 from metarouter.correction.simultaneous import JointEstimates, adjust_holm
 from metarouter.correction.topics import find_topics
 from metarouter.correction.units import (
-    MIN_LABELS,
     SourceUnits,
     main_contrast,
     paired_table,
@@ -21,6 +20,7 @@ from metarouter.correction.units import (
 )
 from metarouter.errors import DataError, OptionError
 from metarouter.gain.extras import import_train, one_thread
+from metarouter.labels.noise import MIN_LABELS, is_enough
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, FloatArray, IntArray
 
@@ -36,7 +36,6 @@ __all__ = [
 _MAX_LEVELS = 12  # domains or judges shown, the best known first
 _MAX_TOPICS = 6
 _GOLD_PER_TOPIC = 20
-_PLENTY = 100  # labels of which a gain that none of them shows is the gain of 3 % at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,7 +287,7 @@ def _slice(
 ) -> _Slice:
     residual = units.gain - np.where(units.is_gold, nuisances.mu1, nuisances.mu0)
     sources = (units.is_gold, ~units.is_gold)
-    is_told = all(_is_enough(int((member & source).sum()), residual[source]) for source in sources)
+    is_told = all(is_enough(int((member & source).sum()), residual[source]) for source in sources)
     return _Slice(
         dimension=dimension,
         level=level,
@@ -296,13 +295,6 @@ def _slice(
         member=member,
         estimate=estimate_slice(units.gain, units.is_gold, nuisances, member) if is_told else None,
     )
-
-
-def _is_enough(n: int, residual: FloatArray) -> bool:
-    """Whether n labels tell how far their mean may be off, by the residuals of their source."""
-    fourth = float(((residual - residual.mean()) ** 4).mean())
-    share = 3.0 * float(residual.var()) ** 2 / fourth if fourth > 0 else 0.0
-    return n * min(share, 1.0) >= MIN_LABELS or n >= _PLENTY
 
 
 def _nuisances(units: SourceUnits, n_folds: int, rng: np.random.Generator) -> Nuisances:

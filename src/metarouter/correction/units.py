@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metarouter.labels.noise import MIN_LABELS
 from metarouter.labels.rows import group_mean
 from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
@@ -13,15 +14,11 @@ from metarouter.types import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "MAX_PLAIN",
-    "MIN_LABELS",
     "SourceUnits",
     "main_contrast",
     "paired_table",
     "source_units",
 ]
-
-MIN_LABELS = 10
-"""Fewer queries than this in a source cannot tell of its bias."""
 
 MAX_PLAIN = 20_000
 """Queries without gold that are looked at."""

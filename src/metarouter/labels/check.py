@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from metarouter.errors import MissingDependencyError
 from metarouter.labels.findings import make_findings
+from metarouter.labels.noise import is_enough
 from metarouter.labels.report import LabelSource, ReadReport
 from metarouter.labels.rows import group_mean, group_rows
 from metarouter.labels.summary import (
@@ -52,14 +52,23 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
 
     Notes
     -----
-    Intervals are 95 % for each slice alone; the findings name a slice only if
-    its interval at level 1 − 0.05 / (number of slices with both labels) excludes 0.
+    Intervals are 95 % for each slice alone. The findings name a slice only if both
+    sources have labels enough in it (:func:`metarouter.labels.noise.is_enough`) and
+    its interval at level 1 − 0.05 / (number of such slices) excludes 0, with gains
+    taken to vary at least as much in the slice as they do in the whole.
+
+    The interval of the correlation r is t on the arctanh scale, from its influence
+    function uv − r(u² + v²)/2 with u, v the standardised gains, added up by query.
+    Fisher's variance 1/(n − 3) is that for normal gains, which is far too small where
+    most are ties; it is taken where it is the larger.
 
     References
     ----------
     Welch (1947), The generalization of "Student's" problem when several
     different population variances are involved, Biometrika 34.
-    https://doi.org/10.1093/biomet/34.1-2.28
+    https://doi.org/10.1093/biomet/34.1-2.28; Devlin, Gnanadesikan and Kettenring
+    (1975), Robust estimation and outlier detection with correlation coefficients,
+    Biometrika 62. https://doi.org/10.1093/biomet/62.3.531
 
     Examples
     --------
@@ -121,13 +130,18 @@ def welch_estimate(a: FloatArray, b: FloatArray, level: float = LEVEL) -> Estima
     """
     if len(a) < 2 or len(b) < 2:
         return None
-    var_a, var_b = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
-    total = float(var_a + var_b)
+    return _welch(a, b, float(np.var(a, ddof=1)), float(np.var(b, ddof=1)), level)
+
+
+def _welch(a: FloatArray, b: FloatArray, var_a: float, var_b: float, level: float) -> Estimate:
+    """Welch's interval of mean(a) − mean(b) with given variances of a value."""
+    var_a, var_b = var_a / len(a), var_b / len(b)
+    total = var_a + var_b
     # Welch-Satterthwaite degrees of freedom
     spread = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
     freedom = total**2 / spread if spread > 0 else len(a) + len(b) - 2
     difference = float(np.mean(a) - np.mean(b))
-    return _t_estimate(difference, total**0.5, float(freedom), len(a) + len(b), level)
+    return _t_estimate(difference, total**0.5, freedom, len(a) + len(b), level)
 
 
 def _t_estimate(value: float, std_error: float, freedom: float, n: int, level: float) -> Estimate:
@@ -272,26 +286,34 @@ def _agreement(table: GainTable, gold_by_pair: dict[tuple[int, int], QueryMeans]
     return Agreement(
         n=len(gold),
         n_queries=n_queries,
-        correlation=_correlation(gold, preference, n_queries),
+        correlation=_correlation(gold, preference, cluster),
         mean_difference=mean_estimate(group_mean(cluster, preference - gold, np.ones(len(gold)))),
         sign_agreement=float(same.mean()) if len(same) else None,
         n_signed=len(same),
     )
 
 
-def _correlation(a: FloatArray, b: FloatArray, n: int) -> Estimate | None:
-    """Pearson's correlation with Fisher's interval from `n` independent units."""
-    if n < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
+def _correlation(a: FloatArray, b: FloatArray, query: IntArray) -> Estimate | None:
+    """Pearson's correlation of rows that are independent between queries.
+
+    None where the gains are too few, or too much alike, to tell.
+    """
+    n = len(np.unique(query))
+    if not (is_enough(n, a) and is_enough(n, b) and np.ptp(a) and np.ptp(b)):
         return None
-    value = float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
-    # arctanh of a correlation is nearly normal with variance 1 / (n − 3)
-    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) / (n - 3) ** 0.5
-    centre = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
+    u, v = ((gain - gain.mean()) / gain.std() for gain in (a, b))
+    value = float(np.clip((u * v).mean(), -1.0, 1.0))
+    influence = np.bincount(query, u * v - value * (u * u + v * v) / 2.0)
+    std_error = float(np.sqrt(n / (n - 1) * (influence @ influence))) / len(a)
+    # n queries that all agree do not tell r from 1 − 1/n, nor how far off it may be
+    inner = float(np.clip(value, 1 / n - 1, 1 - 1 / n))
+    error = max(std_error / (1.0 - inner**2), (n - 3) ** -0.5)
+    half = _t_quantile(0.5 + LEVEL / 2, n - 1) * error
     return Estimate(
         value=value,
-        std_error=(1 - value**2) / (n - 3) ** 0.5,
-        low=float(np.tanh(centre - half)),
-        high=float(np.tanh(centre + half)),
+        std_error=std_error,
+        low=min(float(np.tanh(np.arctanh(inner) - half)), value),
+        high=max(float(np.tanh(np.arctanh(inner) + half)), value),
         n=n,
         level=LEVEL,
     )
@@ -316,13 +338,13 @@ def _slices(
             ("judge", table.judges[code], about & (table.is_gold | (table.judge == code)))
             for code in judges
         ]
-    parts = [
+    masked = [
         (kind, name, _query_means(table, mask & table.is_gold), mask & ~table.is_gold)
         for kind, name, mask in masks
         if mask.any()
     ]
     if not table.is_pair:
-        parts += [
+        masked += [
             (
                 "models",
                 " over ".join(_names(table, pair)),
@@ -331,13 +353,38 @@ def _slices(
             )
             for pair in _pairs(table)
         ]
-    means = [(kind, name, gold, _query_means(table, mask)) for kind, name, gold, mask in parts]
-    # only where both sources have a variance can they differ
-    n_compared = sum(min(len(gold[1]), len(preference[1])) > 1 for *_, gold, preference in means)
+    parts = [(kind, name, gold, _query_means(table, mask)) for kind, name, gold, mask in masked]
+    whole = parts[0][2:]
+    wholes = [part[2:] if part[0] == "models" else whole for part in parts]
+    told = [_is_told(part[2:], each) for part, each in zip(parts, wholes, strict=True)]
+    # Bonferroni: all slices together are wrong with probability 0.05 at most
+    level = 1 - (1 - LEVEL) / max(sum(told), 1)
     return tuple(
-        _slice(kind, name, gold, preference, n_slices=max(n_compared, 1))
-        for kind, name, gold, preference in means
+        _slice(*part, is_clear=is_told and _is_clear(part[2:], each, level))
+        for part, each, is_told in zip(parts, wholes, told, strict=True)
     )
+
+
+Means = tuple[QueryMeans, QueryMeans]
+"""Of gold and of preference labels."""
+
+
+def _is_told(part: Means, whole: Means) -> bool:
+    """Whether both sources have labels enough; the whole shows how alike they are."""
+    return all(
+        is_enough(len(gain), gains) for (_, gain), (_, gains) in zip(part, whole, strict=True)
+    )
+
+
+def _is_clear(part: Means, whole: Means, level: float) -> bool:
+    """Whether the sources differ in a part, taken to vary as much as they do in the whole."""
+    # Few labels of a part that happen to be alike would make its interval too narrow.
+    gold, preference = (
+        max(float(np.var(gain, ddof=1)), float(np.var(gains, ddof=1)))
+        for (_, gain), (_, gains) in zip(part, whole, strict=True)
+    )
+    bias = _welch(part[1][1], part[0][1], preference, gold, level)
+    return bias.low > 0 or bias.high < 0
 
 
 def _pairs(table: GainTable) -> list[tuple[int, int]]:
@@ -367,13 +414,11 @@ def _characters(n: int) -> str:
 
 
 def _slice(
-    kind: str, name: str, gold_means: QueryMeans, preference_means: QueryMeans, *, n_slices: int
+    kind: str, name: str, gold_means: QueryMeans, preference_means: QueryMeans, *, is_clear: bool
 ) -> SliceBias:
     gold_queries, gold = gold_means
     preference_queries, preference = preference_means
     labelled = len(np.union1d(gold_queries, preference_queries))
-    # Bonferroni: all slices together are wrong with probability 0.05 at most
-    strict = welch_estimate(preference, gold, 1 - (1 - LEVEL) / n_slices)
     return SliceBias(
         kind=kind,
         name=name,
@@ -383,5 +428,5 @@ def _slice(
         gold_mean=float(gold.mean()) if len(gold) else None,
         preference_mean=float(preference.mean()) if len(preference) else None,
         bias=welch_estimate(preference, gold),
-        is_clear=strict is not None and (strict.low > 0 or strict.high < 0),
+        is_clear=is_clear,
     )

@@ -1,13 +1,45 @@
-"""The noise of a gold label: :func:`label_noise`."""
+"""The noise of a gold label, and how many labels tell it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from metarouter.labels.table import GainTable
-from metarouter.types import BoolArray
+from metarouter.types import BoolArray, FloatArray
 
-__all__ = ["label_noise"]
+__all__ = ["MIN_LABELS", "is_enough", "label_noise"]
+
+MIN_LABELS = 10
+"""Fewer queries than this in a source cannot tell of its bias."""
+
+_PLENTY = 100  # labels of which a gain that none of them shows is the gain of 3 % at most
+
+
+def is_enough(n: int, gain: FloatArray) -> bool:
+    """Whether `n` labels tell how far off their mean may be.
+
+    Labels that are mostly alike show their spread less often than their number says: the
+    variance of n draws is as uncertain as that of about 3n/κ normal ones, κ being the
+    kurtosis. That has to be at least :data:`MIN_LABELS`, or n a hundred.
+
+    Parameters
+    ----------
+    n : int
+    gain : array, shape (m,)
+        Gains, or residuals, that show the kurtosis: those of all labels of the source, of
+        which the n may be some.
+
+    Examples
+    --------
+    >>> gain = np.array([-1.0, 0.0, 0.0, 1.0])
+    >>> is_enough(9, gain), is_enough(10, gain), is_enough(99, np.zeros(99))
+    (False, True, False)
+    """
+    if not len(gain):
+        return False
+    fourth = float(((gain - gain.mean()) ** 4).mean())
+    share = 3.0 * float(gain.var()) ** 2 / fourth if fourth > 0 else 0.0
+    return n * min(share, 1.0) >= MIN_LABELS or n >= _PLENTY
 
 
 def label_noise(table: GainTable) -> float:

@@ -51,7 +51,7 @@ class Agreement:
     Attributes
     ----------
     n : number of (query, models) with both, `n_queries` of them distinct queries.
-    correlation : of the gains; None when it is not defined.
+    correlation : of the gains; None when they are too few or too much alike to tell.
     mean_difference : preference − gold gain, mean over queries, with a t
         interval; None with fewer than two queries.
     sign_agreement : share of the `n_signed` where neither is a tie that agree
@@ -74,7 +74,8 @@ class SliceBias:
     preference − mean gold gain with a Welch interval, positive where the votes
     overrate the candidate, None with fewer than two queries in a source. A
     judge's slice compares its votes to all gold labels. `is_clear` tells whether
-    the bias differs from 0 at a level corrected for the number of slices.
+    both sources have labels enough and the bias differs from 0 at a level corrected
+    for the number of such slices.
     `share_gold` is the share of the slice's labelled queries that have gold.
     """
 
