@@ -187,6 +187,19 @@ def test_pure_noise_is_shrunk_to_the_mean_and_a_clean_trend_is_kept() -> None:
     np.testing.assert_allclose(clean, X[:, 0], atol=1e-3)
 
 
+def test_equal_columns_without_a_penalty_share_the_least_squares_slope() -> None:
+    """The shortest of all best coefficients, with the deviations of the columns told apart."""
+    X, y, _ = make_rows(40, 3)
+    twice = np.column_stack([X, X[:, 0]])
+    model, plain = Ridge(penalty=0.0).fit(twice, y), Ridge(penalty=0.0).fit(X, y)
+    assert model.coef_ is not None
+    centred, _, _, _ = np.linalg.lstsq(twice - twice.mean(axis=0), y - y.mean(), rcond=1e-10)
+    np.testing.assert_allclose(model.coef_, centred, rtol=1e-6)
+    assert model.coef_[0] == pytest.approx(model.coef_[3])
+    np.testing.assert_allclose(model.predict(twice), plain.predict(X))
+    np.testing.assert_allclose(model.predict_std(twice), plain.predict_std(X), rtol=1e-2)
+
+
 def test_one_row_predicts_itself() -> None:
     model = Ridge().fit(np.ones((1, 3)), np.array([2.0]))
     assert model.predict(np.zeros((1, 3)))[0] == pytest.approx(2.0)

@@ -8,7 +8,7 @@ posterior standard deviation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ _GRID = np.logspace(-6.0, 6.0, 145)  # penalties over the mean eigenvalue
 # Spread of features below these shares of their squared size is rounding: of centred rows, and
 # of sums of squares from which the mean is taken out afterwards.
 _ROUNDING, _ROUNDING_OF_SUMS = 1e-24, 1e-12
+_NULL = 1e-12  # eigenvalues below this share of the largest are rounding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,16 @@ class Spectrum:
         result: FloatArray = self.basis @ (self.projection / (self.values + penalty))
         return result
 
+    def spanned(self) -> Spectrum:
+        """The same problem without directions in which rows do not differ but by rounding."""
+        kept = self.values > _NULL * self.values.max(initial=0.0)
+        return replace(
+            self,
+            values=self.values[kept],
+            basis=self.basis[:, kept],
+            projection=self.projection[kept],
+        )
+
     def penalties(self) -> FloatArray:
         """The grid searched, from no shrinkage to nothing left."""
         mean_value = float(self.values.mean()) if len(self.values) else 0.0
@@ -67,7 +78,7 @@ class Spectrum:
 
     def gcv(self, penalties: FloatArray) -> FloatArray:
         """Generalised cross-validation score of each penalty (lower is better)."""
-        kept = self.values > 1e-12 * self.values.max(initial=0.0)
+        kept = self.values > _NULL * self.values.max(initial=0.0)
         values, c2 = self.values[kept], self.projection[kept] ** 2
         left = penalties[:, None] / (values + penalties[:, None])  # 1 − leverage of a direction
         beyond = max(self.total - float((c2 / values).sum()), 0.0)  # what no direction explains
@@ -249,7 +260,7 @@ def _dual(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     block = (X - x_mean) * np.sqrt(w)[:, None]
     values, left = np.linalg.eigh(block @ block.T)
-    keep = values > max(float(values.max(initial=0.0)), 1e-300) * 1e-12
+    keep = values > max(float(values.max(initial=0.0)), 1e-300) * _NULL
     values, left = values[keep], left[:, keep]
     root = np.sqrt(values)
     basis = (block.T @ left) / root
@@ -309,8 +320,10 @@ class Ridge:
 
     def fit_spectrum(self, problem: Spectrum) -> Self:
         """Fit a problem that is diagonal already, as from :meth:`Moments.spectrum`."""
-        self.spectrum_ = problem
         self.penalty_ = self._choose(problem)
+        if self.penalty_ <= _NULL * problem.values.max(initial=0.0):
+            problem = problem.spanned()  # no prior holds what the rows do not tell
+        self.spectrum_ = problem
         self.coef_ = problem.coefficients(self.penalty_)
         self.intercept_ = problem.y_mean - float(problem.x_mean @ self.coef_)
         by_evidence = self.penalty == "evidence"
@@ -360,7 +373,7 @@ class Ridge:
         if self.spectrum_ is None:
             raise NotFittedError.of(self)
         problem, noise = self.spectrum_, self.noise_variance_
-        alpha = max(self.penalty_, 1e-12 * (float(problem.values.max(initial=0.0)) or 1.0))
+        alpha = max(self.penalty_, _NULL * (float(problem.values.max(initial=0.0)) or 1.0))
         factor = problem.basis * np.sqrt(noise / (problem.values + alpha))
         unseen = noise / alpha if problem.basis.shape[1] < problem.basis.shape[0] else 0.0
         return factor, (noise / problem.weight_sum, unseen)
