@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,28 @@ def test_repeated_gold_labels_count_as_one_query(world: World) -> None:
     )
     assert twice["n"] == once["n"] == 100
     assert twice["std_error"] == pytest.approx(once["std_error"], rel=0.2)
+
+
+@pytest.mark.parametrize("as_rows", [True, False])
+def test_a_query_with_nine_graders_counts_once_in_what_a_router_is_worth(
+    world: World, as_rows: bool
+) -> None:
+    """As in an evaluation: the mean gain and the area are those of queries, not of labels."""
+    table = world.table.gold()
+    graders = np.where(table.gain > np.median(table.gain), 9, 1)
+    more = table.rows(np.repeat(np.arange(len(table)), graders))
+    if not as_rows:
+        more = replace(more, weight=np.repeat(graders, graders).astype(float))
+    options = FitOptions(corrector="none", embedder="surface", folds=3)
+    metrics = fit_table(more, options).artifact.metrics
+    assert metrics["mean_gold_gain"] == pytest.approx(table.gain.mean())
+    if as_rows:  # which a fit takes for one label, so that the routers are the same
+        area, once = (
+            found["efficiency_gain_area"]
+            for found in (metrics, fit_table(table, options).artifact.metrics)
+        )
+        for name in ("value", "low", "high"):
+            assert area[name] == pytest.approx(once[name])
 
 
 def test_means_by_query_are_weighted() -> None:

@@ -538,6 +538,7 @@ def _metrics(crossed: CrossFitted | None, seed: int) -> dict[str, Any]:
     """What the router is worth on gold labels that its folds did not see.
 
     The area is within folds; its interval is of a bootstrap over queries, whose rows go together.
+    Each query counts once, however many labels it has.
     """
     if crossed is None:
         return {}
@@ -546,13 +547,14 @@ def _metrics(crossed: CrossFitted | None, seed: int) -> dict[str, Any]:
 
     statistic = folded_area_statistic(crossed.score, crossed.gain, crossed.fold)
     _, query = np.unique(crossed.query, return_inverse=True)
+    each = crossed.weight / np.bincount(query, crossed.weight)[query]
     area = bootstrap_interval(
-        lambda weights: statistic(weights[:, query] * crossed.weight),
+        lambda weights: statistic(weights[:, query] * each),
         crossed.n_queries,
         np.random.default_rng(seed),
         n_boot=500,
     )
-    mean_gain = float(np.average(crossed.gain, weights=crossed.weight))
+    mean_gain = float(np.average(crossed.gain, weights=each))
     metrics: dict[str, Any] = json_value(
         {"efficiency_gain_area": asdict(area), "mean_gold_gain": mean_gain}
     )
