@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metarouter.evaluation.frontier import hull_advantage_statistic, hull_quality, price_frontier
+from metarouter.evaluation.frontier import (
+    best_mixture,
+    hull_advantage,
+    hull_advantage_statistic,
+    hull_quality,
+    price_frontier,
+)
 from metarouter.policy.baselines import cost_quality_hull
 from metarouter.types import FloatArray
 
@@ -66,6 +72,10 @@ def test_the_best_mixture_is_on_the_hull_of_single_models(
     expected = np.interp(budget, cost[corners], quality[corners])
     found = hull_quality(cost[None], quality[None], np.array([budget]))
     assert found[0] == pytest.approx(expected)
+    mixture = best_mixture(cost, quality, budget)
+    assert mixture.sum() == pytest.approx(1.0)
+    assert mixture @ quality == pytest.approx(expected)
+    assert mixture @ cost <= max(budget, cost.min()) + 1e-9
 
 
 def test_a_router_that_mixes_two_models_at_random_has_no_advantage() -> None:
@@ -77,3 +87,37 @@ def test_a_router_that_mixes_two_models_at_random_has_no_advantage() -> None:
     right = np.array([1, 0] * 50)
     assert hull_advantage_statistic(quality, costs, coin)(every) == pytest.approx(0.0)
     assert hull_advantage_statistic(quality, costs, right)(every) == pytest.approx(0.25)
+
+
+def _verdicts(is_best: bool, n_worlds: int = 40) -> tuple[int, int]:
+    """How often a router that is as good as the best mixture is called worse, and better.
+
+    Eight models; all are equally good and the router draws among them, or one is a
+    little better and nearly always called.
+    """
+    n_worse = n_better = 0
+    for seed in range(n_worlds):
+        rng = np.random.default_rng(seed)
+        share = np.full(8, 0.6) + 0.03 * is_best * (np.arange(8) == 4)
+        known = np.where(rng.random((200, 8)) < 0.5, rng.random((200, 1)), rng.random((200, 8)))
+        costs = np.tile(np.linspace(1.0, 1.35, 8), (200, 1))
+        drawn = rng.integers(8, size=200)
+        choice = np.where(rng.random(200) < 0.98, 4, drawn) if is_best else drawn
+        found = hull_advantage((known < share) * 1.0, costs, choice, rng, n_boot=200)
+        n_worse += found.high < 0
+        n_better += found.low > 0
+    return n_worse, n_better
+
+
+def test_a_router_as_good_as_every_mixture_is_rarely_called_worse() -> None:
+    """Against the mixture that the judging labels choose it was in a third of worlds."""
+    n_worse, n_better = _verdicts(is_best=False)
+    assert n_worse <= 3
+    assert n_better == 0
+
+
+def test_a_router_as_good_as_the_best_model_is_not_called_better() -> None:
+    """Against the mixture that half of the labels choose it is in a quarter of worlds."""
+    n_worse, n_better = _verdicts(is_best=True)
+    assert n_worse <= 3
+    assert n_better <= 1

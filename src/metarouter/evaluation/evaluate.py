@@ -18,7 +18,7 @@ from metarouter.errors import DataError
 from metarouter.evaluation.breakdown import Example, SliceValue, pick_examples, slice_values
 from metarouter.evaluation.curves import collected_gain_curve, quality_curve
 from metarouter.evaluation.frontier import (
-    hull_advantage_statistic,
+    hull_advantage,
     hull_quality,
     price_frontier,
 )
@@ -430,8 +430,7 @@ def _setting(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) 
         "advantage": bootstrap.interval(_advantage_statistic(routed)),
     }
     is_pool = len(routed.held_out.models) > 2
-    hull = hull_advantage_statistic(routed.held_out.quality, routed.cost, routed.choice)
-    found["hull_advantage"] = bootstrap.interval(hull) if is_pool else None
+    found["hull_advantage"] = _hull_advantage(routed, bootstrap) if is_pool else None
     verdict = judge_router(
         premium=routed.premium_name,
         premium_share=routed.premium_share,
@@ -441,6 +440,17 @@ def _setting(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) 
         **found,
     )
     return {**found, "verdict": verdict}
+
+
+def _hull_advantage(routed: _Routed, bootstrap: _Bootstrap) -> Estimate:
+    return hull_advantage(
+        routed.held_out.quality,
+        routed.cost,
+        routed.choice,
+        np.random.default_rng(bootstrap.seed),
+        n_boot=bootstrap.n_boot,
+        level=bootstrap.level,
+    )
 
 
 def _kept(routed: _Routed, bootstrap: _Bootstrap, no_share: tuple[str, ...]) -> Estimate:

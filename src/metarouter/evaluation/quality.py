@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike
 
 from metarouter.errors import DataError, OptionError
 from metarouter.evaluation.curves import as_column
+from metarouter.evaluation.frontier import best_mixture
 from metarouter.evaluation.intervals import (
     mean_interval,
     t_estimate,
 )
 from metarouter.policy.baselines import (
     always,
-    cost_quality_hull,
     deterministic,
     oracle,
     premium_index,
@@ -179,15 +179,8 @@ def _at_budgets(
 
 def _hull_policy(scores: FloatArray, costs: FloatArray, budget: float) -> FloatArray:
     """The mixture of single models that costs `budget` and is best on these scores."""
-    cost = costs.mean(axis=0)
-    corners = cost_quality_hull(cost, scores.mean(axis=0))
-    position = float(np.interp(budget, cost[corners], np.arange(len(corners))))
-    low = int(position)
-    high = min(low + 1, len(corners) - 1)
-    mix = np.zeros(len(cost))
-    mix[corners[low]] += 1 - (position - low)
-    mix[corners[high]] += position - low
-    return np.tile(mix, (len(scores), 1))
+    mixture = best_mixture(costs.mean(axis=0), scores.mean(axis=0), budget)
+    return np.tile(mixture, (len(scores), 1))
 
 
 def _policy_value(
