@@ -225,3 +225,37 @@ def test_a_judge_that_is_blind_to_its_own_answers_is_seen_to_be() -> None:
     np.testing.assert_allclose(found, [with_judge, without, with_judge - without, other])
     assert abs(found[0]) < 0.2
     assert 0.6 < found[1] < 0.8
+
+
+def test_asked_shares_are_reached_on_the_queries_that_set_the_price() -> None:
+    """As far as they have as many; and fewer where new gains are half as wide."""
+    from asked_share import SHARES, reached
+
+    known = np.random.default_rng(0).permutation(20)[:, None] - 9.5
+    np.testing.assert_allclose(reached(known, known), np.floor(20 * SHARES) / 20)
+    narrow = reached(known, known / 2)
+    assert narrow[0] < 0.1
+    assert narrow[-1] > 0.75
+
+
+def test_asked_shares_are_counted_for_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn in, a threshold for few lets more pass, and one for most fewer."""
+    import asked_share
+
+    monkeypatch.setattr(asked_share, "N_TEST", 200)
+    found = asked_share.replication("worlds gold", "ridge", 60, 0, 2)
+    assert list(found) == ["halves", "own"]
+    assert found["halves"][0] > found["own"][0]
+    assert found["halves"][-1] < found["own"][-1]
+
+
+def test_a_judge_of_the_study_of_asked_shares_votes_on_all_and_gold_on_half(
+    benchmark: Benchmark,
+) -> None:
+    from asked_share import judged
+
+    table = judged(benchmark, np.arange(40), 0)
+    assert table.query[table.is_gold].tolist() == list(range(20))
+    assert table.gain[table.is_gold].tolist() == benchmark.gain[:20].tolist()
+    assert table.query[~table.is_gold].tolist() == list(range(40))
+    assert set(table.gain[~table.is_gold].tolist()) <= {-1.0, 0.0, 1.0}
