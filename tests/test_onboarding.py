@@ -90,6 +90,7 @@ def averaged_by_hand(rows: Any, gain: Any, weight: Any, levels: Any) -> tuple[An
     pi = np.array([0.5, 0.5])
     V = sum(np.outer(e - pi, e - pi) for e in (np.zeros(2), np.eye(2)[0], np.eye(2)[1])) / 2
     v_b = ((0.0 - 0.25) ** 2 + (0.1 - 0.25) ** 2 + (0.4 - 0.25) ** 2) / 2
+    weight = weight / weight.mean()
     centre = (weight @ gain) / weight.sum()
     variance = (weight @ (gain - centre) ** 2 + 5 * 0.25) / (weight.sum() + 5)
     start = np.concatenate([pi, np.zeros(rows.shape[1] - 2)])
@@ -114,6 +115,35 @@ def averaged_by_hand(rows: Any, gain: Any, weight: Any, levels: Any) -> tuple[An
     mean = share @ np.array(means)
     spread = [c + np.outer(m - mean, m - mean) for c, m in zip(covariances, means, strict=True)]
     return mean, np.tensordot(share, np.array(spread), axes=1)
+
+
+def test_the_unit_of_the_weights_is_not_certainty(router: Router, texts: list[str]) -> None:
+    """Three annotators each are no more queries than one each: only ratios of weights count."""
+    gold = labels(texts[:40], 0.5 + 0.1 * hardness(texts)[:40], np.full(40, 0.4), ("new", "small"))
+    once, many = (
+        onboard(router, [row | {"weight": weight} for row in gold], model="new")
+        for weight in (1.0, 100.0)
+    )
+    for part, expected in zip(gain_of(many, texts, "new"), gain_of(once, texts, "new"),
+                              strict=True):  # fmt: skip
+        np.testing.assert_allclose(part, expected, rtol=1e-6)
+    facts = [served.artifact.config["onboarded"][0]["mean_gain_std"] for served in (once, many)]
+    assert facts[1] == pytest.approx(facts[0])
+
+
+def test_labels_of_one_query_count_as_one_label() -> None:
+    """Of whatever weight: three with a third of it each tell what one does."""
+    rng = np.random.default_rng(5)
+    known, own = rng.normal(size=(20, 2)), rng.normal(size=(20, 3))
+    rows = np.hstack([known, np.ones((20, 1)), own])
+    gain, weight = rng.normal(size=20), rng.uniform(0.5, 2.0, 20)
+    population = make_population(np.array([0.1, 0.4]))
+    once = estimate_gain(population, rows, gain, weight)
+    each = np.repeat(np.arange(20), np.where(np.arange(20) < 5, 3, 1))
+    many = estimate_gain(population, rows[each], gain[each], 7.0 * weight[each], each)
+    assert once.noise_variance == pytest.approx(many.noise_variance)
+    np.testing.assert_allclose(many.mean, once.mean, atol=1e-9)
+    np.testing.assert_allclose(many.covariance, once.covariance, atol=1e-9)
 
 
 def test_without_labels_the_prior_is_the_mean_of_the_known_models_and_wide(

@@ -100,8 +100,8 @@ def onboard(
     size = _size(router, probes)
     gains, _ = base_gains(router.scorer, probes.features)
     rows = onboarding_rows(gains, probes.features, size)
-    found = estimate_gain(population, rows, probes.gain + _over_reference(probes, gains),
-                          probes.weight)  # fmt: skip
+    gain = probes.gain + _over_reference(probes, gains)
+    found = estimate_gain(population, rows, gain, probes.table.weight, probes.table.query)
     place = _place(router, found) if baseline is None else None
     models = (*router.models, model) if baseline is None else (baseline, model)
     cost = _cost(router, probes, models, like, prices).state()
@@ -127,7 +127,6 @@ class _Probes:
     table: GainTable
     gain: FloatArray  # (k,)
     other: list[int]  # place of the other model in router.models; 0 the reference
-    weight: FloatArray  # (k,)
     features: Any  # (k, d)
     tokens: FloatArray  # (k, 2) completion tokens of the other model and the new one
 
@@ -163,14 +162,11 @@ def _read_probes(
         )
     table, leads = table.rows(keep), leads[keep]
     other = np.where(leads, table.baseline, table.candidate)
-    # Rows of one query share the new model's answer: together they count as one label.
-    weight = table.weight / np.bincount(table.query, minlength=table.n_queries)[table.query]
     tokens = np.column_stack([table.baseline_tokens, table.candidate_tokens])
     return _Probes(
         table=table,
         gain=np.where(leads, table.gain, -table.gain),
         other=names[other].tolist(),
-        weight=weight,
         features=router.features.transform([table.queries[i] for i in table.query]),
         tokens=np.where(leads[:, None], tokens, tokens[:, ::-1]),
     )
@@ -182,7 +178,6 @@ def _no_probes(router: Router) -> _Probes:
         table=make_gain_table(queries=[], gain=nothing, is_gold=nothing),
         gain=nothing,
         other=[],
-        weight=nothing,
         features=np.zeros((0, router.features.dim), dtype=np.float32),
         tokens=np.zeros((0, 2)),
     )
@@ -292,15 +287,16 @@ def _described(
     found: NewGain, rows: FloatArray, probes: _Probes, model: str, like: str | None
 ) -> dict[str, Any]:
     """What was learned of the new model, as JSON values."""
+    queries, first = np.unique(probes.table.query, return_index=True)
     fact: dict[str, Any] = {
         "model": model,
         "like": like,
-        "n_labels": len(np.unique(probes.table.query)),
+        "n_labels": len(queries),
         "noise_variance": found.noise_variance,
         "own_departure": found.own_share,
     }
     if len(rows):
-        mean, std = found.mean_gain(rows)
+        mean, std = found.mean_gain(rows[first])
         fact |= {"mean_gain": mean, "mean_gain_std": std}
     result: dict[str, Any] = json_value(fact)
     return result

@@ -9,8 +9,9 @@ A new one is taken as another draw,
 
 where π is the mean over models (or one model, if the user says which it is
 like), V the covariance that makes Σ c_j g_j vary as the known gains do, and d a
-departure of its own. k labels y = ψ(x) + ε, var ε = σ²/weight, update θ = (c, b,
-d); τ, s and σ² are averaged over a grid by marginal likelihood. Without labels
+departure of its own. k labels y = ψ(x) + ε, var ε = σ²/w, update θ = (c, b, d), w
+being a label's weight over the mean weight of all, shared out among the labels of its
+query; τ, s and σ² are averaged over a grid by marginal likelihood. Without labels
 the prior is what is served, and its width is the spread between known models.
 
 References
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
 
 __all__ = ["NewGain", "Population", "estimate_gain", "make_population"]
 
@@ -121,7 +122,11 @@ def make_population(levels: FloatArray, like: int | None = None) -> Population:
 
 
 def estimate_gain(
-    population: Population, rows: FloatArray, gain: FloatArray, weight: FloatArray
+    population: Population,
+    rows: FloatArray,
+    gain: FloatArray,
+    weight: FloatArray,
+    query: IntArray | None = None,
 ) -> NewGain:
     """Posterior of the new model's gain.
 
@@ -133,7 +138,10 @@ def estimate_gain(
     population : Population
     rows : array, shape (k, p), from :func:`onboarding_rows`; k may be 0.
     gain : array, shape (k,), of the new model over the reference.
-    weight : array, shape (k,), precision of each label, 1 for one label.
+    weight : array, shape (k,), precision of each label; only ratios matter.
+    query : int array, shape (k,), or None
+        Labels of one query share the new model's answer: together they count as one.
+        None where no two labels are of one query.
 
     Examples
     --------
@@ -143,6 +151,7 @@ def estimate_gain(
     >>> found.mean.tolist()
     [1.0, 0.0, 0.0, 0.0]
     """
+    weight = _per_query(weight, np.arange(len(gain)) if query is None else query)
     m = len(population.mean)
     inner = np.hstack([rows[:, :m] @ population.root, rows[:, m:]])  # V is 1 here
     problem = _Problem.of(inner, gain - rows[:, :m] @ population.mean, weight)
@@ -218,14 +227,14 @@ class _Problem:
 
     rows: FloatArray  # (r, p)
     target: FloatArray  # (r,)
-    n: int  # labels
+    n: float  # queries, what the weights add up to
 
     @classmethod
     def of(cls, rows: FloatArray, target: FloatArray, weight: FloatArray) -> _Problem:
         joint = np.column_stack([rows, target]) * np.sqrt(weight)[:, None]
         if len(joint) > joint.shape[1]:  # the rotated rows hold all that the others say
             joint = np.asarray(np.linalg.qr(joint).R)
-        return cls(rows=joint[:, :-1], target=joint[:, -1], n=len(target))
+        return cls(rows=joint[:, :-1], target=joint[:, -1], n=float(weight.sum()))
 
     def log_evidence(self, prior: FloatArray, noise: float) -> float:
         """Log marginal likelihood under θ ~ N(0, diag(prior)), but for a constant."""
@@ -245,6 +254,14 @@ class _Problem:
         result: FloatArray = (self.rows * prior) @ self.rows.T
         result[np.diag_indices_from(result)] += noise
         return result
+
+
+def _per_query(weight: FloatArray, query: IntArray) -> FloatArray:
+    """Weights that add up to the number of queries, as labels of weight 1 would."""
+    _, code, rows = np.unique(query, return_inverse=True, return_counts=True)
+    share = 1.0 / rows[code]
+    result: FloatArray = share * weight * (share.sum() / (share @ weight or 1.0))
+    return result
 
 
 def _log_prior(population: Population, tau: float, s: float) -> float:
