@@ -287,7 +287,10 @@ def test_the_command_prints_arms_and_writes_them(
 ) -> None:
     target = tmp_path / "found.json"
     assert run(["experiments", "--store", store_url, "--json", str(target)]) == 0
-    assert "40 requests, 2 arms" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "40 requests, 2 arms" in told
+    same = "all independent units say the same: the interval has no width"
+    assert f"Mind this: {same} (default premium_share, default cost" in told
     rows = json.loads(target.read_text())["results"]
     shares = {row["policy"]: row["value"] for row in rows if row["measure"] == "premium_share"}
     assert shares == {"default": 1.0, "thrifty": 0.25}

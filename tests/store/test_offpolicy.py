@@ -13,6 +13,7 @@ from metarouter.store.offpolicy import (
     clustered_mean,
     difference_of_means,
     importance_ratios,
+    mean_of_sums,
     off_policy_value,
     predict_reward,
 )
@@ -183,6 +184,18 @@ def test_three_units_have_no_interval() -> None:
     found = clustered_mean([1.0, 2.0, 3.0])
     assert np.isnan(found.low)
     assert "too few" in found.warnings[0]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1.0])
+def test_units_that_all_say_the_same_prove_nothing(value: float) -> None:
+    """Four thumbs up have an interval of no width, and so has what is made of them."""
+    found = clustered_mean([value] * 8, [0, 0, 1, 1, 2, 2, 3, 3])
+    assert found.high == pytest.approx(found.low)
+    assert "no width" in found.warnings[0]
+    assert "no width" in mean_of_sums(7, 7 * value, 7 * value**2).warnings[0]
+    varied = clustered_mean([0.0, 1.0, 0.0, 1.0])
+    assert varied.warnings == ()
+    assert difference_of_means(varied, found).warnings == found.warnings
 
 
 @given(st.lists(st.floats(-100, 100), min_size=5, max_size=40, unique=True))

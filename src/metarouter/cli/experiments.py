@@ -64,7 +64,7 @@ def experiments(
         say(f"{left_out}; they are left out", json_out)
     if records:
         print_table(records, _COLUMNS, json_out)
-    for line in [*notes, *_refusals(others)]:
+    for line in [*notes, *_warnings(records), *_refusals(others)]:
         say(line, json_out)
     emit(json_out, "experiments", records, seed=None)
 
@@ -132,6 +132,15 @@ def _row(head: dict[str, str], measure: str, found: Estimate) -> dict[str, Any]:
     from dataclasses import asdict
 
     return head | {"measure": measure} | asdict(found)
+
+
+def _warnings(records: list[dict[str, Any]]) -> list[str]:
+    """Each warning once, with the numbers that it is about."""
+    about: dict[str, list[str]] = {}
+    for row in records:
+        for warning in row["warnings"]:
+            about.setdefault(warning, []).append(f"{row['policy']} {row['measure']}")
+    return [f"Mind this: {warning} ({', '.join(names)})" for warning, names in about.items()]
 
 
 def _refusals(found: list[CandidateResult]) -> list[str]:

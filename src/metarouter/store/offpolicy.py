@@ -37,6 +37,7 @@ _FOLDS = 5
 _FEWEST = 4  # independent units that an interval needs
 _LOW_ESS = 10.0
 _TOLERANCE = 1e-9  # propensities are sums of logged decimals
+_NO_WIDTH = 1e-7  # errors below this share of the value are what rounding leaves of 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,7 +299,8 @@ def clustered_mean(
     -------
     Estimate
         `n` counts clusters, the independent units. With fewer than four of them
-        there is no interval, and a warning says so.
+        there is no interval, and where all say the same it has no width, which
+        is no proof; a warning says so.
 
     Raises
     ------
@@ -420,6 +422,8 @@ def _with_interval(
     if n_groups >= _FEWEST:
         error = math.sqrt(n_groups / (n_groups - 1) * squares) / n
         half = error * t_quantile(0.5 + level / 2, n_groups - 1)
+        if error <= _NO_WIDTH * abs(value):
+            warnings = (*warnings, "all independent units say the same: the interval has no width")
     else:
         warnings = (*warnings, f"{n_groups} independent units are too few for an interval")
     return Estimate(
