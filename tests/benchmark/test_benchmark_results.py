@@ -161,6 +161,19 @@ def test_a_router_does_not_differ_from_itself() -> None:
     assert difference.p_value == 1
 
 
+def test_no_difference_is_beyond_doubt() -> None:
+    """A large one has a least p-value; one that is the same in all resamples has none."""
+    benchmark = toy()
+    one = measure_router(benchmark, "a", [scores(benchmark, 2.0, 0)], n_boot=50)
+    apgr = replace(one.apgr, value=one.apgr.value - 0.2)
+    noise = 1e-4 * np.random.default_rng(0).normal(size=one.replicates.shape)
+    for moved, p_value in ((noise, 1e-16), (0.0 * noise, np.nan)):
+        other = replace(one, router="b", apgr=apgr, replicates=one.replicates - 0.2 + moved)
+        (difference,) = compare_routers([one, other], "a")
+        assert difference.apgr.value == pytest.approx(-0.2)
+        assert difference.p_value == pytest.approx(p_value, nan_ok=True)
+
+
 def test_an_undefined_difference_has_no_p_value() -> None:
     """Where the premium model is no better, APGR is undefined, and so is what follows."""
     benchmark = toy()

@@ -115,6 +115,16 @@ def test_without_overlap_the_corrected_test_is_the_plain_one() -> None:
     assert (test.statistic, test.p_value) == pytest.approx((plain.statistic, plain.pvalue))
 
 
+@pytest.mark.parametrize("n_splits", [2, 3, 10])
+def test_equal_differences_have_no_p_value(n_splits: int) -> None:
+    """Two splits that agree do not prove anything beyond doubt; none at all is no difference."""
+    test = corrected_resampled_ttest([0.1] * n_splits, test_share=0.2)
+    assert np.isnan(test.p_value)
+    assert np.isnan(test.statistic)
+    assert "no width" in test.difference.warnings[0]
+    assert corrected_resampled_ttest([0.0] * n_splits, test_share=0.2).p_value == 1.0
+
+
 def test_corrected_test_keeps_its_level_where_the_plain_one_does_not() -> None:
     """Repeated splits of null data: rejections near 5 % corrected, far above plain."""
     rng = np.random.default_rng(12)

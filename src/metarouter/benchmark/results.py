@@ -42,6 +42,7 @@ __all__ = [
 
 CPT_SHARES = (0.2, 0.5, 0.8)
 _METRICS = ("apgr", "cpt20", "cpt50", "cpt80")
+_LEAST_P = 1e-16  # so far out a normal tail says nothing, and further out it underflows to 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +127,8 @@ class RouterResult:
 class Difference:
     """APGR of `router` minus that of `versus`, on the same questions and resamples.
 
-    `p_value` is two-sided, of a normal difference; NaN where there is none.
+    `p_value` is two-sided, of a normal difference, 1e-16 where it is below that; NaN
+    where there is none, or where all resamples give the same difference.
     """
 
     router: str
@@ -332,12 +334,12 @@ def _difference(result: RouterResult, base: RouterResult) -> Difference:
 
 
 def _p_value(value: float, std_error: float) -> float:
-    """Two-sided, of a normal estimate; NaN where the estimate or its error is."""
+    """Two-sided, of a normal estimate; NaN where the estimate or its error is, or without error."""
     if value == 0:
         return 1.0
-    if math.isnan(value) or math.isnan(std_error):
+    if not std_error > 1e-12 * abs(value):
         return math.nan
-    return 2.0 * NormalDist().cdf(-abs(value) / std_error) if std_error > 0 else 0.0
+    return max(2.0 * NormalDist().cdf(-abs(value) / std_error), _LEAST_P)
 
 
 def _random_result(

@@ -49,7 +49,8 @@ class PairedTest:
     ----------
     difference : the mean difference with its corrected interval.
     statistic : the corrected t-statistic.
-    p_value : two-sided.
+    p_value : two-sided. Both are NaN where all differences are equal and not 0:
+        then nothing says how far they might be off.
     """
 
     difference: Estimate
@@ -345,7 +346,9 @@ def corrected_resampled_ttest(
     differences = _splits("differences", differences)
     error = _split_error(differences, test_share)
     mean = float(differences.mean())
-    statistic = mean / error if error > 0 else float(np.sign(mean) * np.inf) if mean else 0.0
+    # of equal differences rounding may leave an error above 0
+    error = error if error > 1e-12 * abs(mean) else 0.0
+    statistic = mean / error if error else 0.0 if mean == 0 else math.nan
     return PairedTest(
         difference=t_estimate(mean, error, len(differences), level),
         statistic=statistic,
