@@ -263,3 +263,18 @@ def test_learn_gain_uses_the_posterior_or_fits_what_is_asked_for() -> None:
     )
     # Ridge on the corrected rows says nearly the same: linear features carry most of it.
     assert np.corrcoef(ridge.mean[:, 0], own.mean[:, 0])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("name", ["auto", "two_fidelity"])
+def test_the_unit_of_the_weights_does_not_move_the_gain_model_that_follows(name: str) -> None:
+    """Of weights only ratios matter, whoever learns from the corrected rows."""
+    table, new = linear_world(0.5, n=400, n_gold=60), np.eye(5, dtype=np.float32)
+    table = replace(table, weight=np.random.default_rng(3).uniform(0.5, 2.0, 400))
+    once, many = (
+        learn_gain(
+            replace(table, weight=unit * table.weight), make_corrector(name), gain_model="ridge"
+        ).predict(new)
+        for unit in (1.0, 100.0)
+    )
+    np.testing.assert_allclose(many.mean, once.mean, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(many.std, once.std, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -37,7 +38,9 @@ def learn_gain(
 
     A corrector that is itself a model of the gold gain (``auto`` and
     ``two_fidelity``) is used as the gain model when `gain_model` asks for that
-    or leaves it open; any other gain model is fitted to the corrected rows.
+    or leaves it open; any other gain model is fitted to the corrected rows. How
+    precise such a corrector's rows are is said in units of a gold label of
+    average weight: of the weights only ratios matter.
 
     Parameters
     ----------
@@ -70,5 +73,7 @@ def learn_gain(
     if posterior is not None and gain_model in _OWN_POSTERIOR:
         own: GainPosterior = posterior()
         return own
+    if posterior is not None:
+        table = replace(table, weight=table.weight / table.weight[table.is_gold].mean())
     model: FittedGain = make_pool_model(gain_model, seed=seed).fit(corrector.transform(table))
     return model
