@@ -111,6 +111,13 @@ def test_features_without_variety_give_finite_maps(X: FloatArray) -> None:
     assert np.isfinite(learn_query_map(X, BASES).transform(X)).all()
 
 
+@pytest.mark.parametrize("value", [0.1, 1.0, 7.3])
+def test_the_rounding_of_features_that_never_vary_is_not_scaled_up(value: float) -> None:
+    X = np.full((230, 6), value, dtype=np.float32)
+    v = learn_query_map(X, BASES).transform(X)
+    np.testing.assert_allclose(v[:, 1:], 0.0, atol=1e-10)
+
+
 def test_features_of_another_width_are_refused() -> None:
     query_map = learn_query_map(make_features(), BASES)
     for X in (np.zeros((3, 19)), np.zeros(20)):

@@ -14,6 +14,7 @@ from metarouter.features import make_pipeline
 from metarouter.features.bases import learn_query_map
 from metarouter.gain import load_gain_model
 from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
+from metarouter.labels.table import make_gain_table
 from metarouter.testing import SIMULATED_BIASES, WORLDS, make_simulation, make_world
 from metarouter.types import FloatArray, ModelState
 
@@ -115,6 +116,25 @@ def test_gold_at_random_is_missing_nowhere() -> None:
     plain = replace(posterior, elsewhere=None).predict(made.test.row_features())
     found = posterior.predict(made.test.row_features())
     np.testing.assert_allclose(found.std, plain.std, rtol=0.03)
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0])
+def test_features_that_never_vary_are_served_the_deviation_of_the_posterior(value: float) -> None:
+    """Their rounding is no signal: scaled up it was a deviation of 3e8 in single precision."""
+    flat = np.full((230, 6), value, dtype=np.float32)
+    gain = np.random.default_rng(1).normal(0.2, 0.3, 230)
+    table = make_gain_table(
+        queries=[f"query {i}" for i in range(230)], gain=gain, is_gold=np.arange(230) < 30
+    ).with_features(flat)
+    model = learn_gain(table, make_corrector("auto"))
+    assert isinstance(model, GainPosterior)
+    mean, variance = replace(model, elsewhere=None).contrast(
+        flat[:1], np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    )
+    served = model.predict(flat[:1])
+    assert served.mean[0, 0] == pytest.approx(mean[0])
+    assert served.std[0, 0] == pytest.approx(np.sqrt(variance[0]), rel=1e-3)
+    assert served.std[0, 0] < 0.1
 
 
 def test_no_rows_and_wrong_widths() -> None:

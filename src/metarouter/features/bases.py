@@ -25,6 +25,7 @@ CURVES = ("rbf5", "rbf12")
 BASIS_PRIORS = {"linear": 3.0, "rbf5": 1.0, "rbf12": 1.0, "linear+rbf5": 1.0, "linear+rbf12": 1.0}
 _SAMPLE = 20_000  # queries that a map is learned on
 _LANDMARKS = 150
+_ROUNDING = 1e-10  # spread below this share of the size is rounding: scaled up it would be noise
 _SHARPNESS = 2.0  # exp(-sharpness · d²/median d²): length-scale is half the median distance
 
 
@@ -220,6 +221,9 @@ def learn_query_map(
     mean = sample.mean(axis=0)
     rotation = np.linalg.eigh(_gram(sample - mean))[1][:, ::-1][:, :max_dim]
     components = (sample - mean) @ rotation
+    size = _size(components)
+    if size <= _ROUNDING * float(np.linalg.norm(mean)):
+        size, components = 1.0, np.zeros_like(components)
     parts = tuple(dict.fromkeys(part for name in bases for part in name.split("+")))
     if "linear" not in parts:  # only the components that a kernel looks at are needed
         rotation = rotation[:, : max(int(part[3:]) for part in parts)]
@@ -232,7 +236,7 @@ def learn_query_map(
         mean=mean,
         # Contiguous, as arrays read back from a file are: so both predict the same bits.
         rotation=np.ascontiguousarray(rotation),
-        scale=1.0 / (_size(components) or 1.0),
+        scale=1.0 / size,
         parts=parts,
         landmarks={part: each[0] for part, each in learned.items()},
         precision={part: each[1] for part, each in learned.items()},
@@ -253,7 +257,9 @@ def _learn_rbf(
     whitening = vectors[:, order] / np.sqrt(values[order])
     mapped = _kernel(components, landmarks, precision) @ whitening
     offset = mapped.mean(axis=0)
-    size = _size(mapped - offset) or 1.0
+    size = _size(mapped - offset)
+    if size <= _ROUNDING * float(np.linalg.norm(offset)):
+        size = 1.0
     return landmarks, precision, np.ascontiguousarray(whitening / size), offset / size
 
 
