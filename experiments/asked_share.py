@@ -99,7 +99,7 @@ def replication(setting: str, model: str, n: int, seed: int, folds: int) -> dict
     own = fitted.predict(whole.features).mean
     if not follows_rows(fitted):
         ratio = spread_ratio(table, options.make_features, options.learn, seed=seed)
-        known = {"halves": draw_in(own, own.mean(axis=0), ratio), "own": own}
+        known = {"halves": draw_in(own, own, ratio), "own": own}
     else:
         unseen = unseen_gains(fitted, whole.features)
         known = {"members": unseen, "own": own}

@@ -25,7 +25,7 @@ from metarouter.labels.table import make_gain_table
 from metarouter.policy.calibrate import calibrate_share
 from metarouter.policy.rule import best_model, gains_and_costs
 from metarouter.records import GainEstimate
-from metarouter.spread import spread_ratio
+from metarouter.spread import draw_in, spread_ratio
 from metarouter.testing import World, WorldPaths, make_world
 from metarouter.testing.worlds import gold_records, preference_records
 
@@ -129,7 +129,7 @@ def _as_new(router: mr.Router, world: World) -> Any:
     options = FitOptions(corrector="none", embedder="surface", folds=0)
     ratio = spread_ratio(world.table, options.make_features, options.learn)
     mean = router.predict_gain(list(world.texts)).mean.reshape(-1, 1)
-    return mean.mean() + ratio * (mean - mean.mean())
+    return draw_in(mean, mean, ratio)
 
 
 def test_a_forest_s_share_is_set_on_bags_that_did_not_see_the_prompt(world: World) -> None:

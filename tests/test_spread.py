@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -132,18 +133,26 @@ def test_nothing_is_drawn_in_where_a_half_says_nothing() -> None:
 
 
 @given(
-    st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=30),
+    st.lists(st.sampled_from([-0.5, 0.0, 0.1, 0.3, 0.8, 1.0]), min_size=1, max_size=30),
     st.floats(0.05, 1.0),
-    st.floats(-1, 1),
 )
-def test_drawn_in_gains_keep_their_order_and_their_ties(
-    values: list[float], ratio: float, centre: float
-) -> None:
+def test_drawn_in_gains_keep_their_order_and_their_ties(values: list[float], ratio: float) -> None:
     gains = np.sort(np.array(values))[:, None]
-    drawn = draw_in(gains, np.array([centre]), np.array([ratio]))
-    assert (np.diff(drawn, axis=0) >= 0).all()
+    drawn = draw_in(gains, gains, np.array([ratio]))
+    assert (np.diff(drawn, axis=0) >= -1e-12).all()
     assert (drawn[1:] == drawn[:-1])[(gains[1:] == gains[:-1])].all()
-    np.testing.assert_allclose(drawn - centre, ratio * (gains - centre), atol=1e-12)
+    np.testing.assert_allclose(draw_in(gains, gains, np.array([1.0])), gains, atol=1e-12)
+
+
+def test_a_normal_gain_is_drawn_in_by_the_ratio_and_one_in_clumps_stays_in_them() -> None:
+    """Of a tenth at 1 and the rest at 0 there is nothing in between to be drawn to."""
+    normal = np.random.default_rng(0).normal(0.2, 0.1, size=(20_000, 1))
+    drawn = draw_in(normal, normal, np.array([0.8]))
+    for share in (0.1, 0.25, 0.4, 0.5, 0.75):
+        expected = 1 - NormalDist().cdf(0.8 * NormalDist().inv_cdf(1 - share))
+        assert (normal > np.quantile(drawn, 1 - share)).mean() == pytest.approx(expected, abs=0.01)
+    clumps = np.repeat([0.0, 1.0], [900, 100])[:, None]
+    assert draw_in(clumps, clumps, np.array([0.8])).tolist() == clumps.tolist()
 
 
 def _fitted(table: GainTable, seed: int = 0, **asked: float) -> Router:
@@ -184,8 +193,8 @@ def test_a_share_and_the_same_budget_set_the_same_threshold() -> None:
     world = make_world(n_queries=100, n_gold=100, n_test=0)
     share = _fitted(world.table, premium_share=0.1).policy.w
     budget = _fitted(world.table, budget=100.0).policy.w
-    own = _fitted(world.table, w=0.0).predict_gain(list(world.texts)).mean
-    drawn_in = draw_in(own, own.mean(axis=0), _ratio_of(world.table))
+    own = _fitted(world.table, w=0.0).predict_gain(list(world.texts)).mean.reshape(-1, 1)
+    drawn_in = draw_in(own, own, _ratio_of(world.table))
     between = np.sort(drawn_in.ravel())[-11:-9]
     assert between[0] <= share <= between[1]
     assert between[0] <= budget <= between[1]

@@ -428,8 +428,8 @@ def _gains_as_new(table: GainTable, options: FitOptions, model: FittedGain) -> G
     if not _asks_for_a_part(options.target) or follows_rows(model) or stage_of(model) is not None:
         return plain
     ratio = spread_ratio(table, options.make_features, options.learn, seed=options.seed)
-    centre = plain(_table_features(table)[_sample(table.n_queries, options.seed)]).mean(axis=0)
-    return lambda features: draw_in(plain(features), centre, ratio)
+    known = plain(_table_features(table)[_sample(table.n_queries, options.seed)])
+    return lambda features: draw_in(plain(features), known, ratio)
 
 
 def _asks_for_a_part(target: CalibrationTarget) -> bool:

@@ -7,15 +7,15 @@ tenth of the latter.
 
 How much nearer is measured by a fit on one half of the queries, which predicts both halves. It
 has half as much to learn from as the fit whose spread is wanted, and follows it more; what is
-lost shrinks with the number of queries by a power that was found on worlds and on MMLU-Pro
-(docs/policy.md). What does *not* work better: the place of each held-out prediction among those
-of its fold, which holds for any shape, and adds the noise of as many places as there are prompts.
+lost shrinks with the number of queries by a power that was chosen on MMLU-Pro (docs/policy.md).
+What does *not* work better, for five times the fits: the place of each held-out prediction among
+those of its fold, which holds for any shape and has the noise of every place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ __all__ = ["draw_in", "spread_ratio"]
 _MIN_QUERIES = 40  # fewer cannot be halved
 _MOST = 500  # queries of each kind, with gold and without, that the two halves hold at most
 _POWER = 0.75  # of n, with which 1 − ratio shrinks
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 class _Fitted(Protocol):
@@ -99,17 +100,39 @@ def spread_ratio(
     return np.asarray(np.minimum(ratio, 1.0))
 
 
-def draw_in(gains: FloatArray, centre: FloatArray, ratio: FloatArray) -> FloatArray:
-    """Gains, shape (n, n_models − 1), at `ratio` times their distance from the centre.
+def draw_in(gains: FloatArray, known: FloatArray, ratio: FloatArray) -> FloatArray:
+    """Gains at the places that new queries would have among those of a fit's own queries.
 
-    Their order is what it was, and equal gains stay equal.
+    Places rather than gains are drawn in, so that gains that come in clumps stay in them.
+
+    Parameters
+    ----------
+    gains : array, shape (n, n_models − 1)
+    known : array, shape (n_known, n_models − 1); gains of all of the fit's own queries.
+    ratio : array, shape (n_models − 1,); what :func:`spread_ratio` gives.
+
+    Returns
+    -------
+    array, of the shape of `gains`
+        In the same order; equal gains stay equal, and with a ratio of 1 known ones as they are.
+
+    Notes
+    -----
+    Of rank p among the known gains, the gain of rank p′ with ``logit p′ = ratio · logit p``.
 
     Examples
     --------
-    >>> draw_in(np.array([[0.0], [1.0]]), np.array([0.5]), np.array([0.8])).round(3).tolist()
-    [[0.1], [0.9]]
+    >>> gains = np.linspace(0, 1, 11)[:, None]
+    >>> draw_in(gains, gains, np.array([0.5])).ravel()[[0, 5, 10]].round(2).tolist()
+    [0.18, 0.5, 0.82]
     """
-    return np.asarray(centre + ratio * (gains - centre))
+    drawn = np.empty_like(gains)
+    for m, column in enumerate(np.sort(known, axis=0).T):
+        below, up_to = (np.searchsorted(column, gains[:, m], side=side) for side in _SIDES)
+        rank = (below + up_to + 1) / (2.0 * (len(column) + 1))
+        odds = (rank / (1.0 - rank)) ** ratio[m]
+        drawn[:, m] = np.quantile(column, odds / (1.0 + odds), method="weibull")
+    return drawn
 
 
 def _drawn(table: GainTable, rng: np.random.Generator) -> IntArray:
