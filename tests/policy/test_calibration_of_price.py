@@ -182,6 +182,30 @@ def test_the_fallback_of_a_pool_is_what_its_reason_says(costs: Any) -> None:
     assert chosen.tolist() == expected.tolist()
 
 
+def test_a_pair_whose_tokens_turn_the_prices_round_falls_back_on_the_dearer_one() -> None:
+    """That is not always premium, so it is not called that."""
+    mean, rng = np.full(10, 0.1), np.random.default_rng(1)
+    costs = np.tile([[1.0, 2.0], [2.0, 1.0]], (5, 1))
+    found = calibrate_max_loss(mean, mean, costs, 0.01, rng)
+    assert not found.certified
+    assert found.premium_share.value == 0.5
+    assert "always the dearest model for a query" in found.reason
+
+
+def test_the_expected_cost_has_the_interval_of_student() -> None:
+    costs = np.random.default_rng(2).random((5, 2)) + UNIT
+    found = calibrate_budget(np.full(5, -1.0), costs, 2000.0).cost_per_1k
+    low, high = stats.t.interval(0.95, 4, *_mean_and_error(1000 * costs[:, 0]))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    single = calibrate_budget(np.full(1, -1.0), costs[:1], 2000.0).cost_per_1k
+    assert np.isnan([single.low, single.high, single.std_error]).all()
+    assert single.warnings == ("one query has no interval",)
+
+
+def _mean_and_error(values: FloatArray) -> tuple[float, float]:
+    return float(values.mean()), float(stats.sem(values))
+
+
 def test_more_loss_allowed_means_a_higher_price() -> None:
     """With the same labels and order, w grows with the limit; other options matter too."""
     rng = np.random.default_rng(7)

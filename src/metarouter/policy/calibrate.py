@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 # So low that cost decides: the dearest model of each query, of equally dear ones the best
-# predicted. For a pair that is always premium. Gains keep seven digits beside it.
+# predicted. For a pair whose costs are calls that is always premium. Gains keep seven digits
+# beside it.
 ALWAYS_PREMIUM_W = -1e9
 
 # Prices of cost that a loss limit is tested at, from "always premium" upwards. Fixed before any
@@ -275,8 +277,9 @@ def calibrate_max_loss(
     Calibration
         When nothing can be certified: the dearest model for each query, of
         equally dear ones (a pool under unit costs) the best predicted;
-        `certified` False, and the reason. For a pair that is always premium,
-        which loses nothing; in a pool it may lose against `premium`.
+        `certified` False, and the reason. Where that is `premium` for every query,
+        as for a pair whose costs are calls, nothing is lost; in a pool, or where
+        token prices make another model dearer for some queries, something may be.
 
     Raises
     ------
@@ -331,15 +334,16 @@ def calibrate_max_loss(
     reason = (
         f"w = {w:.6g}: loss of at most {max_loss:g} a query with confidence {confidence:g}"
         if certified
-        else f"{_dearest(gains.shape[1])}: {len(truth)} gold labels cannot certify a loss of at "
-        f"most {max_loss:g} with confidence {confidence:g}; label more or allow more"
+        else f"{_dearest(gains, costs, premium)}: {len(truth)} gold labels cannot certify a loss "
+        f"of at most {max_loss:g} with confidence {confidence:g}; label more or allow more"
     )
     return _calibration(gains, costs, w, reason, certified=certified)
 
 
-def _dearest(n_models: int) -> str:
+def _dearest(gains: FloatArray, costs: FloatArray, premium: int) -> str:
     """What the rule does at ``ALWAYS_PREMIUM_W``."""
-    if n_models == 2:
+    choice = best_model(gains, costs, ALWAYS_PREMIUM_W)
+    if gains.shape[1] == 2 and (choice == premium % 2).all():
         return "always the premium model"
     return "always the dearest model for a query, of equally dear ones the best predicted"
 
@@ -477,14 +481,22 @@ def _share_estimate(choice: IntArray) -> Estimate:
 
 def _mean_estimate(values: FloatArray) -> Estimate:
     mean, n = float(values.mean()), len(values)
-    error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    half = 1.959963984540054 * error
-    return Estimate(value=mean, std_error=error, low=mean - half, high=mean + half, n=n)
+    error = half = float("nan")
+    warnings = ("one query has no interval",) if n == 1 else ()
+    if n > 1:
+        error = float(values.std(ddof=1) / np.sqrt(n))
+        half = error * float(_special().stdtrit(n - 1, 0.975))
+    low, high = mean - half, mean + half
+    return Estimate(value=mean, std_error=error, low=low, high=high, n=n, warnings=warnings)
 
 
 def _beta_quantile(a: float, b: float, p: float) -> float:
+    return float(_special().betaincinv(a, b, p))
+
+
+def _special() -> Any:
     try:
-        from scipy.special import betaincinv
+        from scipy import special
     except ImportError as error:
         raise MissingDependencyError.of("calibration", "train") from error
-    return float(betaincinv(a, b, p))
+    return special
