@@ -66,7 +66,8 @@ class GainCalibration:
     slope, intercept : of gold gain on predicted gain; 1 and 0 when calibrated.
         A slope below 1 says that predictions are too extreme.
     coverage : share of bins whose gold mean agrees with the prediction, within
-        the joint interval of both; `level` when the deviations are right.
+        the joint interval of both. At least about `level` when the deviations are
+        right: errors of a bin's predictions count as if they were one error.
     """
 
     bins: tuple[CalibrationBin, ...]

@@ -180,7 +180,10 @@ def arm_results(
 
     Assumes that arms were drawn independently of what requests hold, which a
     split does. Intervals are for a look at a time fixed beforehand: who stops a
-    split as soon as one is on one side of 0 will be wrong more often.
+    split as soon as one is on one side of 0 will be wrong more often. They hold
+    each for itself, not jointly for the ten or so measures of an arm. Means of
+    :data:`REWARDS` are over those who spoke, after the arm had answered: who speaks
+    may be another crowd in each arm, and then their difference is not the arms'.
 
     Parameters
     ----------
