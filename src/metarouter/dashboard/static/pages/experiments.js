@@ -43,7 +43,7 @@ function Split({ name, arms }) {
     ]),
   ];
   const sizes = arms.map((a) => `${a.policy}: ${count(a.requests)} requests, ${count(a.units)} independent`).join("; ");
-  return html`<${Panel} id=${`split-${name}`} title=${`Split ${name}`} note=${`${sizes}. Intervals are for one look at a time fixed beforehand: a split that is stopped as soon as it looks good will mislead more often than 5 %. Bold: the interval leaves out 0.`}>
+  return html`<${Panel} id=${`split-${name}`} title=${`Split ${name}`} note=${`${sizes}. Intervals are for one look at a time fixed beforehand: a split that is stopped as soon as it looks good will mislead more often than 5 %. Each holds for itself, not for all measures together. Score, thumbs and gold are of those who spoke, after the arm had answered. Bold: the interval leaves out 0.`}>
     <${Table} caption=${`Arms of split ${name}`} columns=${columns} rows=${shown} />
   <//>`;
 }
