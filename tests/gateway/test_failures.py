@@ -198,6 +198,36 @@ def test_a_failing_upstream_is_left_alone_and_tried_again(serve: Callable[..., S
     assert len(served.upstream.requests) == 3
 
 
+def test_a_model_that_fails_takes_no_other_of_its_upstream_with_it(
+    serve: Callable[..., Served],
+) -> None:
+    """The others are asked, the upstream is ready, and the model's own trial comes in time."""
+    served = serve({"attempts": 1, "breaker_failures": 2, "breaker_seconds": 30.0})
+    served.upstream.script.extend([_error(500)] * 2)
+
+    def ask(model: str) -> int:
+        asked = HELLO.replace(b'"metarouter"', f'"{model}"'.encode())
+        return served.post("/v1/chat/completions", asked).status_code
+
+    assert [ask("dear") for _ in range(3)] == [500, 500, 503]
+    assert ask("small") == 200
+    assert ask("dear") == 503
+    assert served.client.get("/ready").json()["left_alone"] == []
+    assert 'failing{upstream="main"} 1.0' in served.client.get("/metrics").text
+    assert len(served.upstream.requests) == 3
+
+
+def test_an_upstream_whose_named_models_all_fail_is_left_alone(
+    serve: Callable[..., Served],
+) -> None:
+    limits = {"attempts": 1, "breaker_failures": 1, "breaker_seconds": 30.0}
+    served = serve(limits | {"models": {"cheap": "a", "premium": "b"}})
+    served.upstream.script.extend([_error(500)] * 2)
+    for name, left_alone in ((b'"cheap"', []), (b'"premium"', ["main"])):
+        served.post("/v1/chat/completions", HELLO.replace(b'"metarouter"', name))
+        assert served.client.get("/ready").json()["left_alone"] == left_alone
+
+
 def test_metrics_tell_an_open_breaker_until_the_upstream_answers(
     serve: Callable[..., Served],
 ) -> None:

@@ -176,16 +176,18 @@ def test_breakers_stay_where_an_upstream_stays(files: tuple[Files, FakeUpstream]
     place = {"base_url": files[1].url, "dialect": "any", "attempts": 1}
     place |= {"breaker_failures": 1, "breaker_seconds": 60.0}
     files[0].write(upstreams={"main": place})
+    named = HELLO.replace(b"metarouter", b"cheap")
     with _served(files) as served:
         files[1].script.append(UpstreamReply(status=500, pieces=[b"{}"]))
-        assert served.post("/v1/chat/completions", HELLO).status_code == 500
-        assert served.post("/v1/chat/completions", HELLO).status_code == 503
+        assert served.post("/v1/chat/completions", named).status_code == 500
+        assert served.post("/v1/chat/completions", named).status_code == 503
         files[0].write_w(PREMIUM)
         reload(served.gateway)
-        assert served.post("/v1/chat/completions", HELLO).status_code == 503
+        assert served.post("/v1/chat/completions", named).status_code == 503
+        assert _model(served) == "premium"
         files[0].write(upstreams={"main": place | {"breaker_seconds": 61.0}})
         reload(served.gateway)
-        assert _model(served) == "premium"
+        assert served.post("/v1/chat/completions", named).status_code == 200
 
 
 def test_a_request_ends_with_what_it_began_with(files: tuple[Files, FakeUpstream]) -> None:

@@ -177,9 +177,10 @@ class ServedPolicy:
         models = [m for m in self.models if m in allowed and (wanted is None or m in wanted)]
         if not models:
             asked = f" of {', '.join(wanted)}" if wanted else ""
+            left = ", ".join(model for model in self.models if model in allowed)
             raise InputError(
-                f"policy {self.name} has no model{asked} that may answer here; it chooses among: "
-                f"{', '.join(self.models)}; see GET /v1/models"
+                f"policy {self.name} has no model{asked} that may answer here; by the key and the "
+                f"upstreams there are: {left or 'none'}"
             )
         if options.premium_share is not None and self.sample is None:
             raise InputError(

@@ -51,7 +51,7 @@ class _Breakers(Collector):
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "metarouter_upstream_failing",
-            "1 while an upstream's breaker is open: only trials are sent there.",
+            "1 while the breaker of one of its models is open: of that only trials are sent.",
             labels=("upstream",),
         )
         for name, is_failing in self._failing().items():

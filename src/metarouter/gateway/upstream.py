@@ -59,6 +59,7 @@ _LARGEST_KEPT = 16 * 2**20  # bytes of an answer that are read before any is sen
 _LARGEST_ERROR = 2**20
 _LONGEST_LINE = 2**17  # bytes of a header; more is a broken answer
 _LARGE_BODY = 2**20  # aiohttp wants larger ones as files
+_BREAKERS = 1024  # of an upstream
 _NAMES = 256  # of headers that are remembered in lower case
 
 # Of the connection, of us, or private to the caller's side; never sent on.
@@ -196,7 +197,7 @@ class Upstreams:
     ) -> Upstreams:
         """Upstreams of other settings over the same pool of connections.
 
-        One whose name and settings stay keeps its breaker and its places; the
+        One whose name and settings stay keeps its breakers and its places; the
         others live on until the last request that holds them has ended.
         """
         new = Upstreams({}, fallbacks, rng=self._rng, on_attempt=self._on_attempt)
@@ -231,18 +232,18 @@ class Upstreams:
 
     @property
     def open_breakers(self) -> list[str]:
-        """Names of upstreams that are left alone just now."""
-        return [name for name, up in self._upstreams.items() if up.breaker.rest]
+        """Names of upstreams that are left alone just now, with all of their models."""
+        return [name for name, up in self._upstreams.items() if up.rest]
 
     @property
     def failing(self) -> dict[str, bool]:
-        """Of each upstream, whether its breaker is open and has not seen a success since."""
-        return {name: up.breaker.is_open for name, up in self._upstreams.items()}
+        """Of each upstream, whether a model's breaker is open and has not seen a success since."""
+        return {name: up.is_failing for name, up in self._upstreams.items()}
 
     @property
     def rests(self) -> dict[str, float]:
         """Seconds until each upstream is asked again; 0 for those that are asked."""
-        return {name: up.breaker.rest for name, up in self._upstreams.items()}
+        return {name: up.rest for name, up in self._upstreams.items()}
 
     def serves(self, model: str, dialect: Dialect) -> bool:
         """Whether an upstream of the dialect has the model."""
@@ -329,9 +330,10 @@ class Upstreams:
         session = self._pool.session
         if session is None:
             raise RuntimeError("Upstreams is used outside its `async with`")
-        await upstream.enter()
+        breaker = upstream.breaker(target.name)
+        await upstream.enter(breaker, target)
         limit = time.monotonic() + upstream.settings.total_timeout
-        held = _Held(upstream, min(limit, call.deadline))
+        held = _Held(upstream, breaker, min(limit, call.deadline))
         try:
             if upstream.provider is None:
                 answer = await _send(session, upstream, target, call, held)
@@ -339,12 +341,13 @@ class Upstreams:
                 answer = await _say(upstream.provider, target, call, held)
         except CallError as error:
             held.release()
-            upstream.note(error)
+            # who answers, if only that it will not, has not failed
+            breaker.note(error.status is not None and error.status < 500)
             raise
         except BaseException:
             held.release()
             raise
-        upstream.breaker.note(True)
+        breaker.note(True)
         return answer
 
 
@@ -363,14 +366,12 @@ class _Pool:
 
 
 class _Upstream:
-    """One upstream's settings, breaker and places."""
+    """One upstream's settings, places, and a breaker for each of its models."""
 
     def __init__(self, name: str, settings: UpstreamSettings) -> None:
         self.name = name
         self.settings = settings
-        self.breaker = CircuitBreaker(
-            failures=settings.breaker_failures, seconds=settings.breaker_seconds
-        )
+        self._breakers: dict[str, CircuitBreaker] = {}
         self.places = asyncio.Semaphore(settings.concurrency)
         self.retries = RetryPolicy(
             attempts=settings.attempts,
@@ -388,11 +389,36 @@ class _Upstream:
         name = self.settings.models.get(model) if self.settings.models else model
         return None if name is None else Target(upstream=self.name, model=model, name=name)
 
-    async def enter(self) -> None:
-        """Take a place, or pass the upstream over."""
-        if not self.breaker.admits():
-            message = f"upstream {self.name} failed too often, next trial soon"
-            raise _PassedOverError(message, kind="unsent", retry_after=self.breaker.rest)
+    def breaker(self, model: str) -> CircuitBreaker:
+        """That of a model, by its name at the upstream: one may fail where others do not."""
+        found = self._breakers.get(model)
+        if found is None:
+            if (
+                len(self._breakers) >= _BREAKERS
+            ):  # of the longest known, where callers make up names
+                del self._breakers[next(iter(self._breakers))]
+            found = self._breakers[model] = CircuitBreaker(
+                failures=self.settings.breaker_failures, seconds=self.settings.breaker_seconds
+            )
+        return found
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether any model's breaker is open."""
+        return any(breaker.is_open for breaker in self._breakers.values())
+
+    @property
+    def rest(self) -> float:
+        """Seconds until a model of the upstream is asked again; 0 while one is asked."""
+        named = self.settings.models.values() or self._breakers
+        known = self._breakers
+        return min((known[name].rest if name in known else 0.0 for name in named), default=0.0)
+
+    async def enter(self, breaker: CircuitBreaker, target: Target) -> None:
+        """Take a place, or pass the model of the upstream over."""
+        if not breaker.admits():
+            message = f"{target.model} failed too often at upstream {self.name}, next trial soon"
+            raise _PassedOverError(message, kind="unsent", retry_after=breaker.rest)
         try:
             if self.places.locked():
                 async with asyncio.timeout(self.settings.connect_timeout):
@@ -402,10 +428,6 @@ class _Upstream:
         except TimeoutError:
             message = f"upstream {self.name} has {self.settings.concurrency} requests in flight"
             raise _PassedOverError(message, kind="unsent") from None
-
-    def note(self, error: CallError) -> None:
-        """Tell the breaker: who answers, if only that it will not, has not failed."""
-        self.breaker.note(error.status is not None and error.status < 500)
 
     def headers(self, call: UpstreamCall) -> list[tuple[str, str]]:
         sent = [
@@ -439,6 +461,7 @@ class _Held:
     """A place and a connection that are given back once."""
 
     upstream: _Upstream
+    breaker: CircuitBreaker
     deadline: float  # of the try, by time.monotonic
     response: aiohttp.ClientResponse | None = None
     is_held: bool = field(default=True)
@@ -574,11 +597,11 @@ async def _rest(read: Callable[[], Awaitable[bytes]], held: _Held) -> AsyncItera
         if left <= idle:  # a long answer, or a caller who reads slowly: no fault of the upstream
             message = f"upstream {upstream.name}: the answer took longer than a request may"
             raise StreamBrokenError(message, kind="timeout") from None
-        upstream.breaker.note(False)
+        held.breaker.note(False)
         message = f"upstream {upstream.name}: the stream stood still for {idle:g} s"
         raise StreamBrokenError(message, kind="timeout") from None
     except (aiohttp.ClientError, CallError) as error:
-        upstream.breaker.note(False)
+        held.breaker.note(False)
         message = f"upstream {upstream.name}: the stream ended early ({type(error).__name__})"
         raise StreamBrokenError(message, kind="broken") from None
     finally:
