@@ -99,6 +99,19 @@ def test_one_named_model_is_enough(option: str) -> None:
     assert table.models[-1 if option == "premium" else 0] == "small"
 
 
+def test_a_query_with_many_graders_counts_once_in_the_order_of_the_models() -> None:
+    """The model that is better over queries is the premium one, as an evaluation has it."""
+    rows = [
+        {"query": f"q{i}", "model": model, "score": score, "annotator": f"grader {grader}"}
+        for i in range(8)
+        for grader in range(9 if i < 2 else 1)
+        for model, score in (("x", 0.2 if i < 2 else 0.8), ("y", 0.9 if i < 2 else 0.5))
+    ]
+    table, _ = read_gain_table(rows)
+    assert table.models == ("y", "x")
+    assert table.gain.mean() == pytest.approx((6 * 0.3 - 2 * 0.7) / 8)
+
+
 def test_a_pool_is_ordered_by_mean_gold_score_from_the_reference_up() -> None:
     rows = [*scores("q0", b=0.5, c=0.9, a=0.1), *scores("q1", b=0.4, c=0.2, a=0.0)]
     table, _ = read_gain_table(rows)

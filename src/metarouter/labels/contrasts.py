@@ -234,7 +234,10 @@ def _label_of(rows: LabelRows) -> tuple[IntArray | BoolArray, ...]:
 
 
 def _strength(rows: LabelRows, n_models: int) -> FloatArray:
-    """Mean of each model above its rivals on the same query; NaN without labels."""
+    """Mean of each model above its rivals on the same query; NaN without labels.
+
+    A query counts once for a model and its rival, however many labels say so.
+    """
     is_pair = rows.model_b >= 0
     pairs, scores = rows.take(is_pair), rows.take(~is_pair)
     group = group_rows(scores.query, scores.judge)[0]
@@ -242,11 +245,19 @@ def _strength(rows: LabelRows, n_models: int) -> FloatArray:
     model = np.concatenate([pairs.model_a, pairs.model_b, scores.model_a])
     # half of a gain to each side, so that its two models differ by the gain
     value = np.concatenate([pairs.value / 2, -pairs.value / 2, scores.value - level[group]])
-    weight = np.concatenate([pairs.weight, pairs.weight, scores.weight])
+    pair, score = _shares(pairs), _shares(scores)
+    weight = np.concatenate([pair, pair, score])
     total = np.bincount(model, weight, minlength=n_models)
     with np.errstate(invalid="ignore"):
         mean: FloatArray = np.bincount(model, weight * value, minlength=n_models) / total
     return mean
+
+
+def _shares(rows: LabelRows) -> FloatArray:
+    """Part of the weight of each row in that of all labels of its query and models."""
+    group = group_rows(rows.query, rows.model_a, rows.model_b)[0]
+    total = np.bincount(group, rows.weight)[group]
+    return np.divide(rows.weight, total, out=np.zeros(len(rows)), where=total > 0)
 
 
 def _harmonic_mean(a: FloatArray, b: FloatArray) -> FloatArray:
