@@ -92,6 +92,7 @@ def test_places_within_folds_keep_order_and_ties() -> None:
     assert found.rows.tolist() == list(range(7))
     assert found.score[:4].tolist() == [0.5] * 4
     assert found.score[4:].tolist() == pytest.approx([1 / 6, 1 / 2, 5 / 6])
+    assert join_folds([flat, steep], by_place=False).score.tolist() == [7.0] * 4 + [-1e9, 0, 1e-9]
     alone = join_folds([steep])
     assert alone.score.tolist() == found.score[4:].tolist()
 

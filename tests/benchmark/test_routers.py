@@ -63,13 +63,14 @@ def test_any_router_runs_under_any_protocol(folder: Path, protocol: str) -> None
     assert [one.router for one in run.differences] == names[1:]
 
 
-def test_a_fold_is_scored_by_what_its_training_rows_teach(folder: Path) -> None:
+@pytest.mark.parametrize("protocol", ["cv", "subject"])
+def test_a_fold_is_scored_by_what_its_training_rows_teach(folder: Path, protocol: str) -> None:
     """Changing a question's labels changes no score in the fold that tests it."""
     from dataclasses import replace
 
     (benchmark,) = load_benchmark("mmlu", folder)
-    options = RunOptions(routers=[parse_router("ridge@surface")], n_boot=20)
-    folds = make_runs(benchmark, "cv", range(1))[0]
+    options = RunOptions(routers=[parse_router("ridge@surface")], protocol=protocol, n_boot=20)
+    folds = make_runs(benchmark, protocol, range(1))[0]
     quality = benchmark.quality.copy()
     quality[folds[0].test] = 1 - quality[folds[0].test]
     before = run_benchmark(benchmark, options, folder).scores["ridge@surface"][0]
@@ -79,6 +80,21 @@ def test_a_fold_is_scored_by_what_its_training_rows_teach(folder: Path) -> None:
     inside = np.isin(before.rows, folds[0].test)
     np.testing.assert_array_equal(before.score[inside], after.score[inside])
     assert (before.score[~inside] != after.score[~inside]).any()
+
+
+def test_folds_of_whole_subjects_are_scored_over_their_models_level(folder: Path) -> None:
+    """A gain that all questions have more of moves no score, though every model learns it."""
+    from dataclasses import replace
+
+    (benchmark,) = load_benchmark("mmlu", folder)
+    options = RunOptions(routers=[parse_router("ridge@surface")], protocol="subject", n_boot=20)
+    more = benchmark.quality + np.array([0.0, 0.5])
+    before, after = (
+        run_benchmark(one, options, folder).scores["ridge@surface"][0].score
+        for one in (benchmark, replace(benchmark, quality=more))
+    )
+    np.testing.assert_allclose(after, before, atol=1e-6)
+    assert abs(before.mean()) < 0.1 < benchmark.gain.mean()
 
 
 def test_transfer_learns_from_no_prompt_of_the_benchmark(folder: Path) -> None:

@@ -53,12 +53,19 @@ class Scores:
     score: FloatArray  # (k,)
 
 
-def join_folds(folds: Sequence[Scores]) -> Scores:
-    """Scores of all folds, each as its place among those of its own, in [0, 1].
+def join_folds(folds: Sequence[Scores], *, by_place: bool = True) -> Scores:
+    """Scores of all folds as one ranking.
 
     The model of a fold stands at the level of the other folds' labels, which is low where its own
-    are high: one ranking of the scores themselves rates a useless router below a random one. By
-    places every fold's router sends the same share, as one that was calibrated does.
+    are high: one ranking of the scores themselves rates a useless router below a random one.
+
+    Parameters
+    ----------
+    folds : sequence of Scores
+    by_place : bool, default True
+        Each score becomes its place among those of its fold, in [0, 1]: every fold's router sends
+        the same share, as one that was calibrated does. For folds that were drawn at random. False
+        for scores of which the model's level was taken away already.
 
     References
     ----------
@@ -75,7 +82,7 @@ def join_folds(folds: Sequence[Scores]) -> Scores:
     """
     return Scores(
         rows=np.concatenate([fold.rows for fold in folds]),
-        score=np.concatenate([_places(fold.score) for fold in folds]),
+        score=np.concatenate([_places(fold.score) if by_place else fold.score for fold in folds]),
     )
 
 

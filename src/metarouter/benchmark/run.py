@@ -32,10 +32,12 @@ from metarouter.benchmark.transfer import transfer_table
 from metarouter.errors import OptionError
 from metarouter.gain.extras import one_thread
 from metarouter.labels import GainTable
+from metarouter.types import FloatArray, IntArray
 
 __all__ = ["BenchmarkRun", "RunOptions", "run_benchmark", "run_benchmarks"]
 
 Progress = Callable[[int, int], None]
+_MOST_PROBES = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +160,10 @@ class _Job:
         self._benchmarks, self._options = benchmarks, options
         self._runs = make_runs(first, options.protocol, options.seeds, options.n_gold)
         self._embedder = similarity_embedder(options.cache)
+        # whole subjects differ from fold to fold, and telling them apart is part of the task
+        self._probes = (
+            _probes(len(first)) if options.protocol == "subject" else np.zeros(0, dtype=np.int64)
+        )
         self._outside = (
             transfer_table(first, folder, self._embedder)
             if options.protocol == "transfer"
@@ -187,14 +193,16 @@ class _Job:
             parts = [self._fold_scores(fold, seed, count) for fold in folds]
             for i, own in enumerate(found):
                 for name in names:
-                    own[name].append(join_folds([part[i][name] for part in parts]))
+                    folds_of_one = [part[i][name] for part in parts]
+                    own[name].append(join_folds(folds_of_one, by_place=not self._probes.size))
         return found
 
     def _fold_scores(self, fold: Fold, seed: int, count: _Count) -> list[dict[str, Scores]]:
         """Scores by router on one fold, of each benchmark; the features are shared."""
         first = self._benchmarks[0]
         train = _texts(first, fold.train) if self._outside is None else self._outside.queries
-        features = FoldFeatures(train, _texts(first, fold.test), self._options.cache)
+        told = np.concatenate([fold.test, self._probes])
+        features = FoldFeatures(train, _texts(first, told), self._options.cache)
         found: list[dict[str, Scores]] = []
         for benchmark in self._benchmarks:
             table = self._table(benchmark, fold)
@@ -202,7 +210,8 @@ class _Job:
             for spec in self._options.routers:
                 with one_thread():
                     gains = spec.fit_predict(table, features, seed)
-                own[spec.name] = Scores(rows=fold.test, score=gains[:, -1])
+                score = _over_probes(gains[:, -1], len(fold.test))
+                own[spec.name] = Scores(rows=fold.test, score=score)
                 count.add()
             found.append(own)
         return found
@@ -236,6 +245,16 @@ class _Job:
             differences=compare_routers(results, self._options.routers[0].name),
             similarity=similarity,
         )
+
+
+def _probes(n: int) -> IntArray:
+    """Questions on which the levels of the folds' models are compared, the same for all folds."""
+    return np.sort(np.random.default_rng(n).permutation(n)[:_MOST_PROBES])
+
+
+def _over_probes(score: FloatArray, n: int) -> FloatArray:
+    """The first n scores over the mean of the others, if there are some."""
+    return score[:n] - score[n:].mean() if len(score) > n else score
 
 
 def _n_train(runs: list[list[Fold]], outside: GainTable | None) -> int:
