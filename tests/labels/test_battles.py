@@ -97,6 +97,19 @@ def test_half_a_surrogate_pair_makes_no_vote_that_cannot_be_written() -> None:
     )
 
 
+def test_bad_battles_are_skipped_and_counted_where_that_is_asked_for() -> None:
+    """The first says what is wrong with it; without being asked it stops the job."""
+    prompt = "Name three rivers of Asia."
+    good: dict[str, object] = {"model_a": "x", "model_b": "y", "prompt": prompt, "winner": "tie"}
+    rows = [good, {**good, "winner": "nobody"}, {**good, "model_b": None}, good]
+    votes, count = battle_votes(rows, name="arena.csv", on_bad_row="skip")
+    assert (len(votes), count.rows, count.used, count.bad) == (2, 4, 2, 2)
+    assert "arena.csv: row 2" in count.first_bad
+    assert "'nobody'" in count.first_bad
+    with pytest.raises(LabelError, match=r"arena\.csv: row 2"):
+        battle_votes(rows, name="arena.csv")
+
+
 def test_short_prompts_are_left_out_and_counted() -> None:
     """Fewer than 16 characters after stripping, as in RouteLLM."""
     rows = [row(prompt=" sixteen letters! "), row(prompt=" fifteen letters  ")]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from metarouter.errors import DataError, LabelError, OptionError
+from metarouter.labels.ledger import OnBadRow
 from metarouter.labels.table import ROW_COLUMNS, GainTable
 from metarouter.types import IntArray
 
@@ -39,11 +40,13 @@ _WHAT = "model_a, model_b, a prompt or conversation, and winner or winner_model_
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BattleCount:
-    """What became of the rows of a source of battles."""
+    """What became of the rows of a source of battles; `first_bad` is what is wrong with one."""
 
     rows: int
     used: int
     short: int
+    bad: int = 0
+    first_bad: str = ""
 
 
 def battle_votes(
@@ -52,6 +55,7 @@ def battle_votes(
     judge: str = "",
     min_characters: int = MIN_CHARACTERS,
     name: str = "battles",
+    on_bad_row: OnBadRow = "error",
 ) -> tuple[list[dict[str, Any]], BattleCount]:
     """Rows of an arena dump as votes: `query`, `model_a`, `model_b`, `winner`, `judge`.
 
@@ -71,6 +75,8 @@ def battle_votes(
         Shorter prompts are left out and counted.
     name : str, default "battles"
         What error messages call the source.
+    on_bad_row : {"error", "skip"}, default "error"
+        Whether a row without a model, a prompt or a verdict stops the job, or is counted.
 
     Returns
     -------
@@ -80,7 +86,7 @@ def battle_votes(
     Raises
     ------
     LabelError
-        When a row lacks a model, a prompt or a verdict.
+        When a row lacks a model, a prompt or a verdict, unless such rows are skipped.
 
     Examples
     --------
@@ -92,18 +98,34 @@ def battle_votes(
     >>> votes[0]["query"], votes[0]["winner"], count.short
     ('Name three rivers of Asia.', 'model_b', 1)
     """
-    votes, read, short = [], 0, 0
+    votes, read, short, wrong = [], 0, 0, list[str]()
     for read, row in enumerate(rows, 1):
-        query = _first_turn(row, name, read)
-        if len(query) < min_characters:
-            short += 1
-            continue
-        vote = {"query": query, "winner": _winner(row, name, read)}
-        for side in ("model_a", "model_b"):
-            vote[side] = _text(row, side, name, read)
-        given = row.get("judge")
-        votes.append(vote | {"judge": given if isinstance(given, str) and given else judge})
-    return votes, BattleCount(rows=read, used=len(votes), short=short)
+        try:
+            query = _first_turn(row, name, read)
+            if len(query) < min_characters:
+                short += 1
+            else:
+                votes.append({"query": query, **_verdict(row, judge, name, read)})
+        except LabelError as error:
+            if on_bad_row == "error":
+                raise
+            wrong.append(str(error))
+    count = BattleCount(
+        rows=read,
+        used=len(votes),
+        short=short,
+        bad=len(wrong),
+        first_bad=wrong[0] if wrong else "",
+    )
+    return votes, count
+
+
+def _verdict(row: Mapping[str, Any], judge: str, name: str, number: int) -> dict[str, Any]:
+    found = {"winner": _winner(row, name, number)}
+    for side in ("model_a", "model_b"):
+        found[side] = _text(row, side, name, number)
+    given = row.get("judge")
+    return found | {"judge": given if isinstance(given, str) and given else judge}
 
 
 def read_battles(
