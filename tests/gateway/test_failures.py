@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from gateway_makers import FAST, HELLO, Served
 
+import metarouter.gateway.upstream as upstreams
 from metarouter.gateway.breaker import CircuitBreaker
+from metarouter.gateway.settings import UpstreamSettings
+from metarouter.gateway.upstream import Upstreams
 from metarouter.testing import FakeUpstream, UpstreamReply, UpstreamRequest, default_reply
 
 STREAM = HELLO[:-1] + b', "stream": true}'
@@ -252,3 +255,38 @@ def test_a_breaker_lets_one_trial_through_a_period() -> None:
     assert breaker.admits()
     breaker.note(True)
     assert [breaker.admits(), breaker.admits()] == [True, True]
+
+
+def test_a_model_that_nobody_asks_for_any_more_fails_nobody() -> None:
+    """Only a success closes a breaker, and of a model that went out of use none comes."""
+    now = [0.0]
+    breaker = CircuitBreaker(failures=1, seconds=10.0, clock=lambda: now[0])
+    assert not breaker.is_failing
+    breaker.note(False)
+    assert breaker.is_failing
+    now[0] = 600.0
+    assert breaker.is_failing
+    assert breaker.admits()
+    now[0] = 1200.0
+    assert breaker.is_failing
+    now[0] = 1300.0
+    assert (breaker.is_failing, breaker.is_open) == (False, True)
+
+
+def test_breakers_are_told_while_requests_make_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads metrics does so in a thread of its own."""
+    settings = {"main": UpstreamSettings(base_url="http://127.0.0.1:9/v1")}
+    told = Upstreams(settings, {})
+    place = told._upstreams["main"]
+
+    class Meanwhile(CircuitBreaker):
+        @property
+        def is_open(self) -> bool:
+            place.breaker(f"asked for {len(place._breakers)} later")
+            return False
+
+    monkeypatch.setattr(upstreams, "CircuitBreaker", Meanwhile)
+    for name in ("a", "b"):
+        place.breaker(name)
+    assert told.failing == {"main": False}
+    assert told.rests == {"main": 0.0}

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 __all__ = ["CircuitBreaker"]
 
+_ASKED_SECONDS = 600.0  # after which a model that nobody asks for fails nobody
+
 
 class CircuitBreaker:
     """Opens after failures in a row; once per period, one request tries again.
@@ -39,6 +41,11 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         """Whether it holds requests back, trials apart."""
         return self._failures >= self._limit
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it is open, and requests came lately: without any it would stay open for ever."""
+        return self.is_open and self._clock() < self._open_until + _ASKED_SECONDS
 
     @property
     def rest(self) -> float:

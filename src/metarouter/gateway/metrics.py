@@ -51,7 +51,7 @@ class _Breakers(Collector):
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "metarouter_upstream_failing",
-            "1 while the breaker of one of its models is open: of that only trials are sent.",
+            "1 while the breaker of one of its models is open, if that was asked for lately.",
             labels=("upstream",),
         )
         for name, is_failing in self._failing().items():

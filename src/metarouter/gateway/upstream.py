@@ -237,7 +237,7 @@ class Upstreams:
 
     @property
     def failing(self) -> dict[str, bool]:
-        """Of each upstream, whether a model's breaker is open and has not seen a success since."""
+        """Of each upstream, whether a model's breaker is open, and the model asked for lately."""
         return {name: up.is_failing for name, up in self._upstreams.items()}
 
     @property
@@ -393,9 +393,7 @@ class _Upstream:
         """That of a model, by its name at the upstream: one may fail where others do not."""
         found = self._breakers.get(model)
         if found is None:
-            if (
-                len(self._breakers) >= _BREAKERS
-            ):  # of the longest known, where callers make up names
+            if len(self._breakers) >= _BREAKERS:  # callers make up names: the longest known goes
                 del self._breakers[next(iter(self._breakers))]
             found = self._breakers[model] = CircuitBreaker(
                 failures=self.settings.breaker_failures, seconds=self.settings.breaker_seconds
@@ -404,14 +402,15 @@ class _Upstream:
 
     @property
     def is_failing(self) -> bool:
-        """Whether any model's breaker is open."""
-        return any(breaker.is_open for breaker in self._breakers.values())
+        """Whether any model's breaker is open, of those that are asked for."""
+        # a copy: metrics are told in a thread, while requests make breakers
+        return any(breaker.is_failing for breaker in list(self._breakers.values()))
 
     @property
     def rest(self) -> float:
         """Seconds until a model of the upstream is asked again; 0 while one is asked."""
-        named = self.settings.models.values() or self._breakers
-        known = self._breakers
+        known = self._breakers.copy()
+        named = self.settings.models.values() or known
         return min((known[name].rest if name in known else 0.0 for name in named), default=0.0)
 
     async def enter(self, breaker: CircuitBreaker, target: Target) -> None:
