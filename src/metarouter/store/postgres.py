@@ -65,8 +65,12 @@ class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc]  # pg8000 has 
             raise _of_its_kind(error) from error
 
     def close(self) -> None:
-        with suppress(InterfaceError):  # nobody is there to say goodbye to; the socket is closed
+        file = self._sock  # of the socket, which the driver closes, but stays open as long as this
+        with suppress(InterfaceError):  # nobody is there to say goodbye to
             super().close()
+        if file is not None:
+            with suppress(OSError):  # likewise
+                file.close()
 
 
 def make_postgres_engine(
