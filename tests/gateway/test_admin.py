@@ -169,9 +169,10 @@ def test_status_tells_which_upstream_is_left_alone(serve: Serve) -> None:
 
 def test_a_store_that_does_not_answer_is_told(serve: Serve) -> None:
     served = serve()
-    served.gateway.engine.dispose()
+    engine = served.gateway.engine
     served.gateway.engine = sa.create_engine("sqlite:////no/such/folder/store.db")
     answer = served.client.get("/admin/keys")
+    served.gateway.engine = engine  # which is disposed of at the end
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "store_unavailable")
 
 

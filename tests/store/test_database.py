@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -204,6 +206,17 @@ def test_any_text_is_kept_where_the_server_knows_no_encoding(postgres: PostgresS
     postgres.drop_database(url)
 
 
+def test_a_file_is_closed_after_each_use_where_none_is_to_stay_open(tmp_path: Path) -> None:
+    """SQLite removes its log of writes when the last connection to the file is closed."""
+    url, log = f"sqlite:///{tmp_path / 'store.db'}", tmp_path / "store.db-wal"
+    engine = open_database(url, pool_size=0)
+    with engine.begin() as connection:
+        insert_new(connection, decisions, [make_row(1)])
+        assert log.exists()
+    assert not log.exists()
+    assert count(engine) == 1
+
+
 def test_a_server_that_is_not_there_is_down() -> None:
     with pytest.raises(StoreDownError, match="does not answer"):
         open_database("postgresql://u@127.0.0.1:1/d")
@@ -245,6 +258,32 @@ def test_a_server_that_was_started_again_is_used_again(postgres: PostgresServer)
     postgres.stop()
     postgres.start()
     assert count(engine) == 0
+    engine.dispose()
+
+
+def test_the_socket_of_a_broken_connection_is_closed_with_it(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and not when the garbage is collected."""
+    made: list[socket.socket] = []
+
+    def connect(*given: Any) -> socket.socket:
+        made.append(socket_of(*given))
+        return made[-1]
+
+    socket_of = socket.create_connection
+    engine = make_engine(postgres.make_database())
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "create_connection", connect)
+        connection = engine.connect()
+    postgres.stop()
+    try:
+        with pytest.raises(sa.exc.DBAPIError):
+            connection.exec_driver_sql("SELECT 1")
+    finally:
+        postgres.start()
+    assert [one.fileno() for one in made] == [-1]
+    connection.close()
     engine.dispose()
 
 

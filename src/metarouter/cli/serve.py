@@ -72,6 +72,7 @@ def serve(
     gateway = make_gateway(settings, load_policies(settings), source)
     if check:
         _say_settings(gateway, settings)
+        gateway.engine.dispose()
         return
     run(gateway, _say_address)
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import sqlalchemy as sa
+import structlog
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,6 +33,8 @@ from metarouter.gateway.state import Gateway, make_generation, make_logger
 from metarouter.gateway.sticky import StickyModels
 from metarouter.gateway.storing import open_store
 from metarouter.gateway.tracing import open_tracing, traced
+from metarouter.store.database import disposed_on_error
+from metarouter.store.writer import DecisionWriter
 
 __all__ = ["build_app", "gateway_routes", "load_policies", "make_gateway"]
 
@@ -60,11 +64,22 @@ def make_gateway(
     """
     log = make_logger(settings.log_level)
     engine, writer = open_store(settings, log.warning)
+    with disposed_on_error(engine):
+        return _make_gateway(settings, policies, source, log, engine, writer)
+
+
+def _make_gateway(
+    settings: GatewaySettings,
+    policies: Mapping[str, ServedPolicy],
+    source: SettingsSource | None,
+    log: structlog.typing.FilteringBoundLogger,
+    engine: sa.Engine,
+    writer: DecisionWriter,
+) -> Gateway:
     keyring = Keyring(engine, log.warning)
     if not writer.is_down:
         keyring.refresh()
     if not is_loopback(settings.host) and not keyring.has_valid_key:
-        engine.dispose()
         raise OptionError(
             f"host = {settings.host!r} is open to others and there is no valid key; make one: "
             f"metarouter keys create NAME"

@@ -10,7 +10,13 @@ import sqlalchemy as sa
 
 from metarouter.errors import MetarouterError
 from metarouter.gateway.settings import GatewaySettings
-from metarouter.store.database import StoreDownError, make_engine, migrate, name_error
+from metarouter.store.database import (
+    StoreDownError,
+    disposed_on_error,
+    make_engine,
+    migrate,
+    name_error,
+)
 from metarouter.store.feedback import Feedback, feedback_row, is_of, save_feedback
 from metarouter.store.redaction import Redactor
 from metarouter.store.retention import Retention
@@ -50,15 +56,34 @@ def open_store(
     spill = Spill(store.spill_folder, instance=make_instance_name(), limit=store.spill_bytes)
     spill.make_folder()
     engine = make_engine(store.url, password=store.password())
-    prepare: Callable[[], None] | None = None
+    with disposed_on_error(engine):
+        prepare = _prepare(engine, settings, report)
+        return engine, _make_writer(engine, spill, settings, prepare, report)
+
+
+def _prepare(
+    engine: sa.Engine, settings: GatewaySettings, report: Callable[..., object]
+) -> Callable[[], None] | None:
+    """Bring the tables up to date; what is to do so later, where the database is down."""
     try:
         migrate(engine)
     except StoreDownError as error:
         if settings.auth == "keys":
             raise StoreDownError(f"{error}. auth = keys: without it nobody is known") from error
         report("store is down", error=str(error))
-        prepare = partial(migrate, engine)
-    writer = DecisionWriter(
+        return partial(migrate, engine)
+    return None
+
+
+def _make_writer(
+    engine: sa.Engine,
+    spill: Spill,
+    settings: GatewaySettings,
+    prepare: Callable[[], None] | None,
+    report: Callable[..., object],
+) -> DecisionWriter:
+    store = settings.store
+    return DecisionWriter(
         engine,
         spill,
         size=store.queue,
@@ -73,7 +98,6 @@ def open_store(
         ),
         report=report,
     )
-    return engine, writer
 
 
 class ForeignDecisionError(MetarouterError):

@@ -18,6 +18,7 @@ from metarouter.errors import DataError, MissingDependencyError, OptionError, Pr
 
 __all__ = [
     "StoreDownError",
+    "disposed_on_error",
     "insert_latest",
     "insert_new",
     "is_down",
@@ -59,7 +60,8 @@ def open_database(
     password : str, optional
         Of PostgreSQL; the environment variable PGPASSWORD by default.
     pool_size : int
-        Connections to PostgreSQL that stay open; 0 closes each after its use.
+        Connections to PostgreSQL that stay open; 0 closes each after its use,
+        SQLite's too.
 
     Returns
     -------
@@ -75,12 +77,19 @@ def open_database(
         When the tables were made by a newer metarouter.
     """
     engine = make_engine(url, password=password, pool_size=pool_size)
-    try:
+    with disposed_on_error(engine):
         migrate(engine)
+    return engine
+
+
+@contextmanager
+def disposed_on_error(engine: sa.Engine) -> Iterator[None]:
+    """A block that closes the connections of an engine when it fails, and only then."""
+    try:
+        yield
     except BaseException:
         engine.dispose()
         raise
-    return engine
 
 
 def make_engine(url: str, *, password: str | None = None, pool_size: int = _POOL_SIZE) -> sa.Engine:
@@ -110,7 +119,7 @@ def make_engine(url: str, *, password: str | None = None, pool_size: int = _POOL
         return _postgres(full, _SECONDS, pool_size)
     if parsed.drivername != "sqlite" or not parsed.database:
         raise OptionError.of("store.url", parsed.render_as_string(), _ALLOWED)
-    return _sqlite(parsed)
+    return _sqlite(parsed, pool_size)
 
 
 def make_sibling(engine: sa.Engine, *, seconds: float) -> sa.Engine:
@@ -288,10 +297,11 @@ def _insert_from_json(table: sa.Table, given: Mapping[str, Any]) -> postgresql.I
     return insert
 
 
-def _sqlite(url: sa.URL) -> sa.Engine:
+def _sqlite(url: sa.URL, pool_size: int) -> sa.Engine:
     path = Path(str(url.database))
     _make_private(path)
-    engine = sa.create_engine(url, connect_args={"timeout": _SECONDS}, **_OPTIONS)
+    pool = None if pool_size else sa.NullPool
+    engine = sa.create_engine(url, connect_args={"timeout": _SECONDS}, poolclass=pool, **_OPTIONS)
     sa.event.listen(engine, "connect", _set_pragmas)
     return engine
 
