@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -81,8 +81,11 @@ class Ledger:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         try:
-            self._db = _opened(path)
-            self._run = self._insert_run(settings)
+            with ExitStack() as failing:
+                self._db = failing.enter_context(closing(_connected(path)))
+                _prepare(self._db)
+                self._run = self._insert_run(settings)
+                failing.pop_all()
         except sqlite3.Error as error:
             busy = "locked" in str(error)
             allowed = "one run at a time" if busy else "a ledger that metarouter wrote, or no file"
@@ -274,10 +277,13 @@ def _settle(done: asyncio.Future[int], outcome: int | Exception) -> None:
         done.set_result(outcome)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _connected(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     # one thread at a time: SharedCommits writes in another than the one that reads
-    db = sqlite3.connect(path, timeout=0.5, check_same_thread=False)
+    return sqlite3.connect(path, timeout=0.5, check_same_thread=False)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
     # held until the process ends, however it ends; journal and commits reach the disk
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA journal_mode = WAL")
@@ -287,7 +293,6 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
     elif version != _VERSION:
         raise sqlite3.DatabaseError(f"ledger of version {version}, this metarouter knows 1")
-    return db
 
 
 def _now() -> str:
