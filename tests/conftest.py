@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from metarouter.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from metarouter.testing import PostgresServer
+
+# the time that an example takes says how busy the machine is
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
