@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import pytest
 from gateway_makers import HELLO, process_of
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
@@ -138,8 +139,24 @@ def test_what_keeps_workers_from_starting_is_told_once(tmp_path: Path) -> None:
     )  # fmt: skip
     assert finished.returncode == 2
     assert finished.stderr.count("worker cannot start") == 1
-    assert "no worker could start" in finished.stderr
+    assert "not all workers could start" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_that_is_asked_for_while_workers_start_is_no_fault(
+    router_folder: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
+    flags = ["--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1"]
+    command = [sys.executable, "-m", "metarouter", "serve", *flags, "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "serves on http" in process.stderr.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        _until(lambda: bool(children.read_text()))  # the supervisor listens to signals by then
+        process.send_signal(sign)
+        _, told = process.communicate(timeout=40)
+    assert (process.returncode, "could start" in told) == (0, False)
 
 
 def test_check_of_workers_starts_none(router_folder: Path, tmp_path: Path) -> None:
@@ -180,3 +197,13 @@ def test_a_worker_that_ended_is_forgotten(tmp_path: Path) -> None:
     jobs.labels("a").inc()
     assert _values(here.render().decode(), "jobs_total") == {str(os.getpid()): 1.0}
     assert [file.name for file in tmp_path.iterdir()] == [str(os.getpid())]
+
+
+def test_a_disk_that_takes_nothing_leaves_the_page_older(tmp_path: Path) -> None:
+    """What was told last is told again; the gateway itself is well."""
+    jobs, here = _counting(tmp_path, mine := str(os.getpid()))
+    jobs.labels("a").inc(2)
+    here.publish()
+    (tmp_path / f".{mine}").mkdir()  # in the way of the next file
+    jobs.labels("a").inc()
+    assert _values(here.render().decode(), "jobs_total") == {mine: 2.0}

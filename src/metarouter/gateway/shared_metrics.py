@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,7 +79,8 @@ class SharedMetrics:
 
     def render(self) -> bytes:
         """The page that Prometheus reads: every worker that lives."""
-        self.publish()
+        with suppress(OSError):  # of a full disk: what is told of this worker is older then
+            self.publish()
         merged: dict[str, Metric] = {}
         for worker, families in self._read():
             for family in families:
@@ -91,10 +93,11 @@ class SharedMetrics:
 
     def _read(self) -> Iterator[tuple[str, list[_Family]]]:
         for file in sorted(self.folder.glob("[!.]*")):
-            if file.name == self.worker or _lives(file.name):
-                yield file.name, _DECODER.decode(file.read_bytes())
-            else:
+            if file.name != self.worker and not _lives(file.name):
                 file.unlink(missing_ok=True)
+                continue
+            with suppress(FileNotFoundError):  # it ended just now, and a sibling saw that first
+                yield file.name, _DECODER.decode(file.read_bytes())
 
 
 class _Merged(Collector):
@@ -124,6 +127,6 @@ def _family(metric: Metric) -> _Family:
 def _lives(worker: str) -> bool:
     try:
         os.kill(int(worker), 0)
-    except ProcessLookupError:
+    except OSError:  # nobody's, or a stranger's by now
         return False
     return True

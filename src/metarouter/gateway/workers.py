@@ -51,7 +51,7 @@ def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> No
     Raises
     ------
     OptionError
-        When the workers cannot start; the first one has told why.
+        When a worker cannot start, and nobody asked for the end; it has told why.
     OSError
         When the port cannot be taken.
     """
@@ -67,8 +67,8 @@ def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> No
         config.timeout_worker_healthcheck = _HUNG_SECONDS
         supervisor = _Supervisor(config, [listener])
         supervisor.run()
-    if not supervisor.has_served:
-        raise OptionError("no worker could start; what is wrong is told above")
+    if not supervisor.is_asked_to_end:
+        raise OptionError("not all workers could start; what is wrong is told above")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,14 +108,14 @@ class _Supervisor(Multiprocess):
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
-        self.has_served = False
+        self.is_asked_to_end = False
         self._log = make_logger("info")
 
     def init_processes(self) -> None:
         """One worker; the others once it serves."""
         self._add()
-        self.has_served = self._serves(self.processes[0])
-        if not self.has_served:
+        if not self._serves(self.processes[0]):
+            self.handle_signals()  # a terminal's SIGINT ends the worker too
             self.should_exit.set()
             return
         # from here on, one that fails to start is tried again, and takes no other with it
@@ -131,11 +131,27 @@ class _Supervisor(Multiprocess):
             if old is not new:
                 self._log.warning("worker died", pid=old.pid, status=old.exitcode, next=new.pid)
 
+    def handle_int(self) -> None:
+        """End."""
+        self._end()
+
+    def handle_term(self) -> None:
+        """End."""
+        self._end()
+
+    def handle_break(self) -> None:
+        """End."""
+        self._end()
+
     def handle_hup(self) -> None:
         """Pass on to every worker."""
         for process in self.processes:
             if process.pid is not None and process.process.is_alive():
                 os.kill(process.pid, signal.SIGHUP)
+
+    def _end(self) -> None:
+        self.is_asked_to_end = True
+        self.should_exit.set()
 
     def _add(self) -> None:
         process = Process(self.config, self.sockets)
