@@ -69,6 +69,17 @@ def test_a_pool_with_prices_is_told_at_shares_of_the_premium_models_cost() -> No
     assert "budget_90" in few
 
 
+@pytest.mark.parametrize("n", [22, 24, 25, 34])
+def test_a_cheapest_model_that_costs_tenths_of_the_premium_one_refuses_nothing(n: int) -> None:
+    """Rounding decides whether that budget has a row, not whether there is an evaluation."""
+    mean, scores, _ = pool(n)
+    for tenths in range(1, 10):
+        costs = np.tile(3e-5 * np.array([tenths / 10, 0.95, 1.0]), (n, 1))
+        found = [v.policy for v in policy_values(mean, scores, costs, w=0.4)]
+        assert "budget_90" in found or tenths == 9
+        assert f"budget_{10 * (tenths - 1)}" not in found
+
+
 def test_shares_of_a_pair_are_exact() -> None:
     """Tied or not, router_30 makes 30 % premium calls."""
     mean, scores, costs = pool()

@@ -168,10 +168,11 @@ def _at_budgets(
     gains: FloatArray, costs: FloatArray, ceiling: float
 ) -> Iterator[tuple[str, FloatArray]]:
     """The rule at shares of a cost; not where even the cheapest choice costs more."""
-    cheapest = float(costs.min(axis=1).mean())
+    cheapest = 1000 * float(costs.min(axis=1).mean())
     for part in SHARES:
-        if part * ceiling >= cheapest:
-            w = calibrate_budget(gains[:, 1:], costs, 1000 * part * ceiling).w
+        budget = 1000 * part * ceiling
+        if budget >= cheapest:
+            w = calibrate_budget(gains[:, 1:], costs, budget).w
             yield (
                 f"budget_{round(100 * part)}",
                 deterministic(best_model(gains, costs, w), gains.shape[1]),
