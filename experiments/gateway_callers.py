@@ -91,6 +91,7 @@ class Load:
         self._url = url
         self._pause = pause
         self._stop = threading.Event()
+        self._heard = threading.Event()
         self._mutex = threading.Lock()
         self._threads = [threading.Thread(target=self._run) for _ in range(callers)]
 
@@ -104,6 +105,11 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def wait_for_feedback(self, seconds: float = 120.0) -> None:
+        """Wait until some is acknowledged: a busy machine may take seconds for the first."""
+        if not self._heard.wait(seconds):
+            raise SystemExit(f"no feedback is acknowledged after {seconds:.0f} s")
+
     def _run(self) -> None:
         told = Told()
         with httpx2.Client(base_url=self._url, headers=HEADERS, timeout=60) as client:
@@ -112,6 +118,8 @@ class Load:
                     _ask(client, told)
                 except (httpx2.TransportError, OSError) as error:
                     told.failures.append(type(error).__name__)
+                if told.said:
+                    self._heard.set()
         with self._mutex:
             self.told.add(told)
 

@@ -2,10 +2,10 @@
 
     ./run python experiments/gateway_kills.py [--kills 50] [--database sqlite postgresql]
 
-A gateway serves callers who ask and give feedback until it is killed, after a
-time drawn at random; then the next one starts on the same store. Decisions
-are not promised to survive: those of the last tenth of a second may be lost,
-and are counted.
+A gateway serves callers who ask and give feedback until it is killed, a time
+drawn at random after the first was acknowledged; then the next one starts on
+the same store. Decisions are not promised to survive: those of the last tenth
+of a second may be lost, and are counted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Outcome:
 def measure(
     kills: int, database: str, *, callers: int = 4, longest: float = 3.0, seed: int = 0
 ) -> Outcome:
-    """Kill so many gateways, each after 0.5 s to `longest` seconds of load."""
+    """Kill so many gateways, 0.5 s to `longest` seconds after it acknowledged something."""
     rng = np.random.default_rng(seed)
     told = Told()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -53,6 +53,7 @@ def measure(
             with gateway(folder, settings) as (process, place):
                 wait_for_store(place, ["ok", "catching up"])
                 with Load(place, callers=callers, pause=0.0) as load:
+                    load.wait_for_feedback()
                     time.sleep(rng.uniform(0.5, longest))
                     process.kill()
                 told.add(load.told)
