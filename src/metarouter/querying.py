@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from metarouter.errors import InputError, LabelError, shorten
-from metarouter.labels.files import read_file
+from metarouter.labels.files import format_suffix, open_bytes, read_file
 from metarouter.labels.formats import RawBatch
 from metarouter.labels.messages import CHAT_ALLOWED, read_chat, read_query_chat
 from metarouter.router import query_text
@@ -21,8 +22,8 @@ def read_queries(path: str | Path) -> list[str]:
     ----------
     path : str or path
         ``.txt``: each line that is not blank is a query. Otherwise JSONL, JSON,
-        CSV or Parquet, plain or compressed, with a column `query` or
-        `messages`; label files will do. Each text is taken once.
+        CSV or Parquet with a column `query` or `messages`; label files will do.
+        All may be compressed. Each text is taken once.
 
     Returns
     -------
@@ -43,7 +44,7 @@ def read_queries(path: str | Path) -> list[str]:
     ['Is 91 prime?']
     """
     path = Path(path)
-    found = _lines(path) if path.suffix == ".txt" else _column(path)
+    found = _lines(path) if format_suffix(path) == ".txt" else _column(path)
     queries = list(dict.fromkeys(found))
     if not queries:
         raise InputError(f"{path}: holds no query; allowed: one a line, or a column query")
@@ -52,10 +53,13 @@ def read_queries(path: str | Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as content:
+            text = content.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    return [line for line in text.splitlines() if line.strip()]
+    # only line feeds end a line: a text may hold other separators
+    texts = (_text(line, None) for line in text.split("\n"))
+    return [text for text in texts if text.strip()]
 
 
 def _column(path: Path) -> list[str]:

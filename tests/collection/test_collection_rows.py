@@ -113,6 +113,29 @@ def test_a_chat_stands_wherever_labels_have_it_and_is_sent_as_a_chat(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("q.txt", json.dumps(CHAT) + "\nplain", ["system: Be brief.\n\nHi", "plain"]),
+        (
+            "q.txt",
+            "\ufeffone line\u2028of\x0ctext\r\n \r\nother",
+            ["one line\u2028of\x0ctext", "other"],
+        ),
+        ("q.txt.gz", "one\ntwo\n", ["one", "two"]),
+        ("q.csv", "\n\nquery;domain\na;b\n", ["a"]),
+    ],
+)
+def test_all_readers_of_queries_find_the_same_ones(
+    name: str, content: str, texts: list[str], tmp_path: Path
+) -> None:
+    """What models are asked and what a router is calibrated on is one text."""
+    data = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert [query.text for query in read_queries(tmp_path / name)] == texts
+    assert read_unlabelled(tmp_path / name) == texts
+
+
+@pytest.mark.parametrize(
     "row",
     [
         {"query": None},

@@ -358,7 +358,8 @@ def _text_rows(file: IO[str], path: Path) -> Iterator[tuple[int, Row]]:
     suffix, text = format_suffix(path), file.read()
     if suffix not in (".csv", ".tsv"):
         return _json_rows(text, path)
-    header = text.lstrip().partition("\n")[0]
+    text = text.lstrip("\r\n")  # blank lines before the header
+    header = text.partition("\n")[0]
     return _csv_rows(text, path, "\t" if suffix == ".tsv" else find_delimiter(header))
 
 
