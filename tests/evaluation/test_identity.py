@@ -153,7 +153,8 @@ def test_the_name_is_the_same_in_another_process(tmp_path: Path) -> None:
         "from functools import partial\n"
         "def make(seed, names=('a', 'b')): return names[0] in {'a', 'b', 'c', 'd', 'e'}\n"
         "def closed(value): return lambda seed: value\n"
-        "ALL = [make, closed('text'), partial(make, names=('c',)), closed(make)]\n"
+        "ALL = [make, closed('text'), partial(make, names=('c',)), closed(make),\n"
+        "    closed({'a', 'b', 'c'}), closed({'d': ['e']})]\n"
     )
     code = (
         "import mine; from metarouter.evaluation.identity import callable_identity as name\n"
@@ -170,10 +171,17 @@ def test_the_name_is_the_same_in_another_process(tmp_path: Path) -> None:
 
 PACKAGE = {
     "mine/__init__.py": "from mine import sums\nfrom mine.sums import LEVEL, Part\n"
-    "make = lambda seed: Part(seed)\ndef other(seed): return sums.half(seed) + LEVEL\n",
+    "make = lambda seed: Part(seed)\n"
+    "def other(seed): return sums.half(seed) + LEVEL + sums.held()\n",
     "mine/sums.py": "from mine.deep import twice\nLEVEL = 1\ndef half(x): return x / 2\n"
     "class Part:\n    def __init__(self, seed): self.seed = seed\n"
-    "    def fit(self): return twice(self.seed)\n",
+    "    def fit(self): return twice(self.seed)\n"
+    "from mine.holders import BY, OPTIONS, shift\n"
+    "def held(): return OPTIONS['up'][0] + BY.of(1) + shift()\n",
+    "mine/holders.py": "from functools import lru_cache\nOPTIONS = {'up': [1.0]}\n"
+    "class Scale:\n    NAMED = {'x': 5}\n    def __init__(self, by): self.by = by\n"
+    "    def of(self, x): return x * self.by\n"
+    "BY = Scale(3)\n@lru_cache\ndef shift(): return 7\n",
     "mine/deep.py": "def twice(x): return 2 * x\n",
 }
 
@@ -185,12 +193,17 @@ PACKAGE = {
         ("mine/sums.py", "x / 2", "x / 3", "other"),
         ("mine/sums.py", "LEVEL = 1", "LEVEL = 2", "other"),
         ("mine/sums.py", "self.seed = seed", "self.seed = -seed", "make"),
+        ("mine/holders.py", "[1.0]", "[2.0]", "other"),
+        ("mine/holders.py", "'x': 5", "'x': 6", "other"),
+        ("mine/holders.py", "x * self.by", "x + self.by", "other"),
+        ("mine/holders.py", "Scale(3)", "Scale(4)", "other"),
+        ("mine/holders.py", "return 7", "return 8", "other"),
     ],
 )
 def test_what_a_callable_names_in_its_package_counts(
     tmp_path: Path, file: str, old: str, new: str, changed: str
 ) -> None:
-    """The class behind a lambda, what that calls elsewhere, and constants: no more, no less."""
+    """The class behind a lambda, what that calls elsewhere, constants and objects: no more."""
 
     def names(folder: str, edit: str = "") -> dict[str, str]:
         for name, text in PACKAGE.items():

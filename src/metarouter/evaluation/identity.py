@@ -7,10 +7,12 @@ import pickle
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import entry_points
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+import numpy as np
 
 __all__ = ["callable_identity", "installed_identities"]
 
@@ -21,17 +23,19 @@ _GROUPS = (
     "metarouter.table_gain_models",
 )
 _PLAIN = (int, float, str, bytes, tuple)
+_HOLDERS = (dict, list, set, frozenset, partial, np.ndarray)
+_CACHED = type(lru_cache(len))
 
 
 def callable_identity(make: Callable[..., Any]) -> str:
     """A name that two callables share only if they do the same, as far as can be seen.
 
     A function is its module, name, byte code, defaults, what it closes over, and
-    the functions, classes and constants of its own package that it names; a class
-    its module, name, methods and plain attributes, its own and inherited; any
+    the functions, classes, objects and constants of its own package that it names; a
+    class its module, name, methods and plain attributes, its own and inherited; any
     other object its pickled state. What cannot be told gets a name of its own at
-    every call, so that nothing is taken for the same by mistake. Other packages
-    are not looked at.
+    every call, so that nothing is taken for the same by mistake. Other packages,
+    and objects of their classes that a module of its own holds, are not looked at.
 
     Examples
     --------
@@ -88,7 +92,7 @@ def _package(thing: Any) -> str:
 
 def _parts(thing: Any, walk: _Walk) -> Iterator[bytes]:
     """What tells a thing from others; one that holds itself is marked where it comes again."""
-    if isinstance(thing, FunctionType | partial | type | list):
+    if isinstance(thing, FunctionType | partial | type | list | dict):
         if id(thing) in walk.seen:
             yield f"again {walk.seen[id(thing)][0]}".encode()
             return
@@ -97,20 +101,26 @@ def _parts(thing: Any, walk: _Walk) -> Iterator[bytes]:
         yield from _function(thing, walk)
     elif isinstance(thing, type):
         yield from _class(thing, walk)
-    elif isinstance(thing, partial | MethodType | tuple | list):
+    elif isinstance(thing, _CACHED):
+        yield from _parts(thing.__wrapped__, walk)
+    elif isinstance(thing, set | frozenset):
+        yield repr(sorted(map(repr, thing))).encode()  # their order is of the process
+    elif isinstance(thing, partial | MethodType | tuple | list | dict):
         values = _held(thing)
         yield f"{type(thing).__name__} of {len(values)}".encode()
         for value in values:
             yield from _parts(value, walk)
     else:
         yield _state(thing)
-        if callable(thing) and _package(type(thing)) in walk.own:
+        if _package(type(thing)) in walk.own:
             yield from _parts(type(thing), walk)
 
 
 def _held(thing: Any) -> Sequence[Any]:
     if isinstance(thing, partial):
         return thing.func, *thing.args, *sorted(thing.keywords.items())
+    if isinstance(thing, dict):
+        return tuple(thing.items())
     return (thing.__func__, thing.__self__) if isinstance(thing, MethodType) else thing
 
 
@@ -140,10 +150,16 @@ def _named(function: FunctionType, walk: _Walk) -> Iterator[bytes]:
     for name in names:
         for place in (function.__globals__, *places):
             value = place.get(name)
-            is_own = isinstance(value, FunctionType | type) and _package(value) in walk.own
-            if is_own or isinstance(value, _PLAIN):
+            if _is_told(value, walk):
                 yield name.encode()
                 yield from _parts(value, walk)
+
+
+def _is_told(value: Any, walk: _Walk) -> bool:
+    """Whether what a package's code names is its own: code, a constant, or an object of it."""
+    if isinstance(value, FunctionType | type | _CACHED):
+        return _package(value) in walk.own
+    return isinstance(value, (*_PLAIN, *_HOLDERS)) or _package(type(value)) in walk.own
 
 
 def _names(code: CodeType) -> set[str]:
@@ -154,15 +170,18 @@ def _names(code: CodeType) -> set[str]:
 def _class(cls: type, walk: _Walk) -> Iterator[bytes]:
     yield _place(cls)
     for name, value in vars(cls).items():
-        yield from _attribute(name, value, walk)
+        yield from _attribute(name, value, walk, is_own=_package(cls) in walk.own)
     for base in cls.__mro__[1:-1]:  # without object
         yield from _parts(base, walk)
 
 
-def _attribute(name: str, value: Any, walk: _Walk) -> Iterator[bytes]:
-    """Methods and plain values of a class, without what Python adds to it."""
+def _attribute(name: str, value: Any, walk: _Walk, *, is_own: bool) -> Iterator[bytes]:
+    """Methods and values of a class, of another package's plain ones; not what Python adds."""
+    if isinstance(value, cached_property):
+        value = value.func
     value = getattr(value, "__func__", getattr(value, "fget", value))
-    is_plain = isinstance(value, _PLAIN) and not name.startswith("__")
+    kinds = (*_PLAIN, *_HOLDERS) if is_own else _PLAIN
+    is_plain = isinstance(value, kinds) and not name.startswith("__")
     if isinstance(value, FunctionType) or is_plain:
         yield name.encode()
         yield from _parts(value, walk)
@@ -188,5 +207,5 @@ def _state(thing: Any) -> bytes:
     """Pickled, to be compared only; never read back."""
     try:
         return pickle.dumps(thing)
-    except (pickle.PicklingError, TypeError, AttributeError):
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError):
         return secrets.token_bytes(16)
