@@ -332,6 +332,20 @@ def test_a_candidate_is_not_valued_on_what_it_was_fitted_on(
     assert found["gold_difference_audited"]["n"] == found["agreement"]["n"] == 10
 
 
+def test_a_turn_that_the_log_does_not_hold_makes_its_conversation_known(
+    log: Log, fitted: Path, store_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was asked before the time, or named its model; later turns hold its text all the same."""
+    _asked(log, range(10, 11), conversation="early")
+    _asked(log, range(60, 70))
+    _asked(log, range(70, 71), conversation="early")
+    _asked(log, range(11, 12), conversation="pinned", policy=None)
+    _asked(log, range(71, 72), conversation="pinned")
+    flags = ["--router", str(fitted), "--since", "1970-01-01T00:00:50Z"]
+    assert run(["experiments", "--store", store_url, *flags]) == 0
+    assert "2 of the 12 requests with a prompt are left out" in capsys.readouterr().out
+
+
 def test_a_candidate_that_was_fitted_on_every_request_is_refused(
     log: Log, fitted: Path, store_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

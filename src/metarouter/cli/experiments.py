@@ -13,9 +13,14 @@ from metarouter.cli.store import Config, Store
 from metarouter.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Engine
+
     from metarouter.records import Estimate
     from metarouter.router import Router
     from metarouter.store.experiments import ArmResult, CandidateResult, DecisionLog
+    from metarouter.types import BoolArray
 
 __all__ = ["experiments"]
 
@@ -49,13 +54,13 @@ def experiments(
     start = parsed_time(since)
     with opened_store(store, config) as engine:
         log = read_log(engine, since=start, with_prompts=router is not None)
+        candidate = None if router is None else _candidate(engine, log, router)
     arms = arm_results(log, control=control)
     others = shadow_results(log)
     notes: list[str] = []
-    if router is not None:
-        candidate, about = _candidate(log, router)
-        others.append(candidate)
-        notes.append(about)
+    if candidate is not None:
+        others.append(candidate[0])
+        notes.append(candidate[1])
     records = [row for arm in arms for row in _arm_rows(arm)]
     records += [row for other in others for row in _candidate_rows(other)]
     say(f"{len(log)} requests, {len(arms)} arms, {len(others)} policies that did not act", json_out)
@@ -69,7 +74,7 @@ def experiments(
     emit(json_out, "experiments", records, seed=None)
 
 
-def _candidate(log: DecisionLog, folder: Path) -> tuple[CandidateResult, str]:
+def _candidate(engine: Engine, log: DecisionLog, folder: Path) -> tuple[CandidateResult, str]:
     """A router's value on the requests that it was not fitted on, and what was left out."""
     import numpy as np
 
@@ -81,25 +86,31 @@ def _candidate(log: DecisionLog, folder: Path) -> tuple[CandidateResult, str]:
     log = log.take(np.array(kept, dtype=np.bool_))
     if not len(log):
         raise DataError("no prompt was kept (store.prompts was off): `router` cannot be valued")
-    log, note = _unseen(log, router)
+    log, note = _unseen(engine, log, router)
     prompts = [prompt or "" for prompt in log.prompts]
     choices = [decision.model for decision in router.route_batch(prompts)]
     return candidate_result(log, str(folder), choices), note
 
 
-def _unseen(log: DecisionLog, router: Router) -> tuple[DecisionLog, str]:
+def _unseen(engine: Engine, log: DecisionLog, router: Router) -> tuple[DecisionLog, str]:
     """Requests of which the router saw no turn: later turns hold the earlier ones."""
     import numpy as np
 
     from metarouter.labels.queries import hash_queries
+    from metarouter.store.experiments import conversations_with
 
-    if router.query_hashes is None:
+    known = router.query_hashes
+    if known is None:
         return log, (
             "Mind this: the router does not know what it was fitted on. On requests that it was "
             "fitted on it looks better than it is: fit it again with this version"
         )
-    hashes = hash_queries([prompt or "" for prompt in log.prompts])
-    seen = log.with_other_turns(np.isin(hashes, router.query_hashes))
+
+    def is_seen(texts: Sequence[str]) -> BoolArray:
+        return np.isin(hash_queries(texts), known)
+
+    seen = is_seen([prompt or "" for prompt in log.prompts])
+    seen |= log.of_conversations(conversations_with(engine, is_seen))
     count = f"{int(seen.sum())} of the {len(log)} requests with a prompt"
     if seen.all():
         raise DataError(

@@ -8,7 +8,7 @@ that one failed: failures are part of what a choice is worth.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from metarouter.store.tables import decisions
 from metarouter.types import BoolArray, FloatArray, IntArray
 
 _STAYING = 0.95  # share of a key's requests in its arm
+_TURNS = 1000  # texts that are looked at together
 
 __all__ = [
     "REWARDS",
@@ -37,6 +38,7 @@ __all__ = [
     "DecisionLog",
     "arm_results",
     "candidate_result",
+    "conversations_with",
     "read_log",
     "shadow_results",
 ]
@@ -117,11 +119,9 @@ class DecisionLog:
             conversations=tuple(self.conversations[i] for i in at),
         )
 
-    def with_other_turns(self, rows: BoolArray) -> BoolArray:
-        """The requests where `rows` is true, and the other turns of their conversations."""
-        turns = zip(self.conversations, rows, strict=True)
-        named = {name for name, is_named in turns if is_named and name is not None}
-        return rows | np.array([name in named for name in self.conversations], dtype=np.bool_)
+    def of_conversations(self, names: Collection[str]) -> BoolArray:
+        """Whether each request is a turn of one of some conversations."""
+        return np.array([name in names for name in self.conversations], dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -398,6 +398,33 @@ def read_log(
             if row["endpoint"] != "route" or row["decision_id"] in said
         ]
     return _log(rows, [said.get(row["decision_id"], []) for row in rows])
+
+
+def conversations_with(
+    engine: sa.Engine, is_meant: Callable[[Sequence[str]], BoolArray]
+) -> set[str]:
+    """Conversations of the store with a turn whose text is meant, whenever it was asked.
+
+    Parameters
+    ----------
+    engine : the store's database.
+    is_meant : texts to whether each is.
+
+    Returns
+    -------
+    set of str
+        Turns that named their model count too, though no log has them.
+    """
+    of = decisions.c
+    query = sa.select(of.conversation, of.prompt)
+    query = query.where(of.conversation.is_not(None), of.prompt.is_not(None))
+    found: set[str] = set()
+    with engine.connect() as connection:
+        turns = connection.execution_options(yield_per=_TURNS).execute(query)
+        for rows in turns.partitions():
+            meant = is_meant([row.prompt for row in rows])
+            found.update(row.conversation for row, is_it in zip(rows, meant, strict=True) if is_it)
+    return found
 
 
 def _claims(engine: sa.Engine, since: float | None) -> list[Claim]:
