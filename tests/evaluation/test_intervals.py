@@ -30,9 +30,12 @@ def test_mean_interval_is_students() -> None:
     assert (estimate.low, estimate.high) == pytest.approx((low, high))
 
 
-def test_equal_values_are_warned_about() -> None:
-    """An interval without width says that it means nothing."""
-    assert "no width" in mean_interval([1.0, 1.0, 1.0]).warnings[0]
+@pytest.mark.parametrize(("value", "n"), [(1.0, 3), (0.1, 7), (1 / 3, 10), (0.7, 49)])
+def test_equal_values_are_warned_about(value: float, n: int) -> None:
+    """An interval without width says that it means nothing, also where their mean is rounded."""
+    found = mean_interval([value] * n)
+    assert "no width" in found.warnings[0]
+    assert found.low == found.high
 
 
 def test_bootstrap_spread_is_that_of_the_mean() -> None:

@@ -138,6 +138,7 @@ def t_estimate(
     1.223
     """
     df = n - 1 if df is None else df
+    error = 0.0 if error <= 1e-14 * abs(value) else error  # of equal values, rounding
     half = error * _t_quantile(0.5 + _checked_level(level) / 2, df) if df > 0 else 0.0
     if error == 0:
         warnings = (*warnings, f"all {n} values are equal: the interval has no width")
