@@ -52,20 +52,25 @@ def test_a_third_party_model_is_found_by_its_entry_point(
 def test_a_wrong_option_of_a_third_party_model_is_answered_with_those_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for the built-in ones; a class that takes any option gets it."""
+    """As for the built-in ones; a class that takes any option gets it, and a function its own."""
     (tmp_path / "steps_gain.py").write_text(
         "class Steps:\n    def __init__(self, *, seed=0, steps: int = 3): self.steps = steps\n"
         "class Any:\n    def __init__(self, *, seed=0, **options): self.options = options\n"
+        "def wide(*, seed=0, rows: int): return Steps(seed=seed, steps=10 * rows)\n"
     )
     info = tmp_path / "steps_gain-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steps-gain\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[metarouter.table_gain_models]\nsteps = steps_gain:Steps\nany = steps_gain:Any\n"
+        "wide = steps_gain:wide\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert vars(make_table_gain_model("steps:steps=5")) == {"steps": 5}
     assert vars(make_table_gain_model("any:depth=2")) == {"options": {"depth": 2}}
+    assert vars(make_table_gain_model("wide:rows=2")) == {"steps": 20}
+    with pytest.raises(OptionError, match="options of wide = 'steps'; allowed: rows"):
+        make_table_gain_model("wide:steps=2")
     with pytest.raises(OptionError, match="options of steps = 'step'; allowed: steps"):
         make_pool_model("steps:step=5")
     with pytest.raises(OptionError, match="steps:steps = 'many'; allowed: a whole number"):

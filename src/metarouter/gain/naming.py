@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -42,21 +42,21 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
     return name[: found.start()], options
 
 
-def check_options(name: str, made: object, options: Mapping[str, Any]) -> None:
+def check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """See that a model has the options, and that numbers and switches are given as such.
 
     Parameters
     ----------
     name : of the model, for the message.
-    made : a model of that name with its defaults.
-    options : what is to be given to its class.
+    make : the class or function that makes it.
+    options : what is to be given to that.
 
     Raises
     ------
     OptionError
         Naming the option and what is allowed.
     """
-    found = signature(type(made)).parameters
+    found = signature(make).parameters
     if any(each.kind is Parameter.VAR_KEYWORD for each in found.values()):
         return  # what it takes is its own to say
     known = {each: found[each] for each in found if each not in _NOT_OPTIONS}

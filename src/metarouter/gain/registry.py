@@ -95,11 +95,11 @@ def make_table_gain_model(name: str, *, seed: int = 0, **options: Any) -> TableG
         make = _TEXT_BUILT_IN[name]
         options |= {"checkpoint": checkpoint} if checkpoint else {}
     if make is not None:
-        check_options(name, make(seed, {}), options)
+        check_options(name, type(make(seed, {})), options)
         return make(seed, options)
     for plugin in entry_points(group=TABLE_ENTRY_POINT_GROUP, name=name):
         installed = plugin.load()
-        check_options(name, installed(seed=seed), options)
+        check_options(name, installed, options)
         model: TableGainModel = installed(seed=seed, **options)
         return model
     raise OptionError.of("gain model", name, ", ".join(_table_names()))
