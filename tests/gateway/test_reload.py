@@ -22,7 +22,8 @@ from gateway_makers import FAST, HELLO, Served, process_of, running
 from metarouter import load
 from metarouter.artifact import save_artifact
 from metarouter.errors import ArtifactError, MetarouterError, OptionError
-from metarouter.gateway.reloading import reload
+from metarouter.gateway.reloading import FIXED_SETTINGS, fixed_settings, reload, with_fixed
+from metarouter.gateway.settings import read_settings
 from metarouter.testing import FakeUpstream, UpstreamReply
 
 CHEAP, PREMIUM = 1e6, -1e6  # prices of cost that leave one model only
@@ -308,3 +309,27 @@ def test_sighup_reloads(files: tuple[Files, FakeUpstream], tmp_path: Path) -> No
         while model() == "cheap" and time.monotonic() < end:
             time.sleep(0.05)
         assert model() == "premium"
+
+
+def test_what_only_a_restart_changes_stays_for_a_worker_that_takes_anothers_place() -> None:
+    """The file may have been edited for a restart to come; one port has one store and one auth."""
+    place = {"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}
+    began = read_settings(overrides=place)
+    limits = {"read_seconds": 7.0, "drain_seconds": 8.0, "body_bytes": 5000}
+    edited = read_settings(
+        overrides=place
+        | {
+            "host": "localhost",
+            "port": 1,
+            "workers": 3,
+            "auth": "keys",
+            "tracing": {"endpoint": "http://a"},
+        }
+        | {"store": {"url": "sqlite:///other.db"}, "limits": limits, "sticky_seconds": 9.0}
+    )
+    used = with_fixed(edited, fixed_settings(began))
+    assert fixed_settings(used) == fixed_settings(began)
+    assert all(
+        fixed_settings(edited)[name] != fixed_settings(began)[name] for name in FIXED_SETTINGS
+    )
+    assert (used.sticky_seconds, used.limits.body_bytes) == (9.0, 5000)

@@ -13,15 +13,24 @@ files where the setting `reload_seconds` says how often to look.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from metarouter.errors import MetarouterError, OptionError
 from metarouter.gateway.deciding import load_policies
 from metarouter.gateway.settings import GatewaySettings
 from metarouter.gateway.state import FileStamp, Gateway, Generation, make_generation, make_logger
 
-__all__ = ["FIXED_SETTINGS", "reload", "try_reload", "watch_files"]
+__all__ = [
+    "FIXED_SETTINGS",
+    "fixed_settings",
+    "reload",
+    "try_reload",
+    "watch_files",
+    "with_fixed",
+]
 
 FIXED_SETTINGS = (
     "host",
@@ -93,6 +102,20 @@ def _next(gateway: Gateway) -> Generation:
     after = make_generation(settings, load_policies(settings), gateway.metrics, before)
     after.prices.warm()
     return after
+
+
+def fixed_settings(settings: GatewaySettings) -> dict[str, Any]:
+    """Values of :data:`FIXED_SETTINGS`; they can be pickled, which the settings cannot."""
+    return {name: attrgetter(name)(settings) for name in FIXED_SETTINGS}
+
+
+def with_fixed(settings: GatewaySettings, fixed: Mapping[str, Any]) -> GatewaySettings:
+    """The settings with those that only a restart changes as they are where it runs."""
+    for name, value in fixed.items():
+        head, _, tail = name.partition(".")
+        whole = getattr(settings, head).model_copy(update={tail: value}) if tail else value
+        settings = settings.model_copy(update={head: whole})
+    return settings
 
 
 def _fixed_changes(old: GatewaySettings, new: GatewaySettings) -> list[str]:

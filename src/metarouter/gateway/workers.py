@@ -15,9 +15,10 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -27,6 +28,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 from metarouter.errors import MetarouterError, OptionError
 from metarouter.gateway.app import build_app, load_policies, make_gateway
+from metarouter.gateway.reloading import fixed_settings, with_fixed
 from metarouter.gateway.serving import bound, hurry, reload_on_hangup, server_config
 from metarouter.gateway.settings import SettingsSource
 from metarouter.gateway.state import make_logger
@@ -61,7 +63,8 @@ def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> No
         tempfile.TemporaryDirectory(prefix="metarouter-") as folder,
     ):
         on_bound(url)
-        app = WorkerApp(source=source, metrics=Path(folder), is_first=True)
+        fixed = fixed_settings(settings)
+        app = WorkerApp(source=source, fixed=fixed, metrics=Path(folder), is_first=True)
         config = server_config(app, settings)
         config.factory, config.workers = True, settings.workers
         config.timeout_worker_healthcheck = _HUNG_SECONDS
@@ -78,11 +81,13 @@ class WorkerApp:
     Attributes
     ----------
     source : where the worker reads its settings.
+    fixed : settings that only a restart of all changes, as they were at the start.
     metrics : folder through which the workers share their metrics.
     is_first : whether no worker has served yet: one that cannot start then stops all.
     """
 
     source: SettingsSource
+    fixed: Mapping[str, Any]
     metrics: Path
     is_first: bool
 
@@ -90,7 +95,7 @@ class WorkerApp:
         """The app; a worker that cannot have one says why and ends."""
         _end_with_parent()
         try:
-            settings = self.source.read()
+            settings = with_fixed(self.source.read(), self.fixed)
             settings.check_variables()
             gateway = make_gateway(settings, load_policies(settings), self.source)
         except MetarouterError as error:
