@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +68,25 @@ def test_a_text_cannot_write_a_special_token(smollm: str) -> None:
     """The mark that begins a turn is read as plain text, and so is not the state left out."""
     mark, empty = DecoderStates(smollm).embed(["<|im_start|>", ""])
     assert not np.allclose(mark, empty, atol=0.1)
+
+
+def test_threads_that_ask_at_once_load_the_decoder_once(
+    tiny_decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not half a minute and a gigabyte for each."""
+    folder = shutil.copytree(tiny_decoder, tmp_path / "another")
+    loads: list[str] = []
+
+    def load(checkpoint: str) -> tuple[Any, Any]:
+        loads.append(checkpoint)
+        time.sleep(0.2)
+        return load_decoder(checkpoint)
+
+    monkeypatch.setattr("metarouter.features.decoder_states.load_decoder", load)
+    with ThreadPoolExecutor(4) as pool:
+        vectors = list(pool.map(DecoderStates(str(folder)).embed, [[TEXT]] * 4))
+    assert loads == [str(folder)]
+    assert all((vector == vectors[0]).all() for vector in vectors)
 
 
 def test_each_checkpoint_has_a_name_of_its_own(tiny_decoder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ __all__ = ["DecoderStates"]
 
 _DIM = 576
 _MAX_TOKENS = 256
+_LOADING = threading.Lock()  # it takes half a minute and a gigabyte: once, whoever asks first
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,11 @@ class _HalfDecoder:
         return mean
 
 
-@lru_cache(maxsize=1)
 def _half(checkpoint: str) -> _HalfDecoder:
+    with _LOADING:
+        return _loaded(checkpoint)
+
+
+@lru_cache(maxsize=1)
+def _loaded(checkpoint: str) -> _HalfDecoder:
     return _HalfDecoder(checkpoint)
