@@ -206,6 +206,9 @@ def test_a_candidate_that_cannot_cost_as_little_is_not_proposed() -> None:
     assert found.difference.low > 0
     assert not found.is_proposed
     assert found.reason.endswith("above 0, but for more money")
+    assert found.candidate is not None
+    set_at = found.candidate.artifact.config["calibration"]["reason"]
+    assert "costs more, as at any price, than the router before it" in set_at
 
 
 def _saw(router: Router, text: str) -> bool:

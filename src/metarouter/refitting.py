@@ -204,8 +204,6 @@ def _judged(
     choice = serving.policy.choose(serving.predict_gain(queries).mean, costs)
     mean, own = _in_order(candidate, serving.models, queries)
     w = equal_cost_w(mean, own, choice, costs)
-    reason = f"w = {w:.6g}, at which it costs no more than the router before it"
-    matched = candidate.with_policy(w=w, calibration={"w": w, "reason": reason})
     new_choice = best_model(*gains_and_costs(mean, own), w)
     old_quality, new_quality = (_chosen(held_out.quality, one) for one in (choice, new_choice))
     spent, new_spent = (float(_chosen(costs, one).mean()) for one in (choice, new_choice))
@@ -214,6 +212,9 @@ def _judged(
     if needed is not None:
         needed = -(-needed * len(queries) // difference.n)  # of groups, in queries
     is_dearer = new_spent > spent + 1e-9 * abs(spent)
+    more = "more, as at any price," if is_dearer else "no more"
+    reason = f"w = {w:.6g}, at which it costs {more} than the router before it"
+    matched = candidate.with_policy(w=w, calibration={"w": w, "reason": reason})
     is_proposed = difference.low > margin and not is_dearer
     return RefitResult(
         candidate=matched,
