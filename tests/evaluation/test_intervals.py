@@ -202,6 +202,19 @@ def test_a_band_of_one_point_is_as_wide_as_students_interval() -> None:
     assert band.high[0] - band.low[0] == pytest.approx(student.high - student.low, rel=0.08)
 
 
+def test_a_band_of_two_resamples_is_wide_and_not_upside_down() -> None:
+    """Two that are nearly alike put the value thousands of their errors away."""
+    shifts = iter([0.0, 1.0, 1.0 + 1e-6])
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        return np.array([[next(shifts)] for _ in weights])
+
+    band = simultaneous_band(statistic, 6, np.random.default_rng(0), 2)
+    assert np.isfinite([band.low[0], band.high[0]]).all()
+    assert band.low[0] <= -1.0
+    assert band.high[0] >= 1.0
+
+
 def test_impossible_options_are_refused() -> None:
     """Levels, shares and numbers of splits are checked."""
     with pytest.raises(OptionError, match="level"):

@@ -58,6 +58,9 @@ class PairedTest:
     p_value: float
 
 
+_SMALLEST_TAIL = 1e-12  # no resampling tells a smaller one, and quantiles overflow
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Band:
     """A curve on a grid with a band that holds all of it at once.
@@ -502,7 +505,8 @@ def _student(normal: float, n: int) -> float:
     """The multiple of a bootstrap error of n queries that stands for a normal one."""
     if n < 2 or normal <= 0:
         return 0.0
-    return -_t_quantile(NormalDist().cdf(-normal), n - 1) * math.sqrt(n / (n - 1))
+    tail = max(NormalDist().cdf(-normal), _SMALLEST_TAIL)
+    return max(normal, -_t_quantile(tail, n - 1)) * math.sqrt(n / (n - 1))
 
 
 def _expanded_tail(n: int, level: float) -> float:
