@@ -129,6 +129,31 @@ def test_workers_are_replaced_reload_together_and_end_with_their_supervisor(
         _until(lambda: all(map(_is_gone, map(int, before))))
 
 
+def test_signals_and_deaths_while_a_worker_starts_hold_nothing_up(
+    router_folder: Path, tmp_path: Path
+) -> None:
+    """It takes a SIGHUP later, and nobody waits for an answer of one that died before any."""
+    flags = ("--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1")
+    with process_of(tmp_path, *flags, "--workers", "2") as (process, url):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+        def begun() -> set[int]:
+            return set(map(int, children.read_text().split()))
+
+        _until(lambda: len(begun()) == 3)  # one tracks what processes share
+        starting = begun()
+        process.send_signal(signal.SIGHUP)
+        workers = _await_workers(url, 2)
+        assert workers < starting
+        _until(lambda: min(_metric(url, "metarouter_generation").values()) == 2)
+        os.kill(workers.pop(), signal.SIGKILL)
+        _until(lambda: bool(begun() - starting))
+        os.kill((begun() - starting).pop(), signal.SIGKILL)
+        time.sleep(1)  # the supervisor looks twice a second
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
 def test_what_keeps_workers_from_starting_is_told_once(tmp_path: Path) -> None:
     """A router that is not there: one message of the worker, and the command fails."""
     flags = ["--router", str(tmp_path / "none"), "--upstream", "http://127.0.0.1:9/v1"]

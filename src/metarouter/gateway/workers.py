@@ -15,7 +15,9 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,6 @@ def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> No
         app = WorkerApp(source=source, fixed=fixed, metrics=Path(folder), is_first=True)
         config = server_config(app, settings)
         config.factory, config.workers = True, settings.workers
-        config.timeout_worker_healthcheck = _HUNG_SECONDS
         supervisor = _Supervisor(config, [listener])
         supervisor.run()
     if not supervisor.is_asked_to_end:
@@ -104,8 +105,23 @@ class WorkerApp:
         gateway.metrics.share(self.metrics)
         gateway.tell_siblings = _ask_for_reload
         reload_on_hangup(gateway)
+        _take_hangup()
         hurry()
         return build_app(gateway)
+
+
+class _Worker(Process):
+    """Is asked for a sign of life without waiting: it may have died, and signals would wait too."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._heard = time.monotonic()
+
+    def is_alive(self, timeout: float = _HUNG_SECONDS) -> bool:
+        """Whether it runs, and answered within the time."""
+        if self.ping(0):  # the answer to an earlier one
+            self._heard = time.monotonic()
+        return self.process.is_alive() and time.monotonic() - self._heard < timeout
 
 
 class _Supervisor(Multiprocess):
@@ -118,7 +134,7 @@ class _Supervisor(Multiprocess):
 
     def init_processes(self) -> None:
         """One worker; the others once it serves."""
-        self._add()
+        self.processes.append(self._started())
         if not self._serves(self.processes[0]):
             self.handle_signals()  # a terminal's SIGINT ends the worker too
             self.should_exit.set()
@@ -126,15 +142,20 @@ class _Supervisor(Multiprocess):
         # from here on, one that fails to start is tried again, and takes no other with it
         self.config.app = replace(self.config.app, is_first=False)  # type: ignore[type-var]
         for _ in range(1, self.processes_num):
-            self._add()
+            self.processes.append(self._started())
 
     def keep_subprocess_alive(self) -> None:
-        """Replace those that died, and say so."""
-        before = list(self.processes)
-        super().keep_subprocess_alive()
-        for old, new in zip(before, self.processes, strict=True):
-            if old is not new:
-                self._log.warning("worker died", pid=old.pid, status=old.exitcode, next=new.pid)
+        """Replace those that died or hang, and say so."""
+        for place, old in enumerate(self.processes):
+            if old.is_alive(timeout=_HUNG_SECONDS):
+                continue
+            old.kill()
+            old.join()
+            if old.exitcode == STARTUP_FAILURE:  # so would the next one
+                self.should_exit.set()
+                return
+            new = self.processes[place] = self._started()
+            self._log.warning("worker died", pid=old.pid, status=old.exitcode, next=new.pid)
 
     def handle_int(self) -> None:
         """End."""
@@ -158,10 +179,11 @@ class _Supervisor(Multiprocess):
         self.is_asked_to_end = True
         self.should_exit.set()
 
-    def _add(self) -> None:
-        process = Process(self.config, self.sockets)
-        process.start()
-        self.processes.append(process)
+    def _started(self) -> Process:
+        process = _Worker(self.config, self.sockets)
+        with _later_hangup():
+            process.start()
+        return process
 
     def _serves(self, process: Process) -> bool:
         """Whether a worker comes to serve before it ends, or a signal ends all."""
@@ -170,6 +192,24 @@ class _Supervisor(Multiprocess):
             if process.is_ready(timeout=_LOOK_SECONDS):
                 return True
         return False
+
+
+@contextmanager
+def _later_hangup() -> Iterator[None]:
+    """Processes that are started meanwhile get SIGHUP when they take it, and do not die of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _take_hangup() -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _ask_for_reload() -> None:
