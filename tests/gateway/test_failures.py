@@ -231,6 +231,19 @@ def test_an_upstream_whose_named_models_all_fail_is_left_alone(
         assert served.client.get("/ready").json()["left_alone"] == left_alone
 
 
+def test_an_upstream_where_nothing_answers_is_left_alone_whichever_models_were_asked(
+    serve: Callable[..., Served],
+) -> None:
+    """One of three models was never asked; the others found no connection, and nobody is there."""
+    limits = {"attempts": 1, "breaker_failures": 2, "breaker_seconds": 30.0}
+    models = {"cheap": "a", "premium": "b", "old": "c"}
+    served = serve(limits | {"models": models, "base_url": "http://127.0.0.1:9/v1"})
+    for name in (b'"cheap"', b'"premium"'):
+        served.post("/v1/chat/completions", HELLO.replace(b'"metarouter"', name))
+    ready = served.client.get("/ready")
+    assert (ready.status_code, ready.json()["left_alone"]) == (503, ["main"])
+
+
 def test_metrics_tell_an_open_breaker_until_the_upstream_answers(
     serve: Callable[..., Served],
 ) -> None:

@@ -343,11 +343,13 @@ class Upstreams:
             held.release()
             # who answers, if only that it will not, has not failed
             breaker.note(error.status is not None and error.status < 500)
+            upstream.line.note(error.status is not None)
             raise
         except BaseException:
             held.release()
             raise
         breaker.note(True)
+        upstream.line.note(True)
         return answer
 
 
@@ -372,6 +374,8 @@ class _Upstream:
         self.name = name
         self.settings = settings
         self._breakers: dict[str, CircuitBreaker] = {}
+        # tells whether anything answers there at all; holds no request back
+        self.line = self._new_breaker()
         self.places = asyncio.Semaphore(settings.concurrency)
         self.retries = RetryPolicy(
             attempts=settings.attempts,
@@ -395,10 +399,13 @@ class _Upstream:
         if found is None:
             if len(self._breakers) >= _BREAKERS:  # callers make up names: the longest known goes
                 del self._breakers[next(iter(self._breakers))]
-            found = self._breakers[model] = CircuitBreaker(
-                failures=self.settings.breaker_failures, seconds=self.settings.breaker_seconds
-            )
+            found = self._breakers[model] = self._new_breaker()
         return found
+
+    def _new_breaker(self) -> CircuitBreaker:
+        return CircuitBreaker(
+            failures=self.settings.breaker_failures, seconds=self.settings.breaker_seconds
+        )
 
     @property
     def is_failing(self) -> bool:
@@ -408,10 +415,11 @@ class _Upstream:
 
     @property
     def rest(self) -> float:
-        """Seconds until a model of the upstream is asked again; 0 while one is asked."""
+        """Seconds until it is asked again, where nothing answers or all models rest; else 0."""
         known = self._breakers.copy()
         named = self.settings.models.values() or known
-        return min((known[name].rest if name in known else 0.0 for name in named), default=0.0)
+        rests = (known[name].rest if name in known else 0.0 for name in named)
+        return max(self.line.rest, min(rests, default=0.0))
 
     async def enter(self, breaker: CircuitBreaker, target: Target) -> None:
         """Take a place, or pass the model of the upstream over."""
