@@ -6,7 +6,11 @@ import json
 import os
 import signal
 import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -14,7 +18,9 @@ from gateway_makers import HELLO, process_of
 
 from metarouter.cli import run
 from metarouter.errors import InputError, OptionError
-from metarouter.gateway.settings import read_settings
+from metarouter.gateway.deciding import load_policy
+from metarouter.gateway.settings import PolicySettings, read_settings
+from metarouter.loading import load
 from metarouter.store.database import open_database
 from metarouter.testing import FakeUpstream, UpstreamReply
 
@@ -54,6 +60,35 @@ def test_sigterm_lets_requests_end_and_keeps_every_decision(
             kept.add(stream.headers["x-metarouter-decision-id"])
             assert process.wait(30) in (0, -signal.SIGTERM)
     assert _ids(tmp_path) == kept
+
+
+class _Sleeping:
+    """Features that take twenty milliseconds."""
+
+    endpoints = ()
+
+    def __init__(self, features: Any) -> None:
+        self._features = features
+
+    def transform(self, texts: Sequence[str]) -> Any:
+        time.sleep(0.02)
+        return self._features.transform(texts)
+
+
+def test_a_policy_whose_predictions_take_long_holds_up_no_request(
+    router_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is timed when it is loaded, which reads what its first request would wait for."""
+    settings = PolicySettings(router=router_folder)
+    assert not load_policy("fast", settings).is_slow
+    router = load(router_folder)
+    sleeping: Any = _Sleeping(router.features)
+    monkeypatch.setattr(
+        "metarouter.gateway.deciding.load", lambda _: replace(router, features=sleeping)
+    )
+    slow = load_policy("slow", settings)
+    assert slow.is_slow
+    assert slow.seconds >= 0.02
 
 
 def test_acknowledged_feedback_survives_a_kill(router_folder: Path, tmp_path: Path) -> None:

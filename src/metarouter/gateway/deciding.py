@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -36,6 +37,8 @@ __all__ = [
     "load_policy",
 ]
 
+_ORDINARY = "A query of ordinary length, to tell which model is dearer."
+_SLOW_SECONDS = 0.01  # of a prediction, from which on others are not kept waiting
 _MOST_QUERIES = 20_000  # more tell a share no better than to a third of a percent
 
 
@@ -99,6 +102,8 @@ class ServedPolicy:
     router : Router
     settings : PolicySettings
     sample : predicted gains and costs of the calibration queries, or None.
+    default_model : answers where there is no text to route on.
+    seconds : that a prediction took when the policy was loaded.
     """
 
     name: str
@@ -106,6 +111,7 @@ class ServedPolicy:
     settings: PolicySettings
     sample: tuple[FloatArray, FloatArray] | None = None
     default_model: str = ""
+    seconds: float = 0.0
     _w_of_share: dict[float, float] = field(default_factory=dict, repr=False)
 
     @property
@@ -116,8 +122,8 @@ class ServedPolicy:
 
     @property
     def is_slow(self) -> bool:
-        """Whether a decision waits for another machine, so that it needs a thread."""
-        return bool(self.router.features.endpoints)
+        """Whether a decision would hold up other requests, so that it needs a thread."""
+        return bool(self.router.features.endpoints) or self.seconds > _SLOW_SECONDS
 
     def decide(self, question: Question, allowed: Collection[str]) -> Decided:
         """The decision for one text.
@@ -344,6 +350,7 @@ def load_policy(name: str, settings: PolicySettings) -> ServedPolicy:
         settings=settings,
         sample=sample,
         default_model=settings.default_model or _premium(router),
+        seconds=0.0 if router.features.endpoints else _prediction_seconds(router),
     )
 
 
@@ -374,6 +381,17 @@ def _sample(router: Router, settings: PolicySettings) -> tuple[FloatArray, Float
     return router.predict_gain(queries).mean, router.expected_costs(queries)
 
 
+def _prediction_seconds(router: Router) -> float:
+    """Least time of a prediction, after one that reads what is read once."""
+    router.predict_gain([_ORDINARY])
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        router.predict_gain([_ORDINARY])
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 def _premium(router: Router) -> str:
-    costs = router.expected_costs(["A query of ordinary length, to tell which model is dearer."])
+    costs = router.expected_costs([_ORDINARY])
     return router.models[premium_index(costs[0])]
