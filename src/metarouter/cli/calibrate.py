@@ -10,6 +10,9 @@ import typer
 from metarouter.cli.options import JsonOut, RouterFolder, Seed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from metarouter.policy.calibrate import Calibration
     from metarouter.router import Router
 
 __all__ = ["calibrate"]
@@ -67,8 +70,18 @@ def calibrate(
     )
     target = folder if out is None else out
     router.save(target)
+    record = _record(found, router) | _named(router, texts, premium_share)
+    for line in _told(found, router):
+        say(line, json_out)
+    if record["router_name"] is not None:
+        say(f"as RouteLLM writes it: {record['router_name']}", json_out)
+    say(f"router written to {target}; policy version {router.policy.version}", json_out)
+    emit(json_out, "calibrate", [record], seed=seed)
+
+
+def _record(found: Calibration, router: Router) -> dict[str, Any]:
     share = found.premium_share
-    record = {
+    return {
         "w": found.w,
         "premium_share": share.value,
         "premium_share_low": share.low,
@@ -77,26 +90,23 @@ def calibrate(
         "certified": found.certified,
         "reason": found.reason,
         "policy_version": router.policy.version,
-        **_named(router, texts, premium_share),
     }
+
+
+def _told(found: Calibration, router: Router) -> Iterator[str]:
+    """The share, and the cost of 1,000 queries where that is not counted in calls."""
+    share, spent = found.premium_share, found.cost_per_1k
     is_pool = len(router.models) > 2
     named = f"share of queries that leave {router.models[0]}" if is_pool else "premium share"
-    say(
+    yield (
         f"{found.reason}; {named} {share.value:.3f}, on new queries of the same source "
-        f"between {share.low:.3f} and {share.high:.3f} ({share.level:.0%})",
-        json_out,
+        f"between {share.low:.3f} and {share.high:.3f} ({share.level:.0%})"
     )
     if router.cost.unit != "calls":
-        spent = found.cost_per_1k
-        say(
-            f"expected cost of 1,000 queries: {spent.value:.4g} {router.cost.unit} "
-            f"[{spent.low:.4g}, {spent.high:.4g}]",
-            json_out,
-        )
-    if record["router_name"] is not None:
-        say(f"as RouteLLM writes it: {record['router_name']}", json_out)
-    say(f"router written to {target}; policy version {router.policy.version}", json_out)
-    emit(json_out, "calibrate", [record], seed=seed)
+        has_interval = spent.low == spent.low  # NaN of a single query
+        interval = f"[{spent.low:.4g}, {spent.high:.4g}]" if has_interval else "(one query)"
+        cost = f"{spent.value:.4g} {router.cost.unit}"
+        yield f"expected cost of 1,000 queries: {cost} {interval}"
 
 
 def _named(router: Router, texts: list[str] | None, share: float | None) -> dict[str, Any]:
