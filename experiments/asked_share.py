@@ -144,7 +144,7 @@ def read_benchmark(kind: str, *models: str) -> Benchmark:
     """A benchmark, with some of its models where they are named; each prompt once."""
     (data,) = load_benchmark(kind.lower(), DATA)
     _, first = np.unique(data.prompts, return_index=True)
-    at = [data.models.index(name) for name in models or data.models]
+    at = np.array([data.models.index(name) for name in models or data.models])
     return replace(
         data,
         prompts=tuple(data.prompts[i] for i in first),

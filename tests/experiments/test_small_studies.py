@@ -231,8 +231,9 @@ def test_asked_shares_are_reached_on_the_queries_that_set_the_price() -> None:
     """As far as they have as many; and fewer where new gains are half as wide."""
     from asked_share import SHARES, reached
 
-    known = np.random.default_rng(0).permutation(20)[:, None] - 9.5
-    np.testing.assert_allclose(reached(known, known), np.floor(20 * SHARES) / 20)
+    known = np.random.default_rng(0).permutation(np.arange(-9.5, 10.5))[:, None]
+    asked = [np.floor(20 * share) / 20 for share in SHARES.tolist()]
+    assert reached(known, known).tolist() == pytest.approx(asked)
     narrow = reached(known, known / 2)
     assert narrow[0] < 0.1
     assert narrow[-1] > 0.75
