@@ -389,6 +389,44 @@ def test_few_queries_are_warned_of_and_very_few_refused() -> None:
         run(table=make_test(9))
 
 
+def judged_by(names: Sequence[str], table: GainTable) -> GainTable:
+    """The rows of `table` by these judges in turn."""
+    judge = np.arange(len(table)) % len(names)
+    return replace(table, judges=tuple(names), judge=judge)
+
+
+def test_gold_by_one_of_the_contestants_is_warned_of() -> None:
+    """Counted in queries, among those that are left, and told on the page too."""
+    evaluation = run(table=judged_by(["people", "acme/Premium", "people"], make_test()))
+    told = [text for text in evaluation.warnings if "prefers its own answers" in text]
+    assert [text.split(" held-out")[0] for text in told] == ["100 of 300"]
+    assert told[0] in render_evaluation_report(evaluation)
+    table = judged_by(["people", "premium"], make_test())
+    rest = run(NumberRouter(query_hashes=hashed(table.queries[:40])), table)
+    assert any(text.startswith("130 of 260 held-out") for text in rest.warnings)
+    others = run(table=judged_by(["people", "other-premium"], make_test()))
+    assert not any("own answers" in text for text in others.warnings)
+
+
+def test_a_judge_is_a_contestant_where_it_is_a_model_of_the_router() -> None:
+    """Tiny's scores of small and large are another model's; large's of large are not."""
+    table = make_gain_table(
+        queries=["a", "b"],
+        query=[0, 0, 1, 1],
+        candidate=[1, 2, 1, 2],
+        gain=[0.1, 0.2, 0.1, 0.2],
+        is_gold=[True] * 4,
+        models=("tiny", "small", "large"),
+        judges=("tiny", "large"),
+        judge=[0, 0, 1, 1],
+        candidate_score=[0.6, 0.7, 0.6, 0.7],
+        baseline_score=[0.5] * 4,
+    )
+    held_out = read_held_out(table, ["small", "large"])
+    assert held_out.is_self_judged.tolist() == [False, True]
+    assert held_out.n_self_judged == 1
+
+
 def test_labels_of_other_models_are_refused() -> None:
     with pytest.raises(DataError, match="know nothing of huge"):
         run(NumberRouter(models=("cheap", "huge")))

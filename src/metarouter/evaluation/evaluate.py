@@ -620,6 +620,12 @@ def _warnings(held_out: HeldOut) -> tuple[str, ...]:
         found.append(
             f"{held_out.n_incomplete} queries lack a gold label for some model and are left out."
         )
+    if held_out.n_self_judged:
+        found.append(
+            f"{held_out.n_self_judged} of {len(held_out.queries)} held-out queries have a gold "
+            "label by one of the models that it compares: a model prefers its own answers, and "
+            "here that counts as the truth. Take labels of another judge."
+        )
     if len(held_out.queries) < FEW_QUERIES:
         found.append(
             f"{len(held_out.queries)} held-out queries: intervals are wide and rest on "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.errors import DataError
+from metarouter.labels.contestants import judged_by_contestant, model_key
 from metarouter.labels.queries import hash_queries
 from metarouter.labels.repeats import first_of_text
 from metarouter.labels.table import GainTable
@@ -31,6 +32,8 @@ class HeldOut:
         Gold scores where they are known (`is_absolute`), else gains over the
         reference model, whose column is then 0.
     is_absolute : bool
+    is_self_judged : bool array, shape (n,)
+        Where a gold label is the verdict of one of these models on an answer of its own.
     n_incomplete : int, queries left out because a model had no gold label.
     """
 
@@ -39,7 +42,13 @@ class HeldOut:
     models: tuple[str, ...]
     quality: FloatArray
     is_absolute: bool
+    is_self_judged: BoolArray
     n_incomplete: int = 0
+
+    @property
+    def n_self_judged(self) -> int:
+        """Queries with a gold label that is a model's verdict on an answer of its own."""
+        return int(self.is_self_judged.sum())
 
     def keep(self, which: BoolArray) -> HeldOut:
         """The queries where `which`, shape (n,), is true."""
@@ -50,6 +59,7 @@ class HeldOut:
             models=self.models,
             quality=self.quality[chosen],
             is_absolute=self.is_absolute,
+            is_self_judged=self.is_self_judged[chosen],
             n_incomplete=self.n_incomplete,
         )
 
@@ -123,6 +133,7 @@ def read_held_out(
         models=tuple(models),
         quality=quality,
         is_absolute=bool(is_absolute),
+        is_self_judged=_self_judged(table, models),
         n_incomplete=int((labelled & ~complete).sum()),
     )
     return held_out.keep(complete)
@@ -207,6 +218,17 @@ def _gains(table: GainTable, codes: Sequence[int]) -> FloatArray:
         gain = np.where(up, table.gain, -table.gain)[keep]
         columns.append(_weighted_mean(table.query[keep], gain, table.weight[keep], table.n_queries))
     return np.column_stack(columns)
+
+
+def _self_judged(table: GainTable, models: Sequence[str]) -> BoolArray:
+    """Queries with a row by one of `models` about an answer of its own, shape (n_queries,)."""
+    keys = {model_key(name) for name in models}
+    # one more entry at the end, for the rows of judge −1: nobody
+    is_ours = np.array([model_key(name) in keys for name in (*table.judges, "")])
+    own = judged_by_contestant(table) & is_ours[table.judge]
+    found = np.zeros(table.n_queries, dtype=np.bool_)
+    found[table.query[own]] = True
+    return found
 
 
 def _weighted_mean(query: Any, value: FloatArray, weight: FloatArray, n: int) -> FloatArray:
