@@ -303,3 +303,16 @@ def test_breakers_are_told_while_requests_make_new_ones(monkeypatch: pytest.Monk
         place.breaker(name)
     assert told.failing == {"main": False}
     assert told.rests == {"main": 0.0}
+
+
+def test_names_that_callers_make_up_do_not_close_an_open_breaker() -> None:
+    """Of very many names, those that hold nothing back are forgotten first."""
+    settings = {"main": UpstreamSettings(base_url="http://127.0.0.1:9/v1", breaker_failures=1)}
+    place = Upstreams(settings, {})._upstreams["main"]
+    place.breaker("fails").note(False)
+    for number in range(3000):
+        place.breaker(f"made up {number}").note(True)
+    assert place.breaker("fails").is_open
+    for number in range(3000):
+        place.breaker(f"made up and failing {number}").note(False)
+    assert not place.breaker("fails").is_open

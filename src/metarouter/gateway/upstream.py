@@ -397,10 +397,16 @@ class _Upstream:
         """That of a model, by its name at the upstream: one may fail where others do not."""
         found = self._breakers.get(model)
         if found is None:
-            if len(self._breakers) >= _BREAKERS:  # callers make up names: the longest known goes
-                del self._breakers[next(iter(self._breakers))]
+            if len(self._breakers) >= _BREAKERS:  # callers make up names
+                self._forget_a_breaker()
             found = self._breakers[model] = self._new_breaker()
         return found
+
+    def _forget_a_breaker(self) -> None:
+        """The longest known of those that hold nothing back, or of all."""
+        known = self._breakers
+        closed = (name for name, breaker in known.items() if not breaker.is_open)
+        del known[next(closed, next(iter(known)))]
 
     def _new_breaker(self) -> CircuitBreaker:
         return CircuitBreaker(
