@@ -113,3 +113,17 @@ def shorten(value: Any, limit: int = 60) -> str:
     """`repr` of a value, cut to `limit` characters, safe for one-line messages."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cause_of(error: Exception, limit: int = 200) -> str:
+    r"""What an error says, on one line and without the system's number for it.
+
+    Examples
+    --------
+    >>> cause_of(FileNotFoundError(2, "No such file or directory", "votes.csv"))
+    'No such file or directory'
+    >>> cause_of(EOFError("ends before\n its end"))
+    'ends before its end'
+    """
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(said.split())[:limit]

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from metarouter.errors import InputError, LabelError, shorten
+from metarouter.errors import InputError, LabelError, cause_of, shorten
 from metarouter.labels.files import format_suffix, open_bytes, read_file
 from metarouter.labels.formats import RawBatch
 from metarouter.labels.messages import CHAT_ALLOWED, read_chat, read_query_chat
@@ -56,7 +56,7 @@ def _lines(path: Path) -> list[str]:
         with open_bytes(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as content:
             text = content.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {cause_of(error)}") from error
     # only line feeds end a line: a text may hold other separators
     texts = (_text(line, None) for line in text.split("\n"))
     return [text for text in texts if text.strip()]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from metarouter.errors import InputError
+from metarouter.errors import InputError, cause_of
 
 __all__ = [
     "CRITERION",
@@ -81,7 +81,9 @@ def read_prompt(path: Path, *, needed: frozenset[str], known: frozenset[str]) ->
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; allowed: a TOML file with system and user") from error
+        raise InputError(
+            f"{path}: {cause_of(error)}; allowed: a TOML file with system and user"
+        ) from error
     for name, value in content.items():
         if name not in ("system", "user", "reminder") or not isinstance(value, str):
             raise InputError(f"{path}: {name}; allowed: the texts system, user and reminder")
@@ -105,7 +107,7 @@ def read_rubric(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {cause_of(error)}") from error
     if not text:
         raise InputError(f"{path}: is blank; allowed: a text that says what a good response is")
     return text

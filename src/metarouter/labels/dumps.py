@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from metarouter.errors import LabelError
+from metarouter.errors import LabelError, cause_of
 from metarouter.labels.formats import long_cells
 from metarouter.labels.frames import require_arrow
 
@@ -43,7 +43,7 @@ def read_dump(path: Path) -> Iterator[dict[str, Any]]:
     try:
         yield from reader(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        raise LabelError(f"{path}: cannot be read: {cause_of(error)}") from error
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -51,8 +51,9 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+        # opened here, for Python's errors say more than Arrow's
+        with path.open("rb") as file, pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=_BATCH_ROWS):
                 yield from batch.to_pylist()
     except arrow.ArrowException as error:
         first = str(error).splitlines()[0]

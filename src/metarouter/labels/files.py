@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from metarouter.errors import LabelError
+from metarouter.errors import LabelError, cause_of
 from metarouter.labels.formats import RawBatch, read_csv, read_json, read_parquet
 from metarouter.labels.frames import require_arrow
 
@@ -42,7 +42,7 @@ def read_file(path: Path) -> Iterator[RawBatch]:
         with open_bytes(path) as file:
             yield from _batches(file, path)
     except OSError as error:
-        raise LabelError(f"{path}: cannot be read: {_one_line(error)}") from error
+        raise LabelError(f"{path}: cannot be read: {cause_of(error)}") from error
     except UnicodeDecodeError as error:
         raise LabelError(
             f"{path}: not valid {error.encoding} at byte {error.start}; save it as UTF-8"
@@ -90,7 +90,7 @@ def _parquet_batches(file: IO[bytes], path: Path) -> Iterator[RawBatch]:
     try:
         yield from read_parquet(source, str(path))
     except arrow.ArrowException as error:
-        raise LabelError(f"{path}: damaged Parquet file: {_one_line(error)}") from error
+        raise LabelError(f"{path}: damaged Parquet file: {cause_of(error)}") from error
 
 
 def _peek(file: Any) -> bytes:
@@ -118,7 +118,3 @@ def format_suffix(path: Path) -> str:
     while suffixes and suffixes[-1] in {".gz", ".gzip", ".zst", ".zstd"}:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from metarouter.errors import InputError, OptionError
+from metarouter.errors import InputError, OptionError, cause_of
 from metarouter.records import ModelSpec
 
 __all__ = ["find_cached_price", "find_price", "lookup_price", "read_prices"]
@@ -155,8 +155,9 @@ def read_prices(path: str | Path) -> dict[str, ModelSpec]:
         rows = list(_rows(path))
     except (OSError, UnicodeDecodeError, ValueError, AttributeError, KeyError) as error:
         raise InputError(
-            f"{path}: {error}; a price file is CSV with the columns model, input_usd_per_mtok, "
-            "output_usd_per_mtok, or JSON or TOML that maps a model to these two"
+            f"{path}: {cause_of(error)}; a price file is CSV with the columns model, "
+            "input_usd_per_mtok, output_usd_per_mtok, or JSON or TOML that maps a model to "
+            "these two"
         ) from error
     return {name: _spec(path, name, row) for names, row in rows for name in map(str.strip, names)}
 

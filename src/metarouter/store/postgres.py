@@ -26,7 +26,7 @@ from pg8000.dbapi import (
     ProgrammingError,
 )
 
-from metarouter.errors import OptionError
+from metarouter.errors import OptionError, cause_of
 
 __all__ = ["make_postgres_engine"]
 
@@ -187,7 +187,9 @@ def _read_tls(mode: Any, authorities: Any) -> _Tls:
         try:
             context = ssl.create_default_context(cafile=authorities)
         except OSError as error:
-            raise OptionError(f"store.url: sslrootcert = {authorities}: {error}") from error
+            raise OptionError(
+                f"store.url: sslrootcert = {authorities}: {cause_of(error)}"
+            ) from error
         return _Tls(context=context, is_required=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
