@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from metarouter.errors import InputError, LabelError
+from metarouter.errors import InputError, LabelError, cause_of
 from metarouter.labels.fields import is_encodable
 from metarouter.labels.files import format_suffix, open_bytes
 from metarouter.labels.formats import find_delimiter
@@ -213,7 +213,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, Row]]:
         with _opened(path) as file:
             yield from _text_rows(file, path)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {cause_of(error)}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
 
@@ -348,7 +348,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Row]]:
         with _opened(path) as file:
             text = file.read()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {cause_of(error)}") from error
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, {"query": line.rstrip("\r")}
