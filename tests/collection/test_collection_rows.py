@@ -151,6 +151,8 @@ def test_all_readers_of_queries_find_the_same_ones(
         {"messages": [{"content": "no role"}]},
         {"messages": [{"role": "user", "content": ""}]},
         {"query": "good", "messages": [3]},
+        {"query": "good", "messages": [{"role": "user", "content": " "}]},
+        {"query": None, "messages": []},
         {"query": "good", "messages": '[{"role": "user", "content": "\\ud800"}]'},
     ],
 )

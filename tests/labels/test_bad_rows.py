@@ -47,7 +47,7 @@ BAD: list[tuple[list[Row], Row, str, str]] = [
     (SCORES, {"query": [{"content": "no role"}]}, "query", "not a text"),
     (SCORES, {"messages": "no chat"}, "messages", "not a chat"),
     (SCORES, {"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "not a chat"),
-    (SCORES, {"messages": []}, "query", "empty text"),
+    (SCORES, {"messages": []}, "messages", "empty text"),
     (SCORES, {"weight": -1.0}, "weight", "negative"),
     (SCORES, {"weight": NAN}, "weight", "not finite"),
     (SCORES, {"prompt_tokens": INF}, "prompt_tokens", "not finite"),

@@ -292,7 +292,7 @@ def _text_and_chat(
     found = read_query_chat(text) if messages is None else read_chat(messages)
     if found is not None:
         if not found[1]:
-            name = "query" if "query" in row else "messages"
+            name = "query" if messages is None else "messages"
             raise _bad(path, number, name, row[name], "a text that is not blank (empty text)")
         return found[1], found[0]
     if messages is not None:

@@ -107,6 +107,7 @@ class _RowCheck:
         raw = self.batch.column("query")
         texts, wrong = text_column(raw)
         rendered, not_chats = _chats(self.batch, raw, texts)
+        from_messages = _is_filled(self.batch.column("messages"))
         chat_rows = np.isin(np.arange(self.n), list(rendered))
         self.fail(not_chats, "messages", "not a chat", CHAT_ALLOWED)
         self.fail_text(wrong & ~chat_rows, "query")
@@ -115,9 +116,9 @@ class _RowCheck:
         blank = pc.or_kleene(pc.utf8_is_space(texts), pc.equal(texts, ""))
         field = "query" if "query" in self.batch.columns else "messages"
         self.fail(_mask(texts.is_null()), field, "missing", "a text, or a chat in messages")
-        self.fail(
-            _mask(pc.fill_null(blank, False)), field, "empty text", "a text that is not blank"
-        )
+        empty = _mask(pc.fill_null(blank, False))
+        for name, rows in (("messages", from_messages), ("query", ~from_messages)):
+            self.fail(empty & rows, name, "empty text", "a text that is not blank")
         return texts
 
     def names(self, form: str) -> dict[str, pa.Array]:
