@@ -566,7 +566,13 @@ def test_a_large_pool_names_the_four_models_that_are_called_most() -> None:
 
 @pytest.mark.parametrize(
     ("value", "half", "text"),
-    [(0.97, 0.02, "97 % [95, 99]"), (0.9712, 0.004, "97.1 % [96.7, 97.5]")],
+    [
+        (0.97, 0.02, "97 % [95, 99]"),
+        (0.9712, 0.004, "97.1 % [96.7, 97.5]"),
+        (-0.0001, 0.0001, "0.0 % [0.0, 0.0]"),
+        (-0.001, 0.002, "−0.1 % [−0.3, 0.1]"),
+        (-0.02, 0.018, "−2 % [−4, 0]"),
+    ],
 )
 def test_percent_shows_the_digits_that_the_interval_supports(
     value: float, half: float, text: str

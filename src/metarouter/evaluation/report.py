@@ -34,7 +34,7 @@ from metarouter.evaluation.figures import (
     random_series,
 )
 from metarouter.evaluation.tables import Table, interval_cell, number_cell
-from metarouter.evaluation.verdict import percent, signed, signed_interval, status_of
+from metarouter.evaluation.verdict import percent, plain, signed, signed_interval, status_of
 from metarouter.records import Estimate
 
 __all__ = [
@@ -246,7 +246,7 @@ def _policy(evaluation: Evaluation, name: str) -> Any:
 
 
 def _percent(x: float) -> str:
-    return f"{100 * x:.0f} %".replace("-", "−")
+    return f"{plain(100 * x, 0)} %"
 
 
 def _percent_parts(estimate: Estimate) -> tuple[str, str]:
@@ -444,7 +444,7 @@ def _curve_table(evaluation: Evaluation) -> Table:
                 _percent(curve.share[i]),
                 f"{curve.cost[i]:,.{digits}f}",
                 *(
-                    f"{values[i]:.3f}"
+                    plain(values[i])
                     for values in (band.value, band.low, band.high, curve.random, curve.oracle)
                 ),
             )
@@ -484,7 +484,7 @@ def _regret_parts(evaluation: Evaluation) -> dict[str, Any]:
                 (
                     f"{regret.w[i]:.3g}".replace("-", "−"),
                     *(
-                        f"{values[i]:.3f}".replace("-", "−")
+                        plain(values[i])
                         for values in (band.value, band.low, band.high, regret.constant)
                     ),
                 )

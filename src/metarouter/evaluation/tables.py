@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metarouter.evaluation.verdict import signed
+from metarouter.evaluation.verdict import plain, signed
 from metarouter.records import Estimate
 
 __all__ = ["Table", "interval_cell", "number_cell"]
@@ -28,12 +28,11 @@ def number_cell(estimate: Estimate | None, digits: int = 3, *, sign: bool = Fals
     """A number, or a dash where there is none."""
     if estimate is None or estimate.value != estimate.value:
         return "–"
-    return signed(estimate.value, digits) if sign else f"{estimate.value:.{digits}f}"
+    return signed(estimate.value, digits) if sign else plain(estimate.value, digits)
 
 
 def interval_cell(estimate: Estimate | None, digits: int = 3) -> str:
     """``[low, high]``, or a dash where there is none."""
     if estimate is None or estimate.low != estimate.low:
         return "–"
-    low, high = (f"{x:.{digits}f}".replace("-", "−") for x in (estimate.low, estimate.high))
-    return f"[{low}, {high}]"
+    return f"[{plain(estimate.low, digits)}, {plain(estimate.high, digits)}]"

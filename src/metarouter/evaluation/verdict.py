@@ -9,7 +9,16 @@ from typing import Literal
 
 from metarouter.records import Estimate
 
-__all__ = ["Status", "Verdict", "judge_router", "percent", "signed", "signed_interval", "status_of"]
+__all__ = [
+    "Status",
+    "Verdict",
+    "judge_router",
+    "percent",
+    "plain",
+    "signed",
+    "signed_interval",
+    "status_of",
+]
 
 Status = Literal["better", "unclear", "worse", "fixed"]
 
@@ -173,9 +182,14 @@ def percent(estimate: Estimate) -> str:
         return "an unknown share"
     digits = 0 if estimate.high - estimate.low >= 0.02 else 1
     value, low, high = (
-        f"{100 * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high)
+        plain(100 * x, digits) for x in (estimate.value, estimate.low, estimate.high)
     )
     return f"{value} %" if low == "nan" else f"{value} % [{low}, {high}]"
+
+
+def plain(x: float, digits: int = 3) -> str:
+    """A number with a real minus sign where it is below 0; what rounds to 0 has none."""
+    return f"{x:z.{digits}f}".replace("-", "−")
 
 
 def signed(x: float, digits: int = 3) -> str:
