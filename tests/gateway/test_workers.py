@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import uvicorn
 from gateway_makers import HELLO, process_of
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from metarouter.cli import run
 from metarouter.gateway.shared_metrics import SharedMetrics
+from metarouter.gateway.workers import _pause_after, _Worker
 from metarouter.testing import FakeUpstream
 
 JSON = {"content-type": "application/json"}
@@ -152,6 +155,52 @@ def test_signals_and_deaths_while_a_worker_starts_hold_nothing_up(
         time.sleep(1)  # the supervisor looks twice a second
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_a_replacement_that_cannot_start_is_told_once_and_takes_no_other_with_it(
+    router_folder: Path, tmp_path: Path
+) -> None:
+    """It is tried again; at once by SIGHUP, and it serves when the file is good again."""
+    settings = tmp_path / "gateway.yaml"
+    good = {
+        "policies": {"default": {"router": str(router_folder)}},
+        "upstreams": {"main": {"base_url": "http://127.0.0.1:9/v1"}},
+        "workers": 2,
+    }
+    settings.write_text(json.dumps(good))
+    with process_of(tmp_path, "--config", str(settings)) as (process, url):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        first, second = _await_workers(url, 2)
+        settings.write_text(json.dumps(good | {"policies": {"default": {"router": "none"}}}))
+        os.kill(first, signal.SIGKILL)
+        seen: set[int] = set()
+
+        def are_tried(count: int) -> bool:
+            seen.update(map(int, children.read_text().split()))
+            return len(seen - {first, second}) > count  # one tracks what processes share
+
+        _until(lambda: are_tried(2))
+        settings.write_text(json.dumps(good))
+        process.send_signal(signal.SIGHUP)
+        assert second in _await_workers(url, 2)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=40)
+    assert process.returncode == 0
+    assert told.count("worker cannot start") == told.count("did not come to serve") == 1
+    assert told.count("worker died") == 1
+    assert "Traceback" not in told
+
+
+def test_pauses_between_workers_that_cannot_start_get_longer() -> None:
+    """Up to half a minute; after one that served, another starts at once."""
+    config = uvicorn.Config("nowhere:app")
+    worker, pauses = _Worker(config, []), []
+    for _ in range(7):
+        pauses.append(worker.pause)
+        worker = _Worker(config, [], _pause_after(worker))
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    worker.has_served = True
+    assert _pause_after(worker) == 1.0
 
 
 def test_what_keeps_workers_from_starting_is_told_once(tmp_path: Path) -> None:

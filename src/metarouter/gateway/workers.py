@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -17,8 +18,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ __all__ = ["WorkerApp", "serve_workers"]
 
 _HUNG_SECONDS = 60  # without a sign of life until a worker is killed; starting takes some
 _LOOK_SECONDS = 0.2  # between two looks whether the first worker serves
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds until one that did not come to serve is replaced
 
 
 def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> None:
@@ -66,7 +68,7 @@ def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> No
     ):
         on_bound(url)
         fixed = fixed_settings(settings)
-        app = WorkerApp(source=source, fixed=fixed, metrics=Path(folder), is_first=True)
+        app = WorkerApp(source=source, fixed=fixed, metrics=Path(folder))
         config = server_config(app, settings)
         config.factory, config.workers = True, settings.workers
         supervisor = _Supervisor(config, [listener])
@@ -84,13 +86,11 @@ class WorkerApp:
     source : where the worker reads its settings.
     fixed : settings that only a restart of all changes, as they were at the start.
     metrics : folder through which the workers share their metrics.
-    is_first : whether no worker has served yet: one that cannot start then stops all.
     """
 
     source: SettingsSource
     fixed: Mapping[str, Any]
     metrics: Path
-    is_first: bool
 
     def __call__(self) -> ASGIApp:
         """The app; a worker that cannot have one says why and ends."""
@@ -100,8 +100,9 @@ class WorkerApp:
             settings.check_variables()
             gateway = make_gateway(settings, load_policies(settings), self.source)
         except MetarouterError as error:
-            make_logger("error").error("worker cannot start", error=str(error))
-            sys.exit(STARTUP_FAILURE if self.is_first else 1)
+            self._tell(str(error))
+            sys.exit(STARTUP_FAILURE)
+        self._told.unlink(missing_ok=True)
         gateway.metrics.share(self.metrics)
         gateway.tell_siblings = _ask_for_reload
         reload_on_hangup(gateway)
@@ -109,19 +110,54 @@ class WorkerApp:
         hurry()
         return build_app(gateway)
 
+    @property
+    def _told(self) -> Path:
+        """What kept the last worker from starting; no worker's metrics, by its name."""
+        return self.metrics / ".told"
+
+    def _tell(self, message: str) -> None:
+        """Say what is wrong, unless the worker before said the same."""
+        with suppress(OSError):
+            if self._told.read_text(encoding="utf-8") == message:
+                return
+        make_logger("error").error("worker cannot start", error=message)
+        with suppress(OSError):  # of a full disk: it is said again then
+            self._told.write_text(message, encoding="utf-8")
+
 
 class _Worker(Process):
-    """Is asked for a sign of life without waiting: it may have died, and signals would wait too."""
+    """Is asked for a sign of life without waiting: it may have died, and signals would wait too.
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    Attributes
+    ----------
+    has_served : whether it came to serve.
+    pause : seconds until another takes its place, if it dies before it serves.
+    next_start : when another takes its place, by ``time.monotonic``; None while it runs.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], pause: float = _FIRST_PAUSE
+    ) -> None:
         super().__init__(config, sockets)
+        self.has_served = False
+        self.pause = pause
+        self.next_start: float | None = None
         self._heard = time.monotonic()
 
     def is_alive(self, timeout: float = _HUNG_SECONDS) -> bool:
         """Whether it runs, and answered within the time."""
-        if self.ping(0):  # the answer to an earlier one
-            self._heard = time.monotonic()
+        with suppress(OSError, EOFError, pickle.UnpicklingError):  # of one that died
+            self.parent_conn.send(b"ping")
+            while self.parent_conn.poll():  # answers to earlier ones
+                self.has_served |= self.parent_conn.recv()
+                self._heard = time.monotonic()
         return self.process.is_alive() and time.monotonic() - self._heard < timeout
+
+    def end(self) -> None:
+        """See that it is gone, and when another may start: at once after one that served."""
+        self.kill()
+        self.join()
+        self.next_start = time.monotonic() + (0.0 if self.has_served else self.pause)
 
 
 class _Supervisor(Multiprocess):
@@ -129,6 +165,7 @@ class _Supervisor(Multiprocess):
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
+        self.processes: list[_Worker] = []  # type: ignore[assignment]
         self.is_asked_to_end = False
         self._log = make_logger("info")
 
@@ -139,23 +176,29 @@ class _Supervisor(Multiprocess):
             self.handle_signals()  # a terminal's SIGINT ends the worker too
             self.should_exit.set()
             return
-        # from here on, one that fails to start is tried again, and takes no other with it
-        self.config.app = replace(self.config.app, is_first=False)  # type: ignore[type-var]
         for _ in range(1, self.processes_num):
             self.processes.append(self._started())
 
     def keep_subprocess_alive(self) -> None:
-        """Replace those that died or hang, and say so."""
+        """Replace those that died or hang; one that cannot start takes no other with it."""
         for place, old in enumerate(self.processes):
-            if old.is_alive(timeout=_HUNG_SECONDS):
-                continue
-            old.kill()
-            old.join()
-            if old.exitcode == STARTUP_FAILURE:  # so would the next one
-                self.should_exit.set()
-                return
-            new = self.processes[place] = self._started()
-            self._log.warning("worker died", pid=old.pid, status=old.exitcode, next=new.pid)
+            if old.next_start is None and not old.is_alive():
+                old.end()
+                self._say_ended(old)
+            if old.next_start is not None and time.monotonic() >= old.next_start:
+                self.processes[place] = self._started(_pause_after(old))
+
+    def _say_ended(self, worker: _Worker) -> None:
+        """Say that a worker is gone; of those that fail to start one after another, the first."""
+        if worker.has_served:
+            self._log.warning("worker died", pid=worker.pid, status=worker.exitcode)
+        elif worker.pause == _FIRST_PAUSE:
+            self._log.warning(
+                "worker did not come to serve; others are tried, with longer and longer pauses",
+                pid=worker.pid,
+                status=worker.exitcode,
+                longest_pause=_LONGEST_PAUSE,
+            )
 
     def handle_int(self) -> None:
         """End."""
@@ -170,28 +213,40 @@ class _Supervisor(Multiprocess):
         self._end()
 
     def handle_hup(self) -> None:
-        """Pass on to every worker."""
+        """Pass on to every worker; one that waits to be replaced waits no longer."""
         for process in self.processes:
-            if process.pid is not None and process.process.is_alive():
+            if process.next_start is not None:
+                process.next_start = 0.0
+            elif process.pid is not None and process.process.is_alive():
                 os.kill(process.pid, signal.SIGHUP)
+
+    def handle_ttin(self) -> None:
+        """One worker more."""
+        self.processes_num += 1
+        self.processes.append(self._started())
 
     def _end(self) -> None:
         self.is_asked_to_end = True
         self.should_exit.set()
 
-    def _started(self) -> Process:
-        process = _Worker(self.config, self.sockets)
+    def _started(self, pause: float = _FIRST_PAUSE) -> _Worker:
+        process = _Worker(self.config, self.sockets, pause)
         with _later_hangup():
             process.start()
         return process
 
-    def _serves(self, process: Process) -> bool:
+    def _serves(self, process: _Worker) -> bool:
         """Whether a worker comes to serve before it ends, or a signal ends all."""
         while process.process.is_alive() and not self.should_exit.is_set():
             self.handle_signals()
             if process.is_ready(timeout=_LOOK_SECONDS):
+                process.has_served = True
                 return True
         return False
+
+
+def _pause_after(worker: _Worker) -> float:
+    return _FIRST_PAUSE if worker.has_served else min(2 * worker.pause, _LONGEST_PAUSE)
 
 
 @contextmanager
