@@ -89,6 +89,15 @@ def test_a_router_that_mixes_two_models_at_random_has_no_advantage() -> None:
     assert hull_advantage_statistic(quality, costs, right)(every) == pytest.approx(0.25)
 
 
+def test_a_single_query_has_no_halves_to_judge_each_other() -> None:
+    """Its advantage is over the mixture that it chose itself, and has no interval."""
+    quality, costs = np.array([[0.0, 1.0, 0.2]]), np.array([[1.0, 2.0, 3.0]])
+    found = hull_advantage(quality, costs, np.array([2]), np.random.default_rng(0), n_boot=20)
+    assert found.value == pytest.approx(-0.8)
+    assert np.isnan([found.std_error, found.low, found.high]).all()
+    assert found.warnings == ("one query: no interval",)
+
+
 def _verdicts(is_best: bool, n_worlds: int = 40) -> tuple[int, int]:
     """How often a router that is as good as the best mixture is called worse, and better.
 

@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from metarouter.evaluation.intervals import bootstrap_interval, mean_interval
+from metarouter.evaluation.intervals import bootstrap_interval, mean_interval, without_interval
 from metarouter.evaluation.metrics import WeightedStatistic
 from metarouter.policy.baselines import cost_quality_hull
 from metarouter.policy.rule import best_model
@@ -169,7 +169,8 @@ def hull_advantage(
     -------
     Estimate
         Value and error are of mixtures that one half of the queries chose and the
-        other judges.
+        other judges. A single query has no halves: it gives the difference to the
+        mixture that it chose itself, without an interval.
 
     Notes
     -----
@@ -189,9 +190,11 @@ def hull_advantage(
     >>> hull_advantage(quality, costs, right, np.random.default_rng(0)).low > 0
     True
     """
-    flattered = bootstrap_interval(
-        hull_advantage_statistic(quality, costs, choice), len(choice), rng, n_boot, level
-    )
+    statistic, n = hull_advantage_statistic(quality, costs, choice), len(choice)
+    if n == 1:
+        alone = float(statistic(np.ones((1, 1)))[0])
+        return without_interval(alone, n, "one query: no interval", level=level)
+    flattered = bootstrap_interval(statistic, n, rng, n_boot, level)
     fair = mean_interval(_judged_by_halves(quality, costs, choice, rng), level)
     low, high = min(flattered.low, fair.low), max(flattered.high, fair.high)
     return replace(fair, low=low, high=high)
