@@ -170,7 +170,9 @@ def test_a_replacement_that_cannot_start_is_told_once_and_takes_no_other_with_it
     settings.write_text(json.dumps(good))
     with process_of(tmp_path, "--config", str(settings)) as (process, url):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        first, second = _await_workers(url, 2)
+        workers = _await_workers(url, 2)
+        # in the order of their birth; that the second serves is known a moment later
+        first, second = (pid for pid in map(int, children.read_text().split()) if pid in workers)
         settings.write_text(json.dumps(good | {"policies": {"default": {"router": "none"}}}))
         os.kill(first, signal.SIGKILL)
         seen: set[int] = set()
