@@ -22,8 +22,16 @@ from gateway_makers import FAST, HELLO, Served, process_of, running
 from metarouter import load
 from metarouter.artifact import save_artifact
 from metarouter.errors import ArtifactError, MetarouterError, OptionError
-from metarouter.gateway.reloading import FIXED_SETTINGS, fixed_settings, reload, with_fixed
+from metarouter.gateway.reloading import (
+    FIXED_SETTINGS,
+    fixed_settings,
+    reload,
+    reload_all,
+    reload_when_told,
+    with_fixed,
+)
 from metarouter.gateway.settings import read_settings
+from metarouter.gateway.state import Gateway
 from metarouter.testing import FakeUpstream, UpstreamReply
 
 CHEAP, PREMIUM = 1e6, -1e6  # prices of cost that leave one model only
@@ -309,6 +317,26 @@ def test_sighup_reloads(files: tuple[Files, FakeUpstream], tmp_path: Path) -> No
         while model() == "cheap" and time.monotonic() < end:
             time.sleep(0.05)
         assert model() == "premium"
+
+
+def test_a_worker_that_had_all_reload_does_so_once_itself(
+    files: tuple[Files, FakeUpstream],
+) -> None:
+    """Unless a file changed before its own word came back to it."""
+    with _served(files) as served:
+        gateway = served.gateway
+        gateway.tell_siblings = lambda: True
+
+        def number_after(change: Callable[[Gateway], object]) -> int:
+            change(gateway)
+            return gateway.current.number
+
+        assert number_after(reload_all) == 2
+        assert [number_after(reload_when_told) for _ in range(2)] == [2, 3]
+        assert number_after(reload_all) == 4
+        files[0].write_w(PREMIUM)
+        assert number_after(reload_when_told) == 5
+        assert _model(served) == "premium"
 
 
 def test_what_only_a_restart_changes_stays_for_a_worker_that_takes_anothers_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -22,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from metarouter.cli import run
 from metarouter.gateway.shared_metrics import SharedMetrics
-from metarouter.gateway.workers import _pause_after, _Worker
+from metarouter.gateway.workers import _ask_for_reload, _pause_after, _Worker
 from metarouter.testing import FakeUpstream
 
 JSON = {"content-type": "application/json"}
@@ -119,6 +120,8 @@ def test_workers_are_replaced_reload_together_and_end_with_their_supervisor(
         assert second in _await_workers(url, 2)
         assert httpx2.post(f"{url}/admin/reload", json={}, timeout=20).status_code == 200
         _until(lambda: min(_metric(url, "metarouter_generation").values()) >= 2)
+        time.sleep(1)  # what one worker asked of all comes back to it
+        assert set(_metric(url, "metarouter_generation").values()) == {2.0}
         before = _metric(url, "metarouter_generation")
         process.send_signal(signal.SIGHUP)
         _until(
@@ -130,6 +133,26 @@ def test_workers_are_replaced_reload_together_and_end_with_their_supervisor(
         process.kill()
         process.wait(10)
         _until(lambda: all(map(_is_gone, map(int, before))))
+
+
+def _ask_as_orphan(told: Path) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    told.write_text(str(_ask_for_reload()))
+
+
+def _leave_an_orphan(told: Path) -> None:
+    multiprocessing.get_context("spawn").Process(target=_ask_as_orphan, args=(told,)).start()
+    os._exit(0)
+
+
+def test_nobody_but_a_supervisor_is_sent_a_signal(tmp_path: Path) -> None:
+    """The parent of a worker whose supervisor died is whoever takes orphans in."""
+    assert not _ask_for_reload()
+    told = tmp_path / "told"
+    multiprocessing.get_context("spawn").Process(target=_leave_an_orphan, args=(told,)).start()
+    _until(lambda: told.exists() and told.read_text() == "False")
 
 
 def test_signals_and_deaths_while_a_worker_starts_hold_nothing_up(

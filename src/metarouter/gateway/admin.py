@@ -40,7 +40,7 @@ from metarouter.gateway.admin_records import (
 )
 from metarouter.gateway.problems import RefusedError, error_bytes, problem_headers, problem_of
 from metarouter.gateway.proxy import ClientGoneError, read_content
-from metarouter.gateway.reloading import reload
+from metarouter.gateway.reloading import reload_all
 from metarouter.gateway.state import Gateway, header_map
 from metarouter.store.keys import (
     ApiKey,
@@ -211,8 +211,7 @@ def _list_audit(call: _Call) -> AuditTrail:
 
 
 def _reload(call: _Call) -> Reloaded:
-    generation = reload(call.gateway)
-    call.gateway.tell_siblings()
+    generation = reload_all(call.gateway)
     with call.gateway.writer.turn, call.gateway.engine.begin() as connection:
         note_change(connection, "reloaded", f"generation {generation.number}", {}, call.by)
     return Reloaded(generation=generation.number, policies=_versions(call.gateway))

@@ -27,6 +27,8 @@ __all__ = [
     "FIXED_SETTINGS",
     "fixed_settings",
     "reload",
+    "reload_all",
+    "reload_when_told",
     "try_reload",
     "watch_files",
     "with_fixed",
@@ -142,6 +144,29 @@ def try_reload(gateway: Gateway) -> None:
     except Exception as error:  # noqa: BLE001 - the boundary: serving outlives a fault in loading
         gateway.metrics.note_reload(is_done=False)
         gateway.log.error("reload failed", error=repr(error))
+
+
+def reload_all(gateway: Gateway) -> Generation:
+    """Reload, and have the other workers on this port do so.
+
+    Raises
+    ------
+    InputError, OptionError
+        As :func:`reload`; the others are not asked then.
+    """
+    generation = reload(gateway)
+    with gateway.reloading:
+        gateway.has_told = gateway.tell_siblings()
+    return generation
+
+
+def reload_when_told(gateway: Gateway) -> None:
+    """Reload on SIGHUP, unless a worker's own word to all came back and the files stand as read."""
+    with gateway.reloading:
+        is_own, gateway.has_told = gateway.has_told, False
+        if is_own and _stamps(gateway) == gateway.files_read:
+            return
+    try_reload(gateway)
 
 
 async def watch_files(gateway: Gateway) -> None:

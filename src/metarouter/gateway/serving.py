@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from metarouter.gateway.app import build_app
 from metarouter.gateway.receiving import guarded_protocol
-from metarouter.gateway.reloading import try_reload
+from metarouter.gateway.reloading import reload_when_told
 from metarouter.gateway.settings import GatewaySettings
 from metarouter.gateway.state import Gateway
 
@@ -72,7 +72,7 @@ def reload_on_hangup(gateway: Gateway) -> None:
     """Reload in a thread on SIGHUP, where the system has it: requests go on meanwhile."""
 
     def react(*_: object) -> None:
-        threading.Thread(target=try_reload, args=(gateway,), daemon=True).start()
+        threading.Thread(target=reload_when_told, args=(gateway,), daemon=True).start()
 
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, react)

@@ -165,7 +165,8 @@ class Gateway:
     reloading : held by who replaces the current generation.
     files_read : the files of the current generation as they were when last read.
     aside : does what no answer waits for.
-    tell_siblings : asks the other workers on this port to reload too.
+    tell_siblings : asks all workers on this port to reload; whether they will be.
+    has_told : whether that comes back to this one, which has reloaded.
     """
 
     current: Generation
@@ -183,7 +184,8 @@ class Gateway:
     tracing: Tracing | None = None
     files_read: Mapping[Path, FileStamp | None] = field(default_factory=dict)
     aside: Aside = field(default_factory=Aside)
-    tell_siblings: Callable[[], None] = lambda: None
+    tell_siblings: Callable[[], bool] = lambda: False
+    has_told: bool = False
 
     @property
     def settings(self) -> GatewaySettings:

@@ -267,9 +267,13 @@ def _take_hangup() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
-def _ask_for_reload() -> None:
-    """Have the supervisor pass a hang-up on to all workers."""
-    os.kill(os.getppid(), signal.SIGHUP)
+def _ask_for_reload() -> bool:
+    """Have the supervisor pass a hang-up on to all workers; False where it is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None or not parent.is_alive():
+        return False
+    os.kill(parent.pid, signal.SIGHUP)
+    return True
 
 
 def _end_with_parent() -> None:
