@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from metarouter.errors import DataError, NotFittedError, OptionError
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
 
 __all__ = [
     "BradleyTerry",
@@ -29,6 +29,7 @@ __all__ = [
 _MAX_STEPS = 100
 _SAFE_STEP = 0.5  # log-odds; over a shorter step the curvature hardly changes
 _TOLERANCE = 1e-6  # log-odds, of a last step: what it leaves is about its square
+_BLOCK = 65_536  # groups whose scores are held at once
 
 
 @dataclass
@@ -51,13 +52,14 @@ class BradleyTerry:
     strength_ : array, shape (n_models,), log-odds with mean 0.
     covariance_ : array, shape (n_models, n_models)
         Of the strengths, robust to outcomes that vary more or less than a
-        coin: H⁻¹ (M + λI) H⁻¹.
+        coin: H⁻¹ (M + λI) H⁻¹ without the common level, which their mean of 0 fixes.
 
     Notes
     -----
     Maximises ``Σ w [y log σ(d) + (1 − y) log σ(−d)] − λ/2 ‖ξ‖²`` with
     d = ξ_a − ξ_b by Newton steps. H is its negative Hessian and
-    ``M = Σ w² (y − p)² x x'`` with x the contrast of a battle.
+    ``M = Σ s s'`` over groups of battles, ``s = Σ w (y − p) x`` within one, with x
+    the contrast of a battle.
 
     References
     ----------
@@ -85,6 +87,7 @@ class BradleyTerry:
         weight: Any | None = None,
         *,
         n_models: int | None = None,
+        groups: Any | None = None,
     ) -> Self:
         """Learn from battles.
 
@@ -94,6 +97,9 @@ class BradleyTerry:
         outcome : array, shape (n,); 1 the first won, ½ a tie, 0 the second won.
         weight : array, shape (n,), or None for equal weights.
         n_models : int, optional; one more than the largest index by default.
+        groups : array, shape (n,), optional
+            Battles of one group are dependent (votes on one query), which the
+            covariance takes into account. By default each is its own.
 
         Raises
         ------
@@ -117,11 +123,12 @@ class BradleyTerry:
         if self.penalty == 0 and np.linalg.matrix_rank(laplacian(wins + wins.T)) < size - 1:
             raise DataError("no battles link some models to the others; allowed: a penalty above 0")
         strength, inverse = solve_strengths(wins, penalty=self.penalty, centre=np.zeros(size))
-        residual = outcome - sigmoid(strength[first] - strength[second])
-        meat = np.zeros((size, size))
-        np.add.at(meat, (first, second), (weight * residual) ** 2)
-        middle = laplacian(meat + meat.T) + self.penalty * np.eye(size)
-        self.strength_, self.covariance_ = strength, inverse @ middle @ inverse
+        residual = weight * (outcome - sigmoid(strength[first] - strength[second]))
+        group = np.arange(len(first)) if groups is None else np.asarray(groups)
+        middle = _score_squares(first, second, residual, group, size)
+        middle += self.penalty * np.eye(size)
+        centred = inverse - inverse.mean(axis=0)
+        self.strength_, self.covariance_ = strength, centred @ middle @ centred.T
         return self
 
     def win_probability(self, a: Any, b: Any) -> FloatArray:
@@ -234,6 +241,23 @@ def _check_battles(outcome: FloatArray, weight: FloatArray) -> None:
         raise DataError("an outcome is NaN or infinite; allowed: 1 won, ½ a tie, 0 lost")
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise DataError("a weight is negative, NaN or infinite; allowed: [0, inf)")
+
+
+def _score_squares(
+    first: IntArray, second: IntArray, residual: FloatArray, group: Any, size: int
+) -> FloatArray:
+    """Σ s s' over groups, where s sums residual · (e_first − e_second) over one's battles."""
+    code = np.unique(group, return_inverse=True)[1]
+    order = np.argsort(code, kind="stable")
+    total = np.zeros((size, size))
+    for start in range(0, int(code.max()) + 1, _BLOCK):
+        low, high = np.searchsorted(code[order], (start, start + _BLOCK))
+        rows = order[low:high]
+        score = np.zeros((_BLOCK, size))
+        np.add.at(score, (code[rows] - start, first[rows]), residual[rows])
+        np.add.at(score, (code[rows] - start, second[rows]), -residual[rows])
+        total += score.T @ score
+    return total
 
 
 def _halved(

@@ -12,6 +12,7 @@ from metarouter.gain.bradley_terry import BradleyTerry
 from metarouter.gain.pool import check_linked
 from metarouter.gain.table_model import gain_scale
 from metarouter.gain.weights import row_weights
+from metarouter.labels.repeats import first_of_text
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray, IntArray
 
@@ -73,6 +74,8 @@ def optimal_tiers(rating: Any, n_tiers: int = 10) -> IntArray:
 def rate_models(table: GainTable, penalty: float = 0.01) -> BradleyTerry:
     """Bradley-Terry strengths of all models of a table, over all its queries.
 
+    Labels of one query, or of queries of the same text, count as dependent.
+
     Parameters
     ----------
     table : GainTable, features are not needed.
@@ -84,7 +87,12 @@ def rate_models(table: GainTable, penalty: float = 0.01) -> BradleyTerry:
     check_linked(kept, weight[keep])
     win = 0.5 + 0.5 * kept.gain / gain_scale(table)
     return BradleyTerry(penalty=penalty).fit(
-        kept.candidate, kept.baseline, win, weight[keep], n_models=len(table.models)
+        kept.candidate,
+        kept.baseline,
+        win,
+        weight[keep],
+        n_models=len(table.models),
+        groups=first_of_text(kept)[kept.query],
     )
 
 
