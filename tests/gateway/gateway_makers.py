@@ -91,8 +91,9 @@ def process_of(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        assert "serves on http" in line
+        # workers have a word before
+        line = next((text for text in process.stderr if "serves on http" in text), "")
+        assert line, "it ended"
         url = line.split()[-1].removesuffix("/v1")
         for _ in range(600):
             try:

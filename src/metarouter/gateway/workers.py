@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ _LOOK_SECONDS = 0.2  # between two looks whether the first worker serves
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds until one that did not come to serve is replaced
 
 
-def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> None:
+def serve_workers(source: SettingsSource, on_serving: Callable[[str], None]) -> None:
     """Serve with as many processes as the settings say, until SIGTERM or SIGINT.
 
     One worker starts before the others: it migrates the store, and what is wrong is told once.
@@ -52,7 +53,7 @@ def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> No
     Parameters
     ----------
     source : SettingsSource
-    on_bound : called with the address once the port is taken.
+    on_serving : called with the address once the first worker serves.
 
     Raises
     ------
@@ -66,12 +67,11 @@ def serve_workers(source: SettingsSource, on_bound: Callable[[str], None]) -> No
         bound(settings) as (listener, url),
         tempfile.TemporaryDirectory(prefix="metarouter-") as folder,
     ):
-        on_bound(url)
         fixed = fixed_settings(settings)
         app = WorkerApp(source=source, fixed=fixed, metrics=Path(folder))
         config = server_config(app, settings)
         config.factory, config.workers = True, settings.workers
-        supervisor = _Supervisor(config, [listener])
+        supervisor = _Supervisor(config, [listener], partial(on_serving, url))
         supervisor.run()
     if not supervisor.is_asked_to_end:
         raise OptionError("not all workers could start; what is wrong is told above")
@@ -163,8 +163,14 @@ class _Worker(Process):
 class _Supervisor(Multiprocess):
     """Reloads on SIGHUP, where uvicorn's own puts new workers in the place of all."""
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket.socket],
+        on_serving: Callable[[], None],
+    ) -> None:
         super().__init__(config, sockets)
+        self._on_serving = on_serving
         self.processes: list[_Worker] = []  # type: ignore[assignment]
         self.is_asked_to_end = False
         self._log = make_logger("info")
@@ -176,6 +182,7 @@ class _Supervisor(Multiprocess):
             self.handle_signals()  # a terminal's SIGINT ends the worker too
             self.should_exit.set()
             return
+        self._on_serving()
         for _ in range(1, self.processes_num):
             self.processes.append(self._started())
 
