@@ -94,7 +94,8 @@ def fit(
         mean gold score.
     corrector : str, default "auto"
         How the bias of preference labels is removed; one of
-        :data:`metarouter.correction.CORRECTORS`.
+        :data:`metarouter.correction.CORRECTORS`, with options where wanted:
+        ``mean_shift:alignment=variance``.
     gain_model : str, default "auto"
         One of :data:`metarouter.gain.GAIN_MODELS` or
         :data:`metarouter.gain.TABLE_GAIN_MODELS`, with options of the latter

@@ -148,6 +148,10 @@ def test_wrong_usage_names_the_help_of_the_command(
         ("--confidence", "1", "--confidence = 1.0"),
         ("--premium-share", "-1", "--premium-share = -1.0"),
         ("--embedder", "magic", "--embedder = 'magic'"),
+        ("--corrector", "magic:n=1", "--corrector = 'magic'; allowed: auto, none, "),
+        ("--corrector", "dr:folds=2", "options of dr = 'folds'; allowed: annotation_propensity, "),
+        ("--corrector", "dr:n_folds=two", "dr:n_folds = 'two'; allowed: a whole number"),
+        ("--corrector", "dr:seed=1", "a name gives no seed; give it as --seed"),
         ("--score-range", "1,0", "--score-range = (1.0, 0.0)"),
         ("--score-range", "10", "--score-range '10'"),
         ("--score-range", "0,ten", "LOW,HIGH"),
@@ -203,6 +207,27 @@ def test_fit_writes_a_router_and_a_record(
     assert (row["rows_gold"], row["rows_preference"], row["corrector"]) == (120, 210, "none")
     assert row["efficiency_gain_area_low"] < row["efficiency_gain_area"]
     assert metarouter.load(out).policy.version == row["policy_version"]
+
+
+def test_options_of_a_corrector_stand_in_its_name(
+    paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    """They count, `compare` takes them too, and the router keeps them, to be fitted again by."""
+    means = []
+    for name in ("mean_shift", "mean_shift:alignment=range"):
+        out = tmp_path / name
+        options = ["--embedder", "surface", "--corrector", name, "--gain-model", "ridge"]
+        assert run(["fit", *_labels(paths), "--out", str(out), *options, "--folds", "0"]) == 0
+        router = metarouter.load(out)
+        assert router.facts["corrector"] == name
+        means.append(router.predict_gain(["How many primes are there?"]).mean[0])
+    assert means[0] != means[1]
+    arguments = ["compare", *_labels(paths), "--n-gold", "20", "--seeds", "1", "--jobs", "1"]
+    arguments += ["--correctors", f"none,{name}", "--n-test", "60", "--embedder", "surface"]
+    capsys.readouterr()
+    assert run([*arguments, "--json", "-"]) == 0
+    rows = _json(capsys.readouterr().out, "compare")
+    assert [row["corrector"] for row in rows] == ["none", name]
 
 
 def _pool(folder: Path, worst: float, best: float) -> str:

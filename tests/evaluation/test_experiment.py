@@ -223,8 +223,9 @@ def test_log_of_another_callable_of_the_same_name_is_not_used(tmp_path: Path) ->
     assert steps(correctors={"mine": gold_only}) == 0
 
 
+@pytest.mark.parametrize("name", ["half", "half:part=0.5"])
 def test_log_of_an_installed_part_that_was_edited_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """What a package registers is known by its code, not by its name."""
     info = tmp_path / "half_way-1.0.dist-info"
@@ -235,7 +236,7 @@ def test_log_of_an_installed_part_that_was_edited_is_not_used(
     code = (
         "class Half:\n"
         "    diagnostics_ = {}\n"
-        "    def __init__(self, *, seed): pass\n"
+        "    def __init__(self, *, seed, part=1.0): pass\n"
         "    def fit(self, table): return self\n"
         "    def transform(self, table):\n"
         "        return table.with_gains(SIGN * table.gain, table.variance)\n"
@@ -245,12 +246,12 @@ def test_log_of_an_installed_part_that_was_edited_is_not_used(
         (tmp_path / "half_way.py").write_text(f"SIGN = {sign}\n{code}")
         monkeypatch.delitem(sys.modules, "half_way", raising=False)
         importlib.invalidate_caches()
-        log, names = tmp_path / "log.jsonl", ["half", "none"]
+        log, names = tmp_path / "log.jsonl", [name, "none"]
         found = run(correctors=names, resume=log, n_gold=(10,), seeds=1)
-        areas.append(found.values("half", 10)[0])
+        areas.append(found.values(name, 10)[0])
     assert areas[0] == areas[1] != areas[2]
     fitted = [json.loads(line)["record"]["corrector"] for line in log.read_text().splitlines()]
-    assert fitted == ["half", "none", "half"]
+    assert fitted == [name, "none", name]
 
 
 def test_foreign_file_is_not_written_to(tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ def test_a_checkpoint_and_options_stand_beside_each_other() -> None:
         ("sw_ranking:within_tiers=5", r"sw_ranking:within_tiers = 5; allowed: true or false"),
         ("sw_ranking:seed=3", r"a name gives no seed; give it as `seed`"),
         ("always_cheap:choice=premium", r"options of always_cheap = 'choice'; allowed: none"),
+        ("sw_ranking:cells=[2]", r"sw_ranking:cells = \[2\]; allowed: a whole number"),
+        ("mf:variant=best", r"mf:variant = 'best'; allowed: paper, code"),
+        ("mf:ties=2", r"mf:ties = 2; allowed: half, drop"),
+        ("logistic:penalties=2", r"logistic:penalties = 2; allowed: a list such as \[0.1,1\]"),
+        ("logistic:views=[1,2.5]", r"logistic:views = \[1, 2.5\]; allowed: a list such as \[1,2\]"),
+        ("bert:x:max_tokens=true", r"bert:max_tokens = True; allowed: a whole number"),
         ("ridge:penalty=1", r"options of ridge = .*penalty.*; allowed: none"),
     ],
 )

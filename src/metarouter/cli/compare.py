@@ -29,8 +29,12 @@ def compare(
     gold: Gold,
     preference: Preference = None,
     n_gold: Annotated[str | None, typer.Option(help="Gold sizes, with commas.")] = None,
-    correctors: Annotated[str | None, typer.Option(help="Names, with commas.")] = None,
-    gain_models: Annotated[str, typer.Option(help="Names, with commas.")] = "ridge",
+    correctors: Annotated[
+        str | None, typer.Option(help="Names, with commas; NAME:option=value.")
+    ] = None,
+    gain_models: Annotated[
+        str, typer.Option(help="Names, with commas; NAME:option=value.")
+    ] = "ridge",
     seeds: Annotated[int, typer.Option(min=1, help="Number of splits.")] = 20,
     n_test: Annotated[int, typer.Option(min=2, help="Held-out gold queries.")] = 500,
     premium: Premium = None,

@@ -30,8 +30,12 @@ def fit(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the router.")],
     gold: SomeGold = None,
     preference: Preference = None,
-    corrector: Annotated[str, typer.Option(help="How preference bias is removed.")] = "auto",
-    gain_model: Annotated[str, typer.Option(help="What predicts the quality gain.")] = "auto",
+    corrector: Annotated[
+        str, typer.Option(help="How preference bias is removed: NAME, or NAME:option=value.")
+    ] = "auto",
+    gain_model: Annotated[
+        str, typer.Option(help="What predicts the quality gain: NAME, or NAME:option=value.")
+    ] = "auto",
     embedder: EmbedderName = "default",
     premium: Premium = None,
     cheap: Cheap = None,

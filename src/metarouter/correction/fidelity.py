@@ -9,6 +9,7 @@ that holds the doubt about the judge, the kernel, the noise and the function.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -16,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from metarouter.errors import DataError, NotFittedError
+from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
 from metarouter.features.bases import BASES, BASIS_PRIORS, QueryMap, learn_query_map
 from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
@@ -31,6 +32,7 @@ __all__ = ["EvidenceCorrector"]
 _CHUNK = 32_768
 _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
 _JUDGE_BASES = ("linear", "rbf12", "linear+rbf12")  # thousands of labels: the wider ones
+_BASIS = r"(linear|rbf[1-9]\d*)(\+(linear|rbf[1-9]\d*))*"
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
 _LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
 _SOURCED = 20_000  # queries on which it is learned who has gold, about
@@ -73,6 +75,8 @@ class EvidenceCorrector:
     ------
     DataError
         When the table has no gold row or no features.
+    OptionError
+        When a use or a basis is not known, or there are fewer than two folds.
 
     References
     ----------
@@ -95,6 +99,7 @@ class EvidenceCorrector:
         features = table.features
         if features is None:
             raise DataError("the table has no features: call with_features first")
+        self._check_options()
         table = table.rows(table.weight > 0)
         gold, preference = table.gold(), table.preference()
         if not len(gold):
@@ -144,6 +149,12 @@ class EvidenceCorrector:
         )
         self.diagnostics_ = self._describe(evidence, len(gold), preference)
         return self
+
+    def _check_options(self) -> None:
+        _check_named("uses", self.uses, "|".join(USES), ", ".join(USES))
+        _check_named("bases", self.bases, _BASIS, f"{', '.join(BASES)}, or others of that form")
+        if self.n_folds < 2:
+            raise OptionError.of("n_folds", self.n_folds, "an integer of at least 2")
 
     def transform(self, table: GainTable) -> GainTable:
         """The table with posterior gains on its preference rows.
@@ -224,6 +235,12 @@ def _contestants(preference: GainTable) -> float:
     if not len(preference):
         return 0.0
     return float(np.average(judged_by_contestant(preference), weights=preference.weight))
+
+
+def _check_named(option: str, given: Sequence[str], form: str, allowed: str) -> None:
+    wrong = [name for name in given if re.fullmatch(form, name) is None]
+    if wrong or not len(given):
+        raise OptionError.of(option, wrong[0] if wrong else given, allowed)
 
 
 def _elsewhere(table: GainTable, variance: float) -> Elsewhere | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class MetaCorrector:
     learner: str = "dr"
     annotation_propensity: float | FloatArray | None = None
     estimate_propensity: bool = True
-    alignment: str = "none"
+    alignment: Literal["none", "range", "variance", "wasserstein"] = "none"
     n_folds: int = 5
     n_repeats: int = 1
     seed: int = 0
@@ -129,7 +129,14 @@ class MetaCorrector:
         )
 
     def _check_propensity(self, n_rows: int) -> None:
-        n_given = np.asarray(self.annotation_propensity).size
+        if self.annotation_propensity is None:
+            return
+        given = np.asarray(self.annotation_propensity, dtype=np.float64)
+        n_given = given.size
+        if not ((given > 0) & (given < 1)).all():
+            raise OptionError.of(
+                "annotation_propensity", self.annotation_propensity, "strictly between 0 and 1"
+            )
         if n_given not in (1, n_rows):
             raise OptionError(
                 f"`annotation_propensity` has {n_given} values; allowed: one, or {n_rows} values, "

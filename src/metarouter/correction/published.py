@@ -15,7 +15,7 @@ Zhang, Xie, Yang and Wu (2025), Meta-Router, https://arxiv.org/abs/2509.25535.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class PublishedCorrector:
     """
 
     learner: str = "r"
-    alignment: str = "variance"
+    alignment: Literal["none", "range", "variance", "wasserstein"] = "variance"
     scale_: float = field(default=1.0, init=False, repr=False)
     model_: Any = field(default=None, init=False, repr=False)
     diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)

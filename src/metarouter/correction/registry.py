@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from metarouter.errors import OptionError
+from metarouter.gain.naming import check_options, split_name
 from metarouter.types import Corrector
 
 __all__ = ["CORRECTORS", "ENTRY_POINT_GROUP", "corrector_names", "make_corrector"]
@@ -22,7 +23,7 @@ def make_corrector(name: str = "auto", *, seed: int = 0, **options: Any) -> Corr
     name : str, default "auto"
         One of :data:`CORRECTORS`, or an entry point in the group
         ``metarouter.correctors``, whose object is called with ``seed=seed`` and
-        the options.
+        the options. Options may stand in the name too: ``mean_shift:alignment=variance``.
     seed : int
         Draws folds and landmarks.
     **options
@@ -31,18 +32,24 @@ def make_corrector(name: str = "auto", *, seed: int = 0, **options: Any) -> Corr
     Raises
     ------
     OptionError
-        When no corrector has that name.
+        When no corrector has that name, or it has no such option as the name gives.
 
     Examples
     --------
     >>> type(make_corrector("mean_shift")).__name__
     'MeanShift'
+    >>> make_corrector("dr:n_folds=10").n_folds
+    10
     """
+    name, named = split_name(name)
     make = _BUILT_IN.get(name)
     if make is not None:
-        return make(seed, options)
+        check_options(name, type(make(seed, {})), named)
+        return make(seed, named | options)
     for plugin in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        corrector: Corrector = plugin.load()(seed=seed, **options)
+        installed = plugin.load()
+        check_options(name, installed, named)
+        corrector: Corrector = installed(seed=seed, **(named | options))
         return corrector
     raise OptionError.of("corrector", name, ", ".join(corrector_names()))
 

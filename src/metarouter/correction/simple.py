@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from metarouter.correction.alignment import estimate_scale
 from metarouter.correction.contrasts import level_rows
 from metarouter.errors import DataError, NotFittedError
+from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray
 
 __all__ = ["GoldOnly", "MeanShift", "Pooled", "PreferenceOnly", "align"]
+
+_ROUNDING = 1e-9  # of a contrast's squared length, 1 or 2, and of the largest eigenvalue
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Pooled:
         See :func:`metarouter.correction.alignment.estimate_scale`.
     """
 
-    alignment: str = "none"
+    alignment: Literal["none", "range", "variance", "wasserstein"] = "none"
     scale_: float = field(default=1.0, init=False, repr=False)
     diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -81,36 +84,40 @@ class MeanShift:
 
     Estimates E[gold gain] − E[preference gain], as differences of one level for
     each model, by least squares. Unbiased when both sources draw the same
-    queries or the bias is the same everywhere.
+    queries or the bias is the same everywhere. Rows of models that a source does not
+    link get infinite variance: nothing is known of their shift.
 
     Parameters
     ----------
     alignment : str, default "none"
     """
 
-    alignment: str = "none"
+    alignment: Literal["none", "range", "variance", "wasserstein"] = "none"
     scale_: float = field(default=1.0, init=False, repr=False)
     shift_: FloatArray | None = field(default=None, init=False, repr=False)
     covariance_: FloatArray | None = field(default=None, init=False, repr=False)
+    open_: FloatArray | None = field(default=None, init=False, repr=False)
     diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def fit(self, table: GainTable) -> Self:
         """Learn the level of each model in either source."""
         self.scale_ = _scale(table, self.alignment)
         table = align(table, self.scale_)
-        gold, gold_error = _levels(table.gold())
-        preference, preference_error = _levels(table.preference())
+        gold, gold_error, gold_open = _levels(table.gold(), table)
+        preference, preference_error, preference_open = _levels(table.preference(), table)
         self.shift_, self.covariance_ = gold - preference, gold_error + preference_error
+        self.open_ = gold_open + preference_open
         self.diagnostics_ = {"scale": self.scale_, "shift": self.shift_.tolist()}
         return self
 
     def transform(self, table: GainTable) -> GainTable:
         """The table with shifted preference gains and the variance of the shift."""
-        if self.shift_ is None or self.covariance_ is None:
+        if self.shift_ is None or self.covariance_ is None or self.open_ is None:
             raise NotFittedError.of(self)
         table = align(table, self.scale_)
         rows = level_rows(table)
         variance = np.einsum("ij,jk,ik->i", rows, self.covariance_, rows)
+        variance[np.einsum("ij,jk,ik->i", rows, self.open_, rows) > _ROUNDING] = np.inf
         return table.with_gains(
             np.where(table.is_gold, table.gain, table.gain + rows @ self.shift_),
             np.where(table.is_gold, table.variance, variance),
@@ -128,17 +135,21 @@ def _scale(table: GainTable, alignment: str) -> float:
     return estimate_scale(table.gold().gain, table.preference().gain, alignment)
 
 
-def _levels(table: GainTable) -> tuple[FloatArray, FloatArray]:
+def _levels(source: GainTable, table: GainTable) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Mean gain of each candidate over the reference, by weighted least squares.
 
-    With its covariance, which is 0 where too few rows are left to tell.
+    With its covariance, and the projector onto the levels that no row of the source tells.
     """
-    if not len(table):
+    if not len(source):
         raise DataError("mean_shift needs labels of both sources; one of them has none")
-    rows, root = level_rows(table), np.sqrt(table.weight)
+    rows, root = level_rows(source), np.sqrt(source.weight)
     scaled = rows * root[:, None]
-    inverse = np.linalg.pinv(scaled.T @ scaled)
-    levels = inverse @ (scaled.T @ (table.gain * root))
-    freedom = max(len(table) - rows.shape[1], 1)
-    noise = float((table.weight * (table.gain - rows @ levels) ** 2).sum()) / freedom
-    return levels, noise * inverse
+    gram = scaled.T @ scaled
+    inverse = np.linalg.pinv(gram, rcond=_ROUNDING, hermitian=True)
+    levels = inverse @ (scaled.T @ (source.gain * root))
+    told = inverse @ gram
+    freedom = int((source.weight > 0).sum()) - round(float(np.trace(told)))
+    square = float((source.weight * (source.gain - rows @ levels) ** 2).sum())
+    # Too few rows to show their own noise have that of the other source.
+    noise = square / freedom if freedom > 0 else label_noise(table)
+    return levels, noise * inverse, np.eye(len(levels)) - told

@@ -508,15 +508,17 @@ def _fingerprint(study: _Study) -> str:
 
 def _codes(study: _Study) -> dict[tuple[str, str], str]:
     """Identities of correctors and gain models that are not built in, by kind and name."""
-    kinds = {name: split_name(name)[0] for name in study.gain_models}
-    installed = installed_identities({*study.correctors, *kinds.values()})
+    kinds = {name: split_name(name)[0] for name in (*study.correctors, *study.gain_models)}
+    installed = installed_identities(set(kinds.values()))
     given = {
-        name: installed.get(name) if make is None else callable_identity(make)
+        name: installed.get(kinds[name]) if make is None else callable_identity(make)
         for name, make in study.correctors.items()
     }
     codes = {("corrector", name): code for name, code in given.items() if code}
     codes |= {
-        ("gain_model", name): installed[kind] for name, kind in kinds.items() if kind in installed
+        ("gain_model", name): installed[kinds[name]]
+        for name in study.gain_models
+        if kinds[name] in installed
     }
     return codes
 

@@ -1,20 +1,25 @@
-"""Options of a gain model inside its name: ``sw_ranking:gamma=100:num_tiers=5``."""
+"""Options of a gain model or a corrector inside its name: ``sw_ranking:gamma=100:num_tiers=5``."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any
+
+import numpy as np
 
 from metarouter.errors import OptionError
 
 __all__ = ["check_options", "split_name"]
 
+_WORDS = re.compile(r"(?:typing\.)?Literal\['[^']*'(?:, '[^']*')*\](?: \| None)?")
 _OPTIONS = re.compile(r"(?::[a-z_]+=[^:]+)+\Z")
-_NOT_OPTIONS = frozenset({"seed", "choice"})  # given by the caller, or by the name itself
+# given by the caller, by the name itself, or only in Python
+_NOT_OPTIONS = frozenset({"seed", "choice", "learner", "priors"})
+_LISTS = {"str": '["a","b"]', "int": "[1,2]", "float": "[0.1,1]"}
 
 
 def split_name(name: str) -> tuple[str, dict[str, Any]]:
@@ -43,7 +48,7 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """See that a model has the options, and that numbers and switches are given as such.
+    """See that a model has the options, and that each value is of the kind that it asks for.
 
     Parameters
     ----------
@@ -76,18 +81,37 @@ def _value(text: str) -> Any:
         return text
 
 
-def _wanted(option: Parameter, value: object) -> str | None:
+def _wanted(option: Parameter, value: Any) -> str | None:
     """What the annotation asks for in the place of a value, where that is not of its type."""
-    annotation = option.annotation
-    kinds = set(re.findall(r"\w+", str(getattr(annotation, "__name__", annotation))))
+    annotation = str(getattr(option.annotation, "__name__", option.annotation))
+    kinds = set(re.findall(r"\w+", annotation))
     if value is None and "None" in kinds:
         return None
+    if _WORDS.fullmatch(annotation):
+        words = re.findall(r"'([^']*)'", annotation)
+        return None if value in words else ", ".join(words)
+    kind = "".join(kinds - {"None", "Sequence", "FloatArray"})
+    if "Sequence" in kinds and kind in _LISTS:
+        return None if _is_list(kind, value) else f"a list such as {_LISTS[kind]}"
+    return None if "FloatArray" in kinds and np.ndim(value) > 0 else _misfit(kind, value)
+
+
+def _is_list(kind: str, value: Any) -> bool:
+    """A list as JSON has them, of one kind; or another that holds several, as it is."""
+    if not isinstance(value, list | tuple):
+        return isinstance(value, Iterable) and not isinstance(value, str)
+    return len(value) > 0 and all(_misfit(kind, each) is None for each in value)
+
+
+def _misfit(kind: str, value: object) -> str | None:
+    """What a kind of value is, where this is none; kinds that are not known fit all."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     is_number = is_whole or (isinstance(value, float) and math.isfinite(value))
     allowed = {
         "bool": ("true or false", isinstance(value, bool)),
         "int": ("a whole number", is_whole),
         "float": ("a number", is_number),
+        "str": ("a text", isinstance(value, str)),
     }
-    text, fits = allowed.get("".join(kinds - {"None"}), ("", True))
+    text, fits = allowed.get(kind, ("", True))
     return None if fits else text
