@@ -1,0 +1,88 @@
+"""The mean shift where a source tells little: of a model, or at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarouter.correction import learn_gain, make_corrector
+from metarouter.correction.simple import MeanShift
+from metarouter.errors import DataError
+from metarouter.labels.table import GainTable, make_gain_table
+
+
+def make_pool(gold_about: tuple[tuple[int, int], ...], seed: int = 0) -> GainTable:
+    """Votes on all three pairs of models, gold on some; levels 0, 0.2, 0.6, votes 0.1 more."""
+    rng = np.random.default_rng(seed)
+    pairs = ((1, 0), (2, 0), (2, 1))
+    rows = [(pair, False) for pair in pairs for _ in range(60)]
+    rows += [(pair, True) for pair in gold_about for _ in range(20)]
+    level = np.array([0.0, 0.2, 0.6])
+    candidate, baseline = np.array([pair for pair, _ in rows]).T
+    is_gold = np.array([gold for _, gold in rows])
+    gain = level[candidate] - level[baseline] + 0.3 * rng.normal(size=len(rows))
+    return make_gain_table(
+        queries=[f"q{i}" for i in range(len(rows))],
+        models=("a", "b", "c"),
+        candidate=candidate,
+        baseline=baseline,
+        gain=gain + 0.1 * ~is_gold * (baseline == 0),
+        is_gold=is_gold,
+        features=rng.normal(size=(len(rows), 2)),
+    )
+
+
+def is_left_out(table: GainTable, candidate: int, baseline: int) -> bool:
+    """Whether all votes on a pair, or none of them, have infinite variance."""
+    rows = ~table.is_gold & (table.candidate == candidate) & (table.baseline == baseline)
+    found = np.unique(np.isinf(table.variance[rows]))
+    assert len(found) == 1
+    return bool(found[0])
+
+
+@pytest.mark.parametrize(
+    ("gold_about", "known"),
+    [
+        (((1, 0), (2, 0)), {(1, 0), (2, 0), (2, 1)}),
+        (((1, 0), (2, 1)), {(1, 0), (2, 0), (2, 1)}),
+        (((1, 0),), {(1, 0)}),
+        (((2, 1),), {(2, 1)}),
+    ],
+    ids=["both", "chain", "one candidate", "two candidates alone"],
+)
+def test_votes_on_models_that_gold_does_not_link_are_left_out(
+    gold_about: tuple[tuple[int, int], ...], known: set[tuple[int, int]]
+) -> None:
+    """A level that no gold label tells is unknown; least squares of least norm would call it 0."""
+    table = make_pool(gold_about)
+    result = MeanShift().fit(table).transform(table)
+    for pair in ((1, 0), (2, 0), (2, 1)):
+        assert is_left_out(result, *pair) == (pair not in known)
+    shift = (result.gain - table.gain)[~table.is_gold & np.isfinite(result.variance)]
+    assert np.abs(shift).max() < 0.4  # that of the votes is 0.1 and 0
+
+
+def test_a_candidate_without_gold_is_refused() -> None:
+    """Its votes alone say nothing of its gold gain, whose level the shift is to set."""
+    with pytest.raises(DataError, match="no usable label for c"):
+        learn_gain(make_pool(((1, 0),)), make_corrector("mean_shift"), gain_model="ridge")
+
+
+@pytest.mark.parametrize("n_gold", [1, 2])
+def test_the_shift_of_few_gold_labels_is_as_uncertain_as_they_are(n_gold: int) -> None:
+    """Over 300 tables the mean stated variance of the shift is its mean squared error."""
+    errors, stated = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        is_gold = np.arange(50) < n_gold
+        table = make_gain_table(
+            queries=[str(i) for i in range(50)],
+            gain=0.5 * rng.normal(size=50) + 0.3 * ~is_gold,
+            is_gold=is_gold,
+        )
+        model: Any = MeanShift().fit(table)
+        errors.append((model.shift_[0] + 0.3) ** 2)
+        stated.append(model.covariance_[0, 0])
+    assert np.mean(stated) == pytest.approx(np.mean(errors), rel=0.3)
