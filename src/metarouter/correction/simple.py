@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Pooled:
         See :func:`metarouter.correction.alignment.estimate_scale`.
     """
 
-    alignment: str = "none"
+    alignment: Literal["none", "range", "variance", "wasserstein"] = "none"
     scale_: float = field(default=1.0, init=False, repr=False)
     diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -92,7 +92,7 @@ class MeanShift:
     alignment : str, default "none"
     """
 
-    alignment: str = "none"
+    alignment: Literal["none", "range", "variance", "wasserstein"] = "none"
     scale_: float = field(default=1.0, init=False, repr=False)
     shift_: FloatArray | None = field(default=None, init=False, repr=False)
     covariance_: FloatArray | None = field(default=None, init=False, repr=False)
@@ -145,7 +145,7 @@ def _levels(source: GainTable, table: GainTable) -> tuple[FloatArray, FloatArray
     rows, root = level_rows(source), np.sqrt(source.weight)
     scaled = rows * root[:, None]
     gram = scaled.T @ scaled
-    inverse: FloatArray = np.linalg.pinv(gram, rcond=_ROUNDING, hermitian=True)
+    inverse = np.asarray(np.linalg.pinv(gram, rcond=_ROUNDING, hermitian=True), dtype=np.float64)
     levels = inverse @ (scaled.T @ (source.gain * root))
     told = inverse @ gram
     freedom = int((source.weight > 0).sum()) - round(float(np.trace(told)))
