@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,39 @@ def test_propensities_that_an_arm_cannot_give_are_unknown(
     assert row["propensities"] is None
     assert row["logging_propensity"] == 0.999999
     assert 'metarouter_aside_total{outcome="failed"} 1.0' in served.client.get("/metrics").text
+
+
+def test_metrics_are_told_while_slow_decisions_hold_every_thread(
+    serve: Callable[..., Served],
+) -> None:
+    """Whoever watches sees that they wait."""
+    gate = threading.Event()
+    served = serve()
+    current = served.gateway.current
+    slow = replace(_slow(current.policies["default"], gate), seconds=1.0)
+    served.gateway.current = replace(current, policies={"default": slow})
+    with ThreadPoolExecutor(70) as callers:
+        body = b'{"query": "How tall is the tower?"}'
+        asked = [callers.submit(served.post, "/v1/route", body) for _ in range(70)]
+        try:
+            _until(lambda: _deciding() >= 64)
+            page = served.client.get("/metrics", timeout=5)
+        finally:
+            gate.set()
+    assert "metarouter_generation 1.0" in page.text
+    assert {answer.result().status_code for answer in asked} == {200}
+
+
+def _deciding() -> int:
+    """Threads of the gateway that wait."""
+    return sum(thread.name.startswith("waiting") for thread in threading.enumerate())
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < end, "it did not come to be so"
+        time.sleep(0.01)
 
 
 class _BrokenPolicy:

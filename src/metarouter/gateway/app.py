@@ -164,6 +164,7 @@ def _lifespan(gateway: Gateway) -> Callable[[Starlette], Any]:
             await asyncio.to_thread(gateway.aside.close)
             await asyncio.to_thread(gateway.recall.close)
             await asyncio.to_thread(gateway.writer.close)
+            gateway.metrics.close()
             gateway.engine.dispose()
             if gateway.tracing is not None:
                 await asyncio.to_thread(gateway.tracing.close)

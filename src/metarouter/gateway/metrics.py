@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._shared: SharedMetrics | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         ProcessCollector(registry=self.registry)
         self._requests = _Children(
             Counter(
@@ -193,8 +195,19 @@ class Metrics:
         """Tell siblings what was counted, until cancelled; nothing where there are none."""
         while self._shared is not None:
             with suppress(OSError):  # of the folder: what is told of this worker is older then
-                await asyncio.to_thread(self._shared.publish)
+                await self._in_thread(self._shared.publish)
             await asyncio.sleep(_PUBLISH_SECONDS)
+
+    async def page(self) -> bytes:
+        """The page that Prometheus reads, made in a thread that no slow decision holds."""
+        return await self._in_thread(self.render)
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown()
+
+    async def _in_thread(self, work: Callable[[], M]) -> M:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def render(self) -> bytes:
         """The page that Prometheus reads."""
