@@ -386,12 +386,16 @@ class _Upstream:
         self._own = frozenset(name.lower().encode() for name in settings.headers)
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
         self.target = lru_cache(1024)(self._target)
+        self.url = lru_cache(64)(self._url)
 
     def _target(self, model: str, dialect: Dialect) -> Target | None:
         if self.provider is None and self.settings.dialect not in (dialect, "any"):
             return None
         name = self.settings.models.get(model) if self.settings.models else model
         return None if name is None else Target(upstream=self.name, model=model, name=name)
+
+    def _url(self, path: str, query: str) -> URL:
+        return URL(f"{self.settings.base_url}/{path}{query}", encoded=True)
 
     def breaker(self, model: str) -> CircuitBreaker:
         """That of a model, by its name at the upstream: one may fail where others do not."""
@@ -495,12 +499,12 @@ async def _send(
     call: UpstreamCall,
     held: _Held,
 ) -> Answer:
-    settings, limit = upstream.settings, _first_limit(call, held)
+    limit = _first_limit(call, held)
     body = call.body(target.name)
     try:
         async with asyncio.timeout(limit):
             response = await session.post(
-                URL(f"{settings.base_url}/{call.path}{call.query}", encoded=True),
+                upstream.url(call.path, call.query),
                 data=body if len(body) < _LARGE_BODY else io.BytesIO(body),
                 headers=upstream.headers(call),
                 timeout=upstream.timeout,

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from contextlib import suppress
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 _OURS = frozenset({"model", OPTIONS_FIELD})
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NAME = msgspec.json.Decoder(str)
 _SPACE = rb"[ \t\n\r]*"
 _FIELD = re.compile(_SPACE + rb",?" + _SPACE + rb'("(?:[^"\\]|\\.)*")' + _SPACE + rb":" + _SPACE)
 _END = re.compile(_SPACE + rb"\}" + _SPACE + rb"\Z")
@@ -56,9 +59,11 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
         if span is None:
             return None
         try:
-            return msgspec.json.decode(self.content[span[1] : span[2]], type=kind | None)
+            decoder = _decoder(kind)  # type: ignore[arg-type]  # mypy takes types for unhashable
+            value: T | None = decoder.decode(self.content[span[1] : span[2]])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"field {name}: {error}") from None
+        return value
 
     def with_model(self, model: str) -> bytes:
         """The content with `model`, if it names another, and without the gateway's options."""
@@ -86,6 +91,12 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
             following = self.spans[order[1]][0]
             return start, self.content.index(b",", following) + 1
         return start, end
+
+
+@lru_cache(64)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """One that takes null too; made once, which takes longer than to use it."""
+    return msgspec.json.Decoder(kind | None)
 
 
 def read_body(content: bytes) -> Body:
@@ -124,12 +135,12 @@ def read_body(content: bytes) -> Body:
     spans: dict[str, tuple[int, int, int]] = {}
     position = content.index(b"{") + 1
     while found := _FIELD.match(content, position):
-        name = msgspec.json.decode(found[1], type=str)
-        start, end = found.end(), found.end() + len(memoryview(fields[name]))
-        if name in spans or content[start:end] != bytes(fields[name]):
+        name, start = _NAME.decode(found[1]), found.end()
+        value = bytes(fields[name])
+        if name in spans or not content.startswith(value, start):
             raise InputError(f"body: field {shorten(name)} is given twice; allowed: once")
-        spans[name] = (position, start, end)
-        position = end
+        spans[name] = (position, start, start + len(value))
+        position = start + len(value)
     if not _END.match(content, position):
         # the last of two values is a prefix of the first
         raise InputError("body: a field is given twice; allowed: once")
@@ -193,6 +204,13 @@ _BRACE = re.compile(rb"[{}]")
 _USAGE_DECODER = msgspec.json.Decoder(_AnyUsage)
 
 
+class _Answer(msgspec.Struct):
+    usage: _AnyUsage | None = None
+
+
+_ANSWER_DECODER = msgspec.json.Decoder(_Answer)
+
+
 def read_usage(head: bytes, tail: bytes) -> Usage:
     """Token counts from the start and the end of an answer.
 
@@ -209,16 +227,22 @@ def read_usage(head: bytes, tail: bytes) -> Usage:
     Usage(prompt_tokens=3, completion_tokens=5, cached_tokens=0)
     """
     prompt = completion = None
-    for part in (head, tail):
-        for found in _USAGE.finditer(part):
-            usage = _usage_at(part, found.start(1))
-            if usage is None:
-                continue
-            prompt = usage.prompt() or prompt
-            counted = usage.completion()
-            completion = completion if counted is None else counted
+    for usage in _usages(head, tail):
+        prompt = usage.prompt() or prompt
+        counted = usage.completion()
+        completion = completion if counted is None else counted
     total, cached = prompt or (None, 0)
     return Usage(prompt_tokens=total, completion_tokens=completion, cached_tokens=cached)
+
+
+def _usages(head: bytes, tail: bytes) -> list[_AnyUsage]:
+    if not tail and head.startswith(b"{"):  # most answers: short, and whole
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            usage = _ANSWER_DECODER.decode(head).usage
+            if usage is not None:
+                return [usage]
+    places = [(part, found.start(1)) for part in (head, tail) for found in _USAGE.finditer(part)]
+    return [usage for place in places if (usage := _usage_at(*place)) is not None]
 
 
 def _usage_at(part: bytes, start: int) -> _AnyUsage | None:

@@ -243,12 +243,14 @@ def _tuples(
     table: sa.Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Any, ...]]:
     """Rows as SQLite's driver takes them: made here in half the time that the library needs."""
-    json_names = [name for name in names if isinstance(table.c[name].type, sa.JSON)]
-    encode, pick = msgspec.json.encode, itemgetter(*names)
-    made = []
+    json_places = [i for i, name in enumerate(names) if isinstance(table.c[name].type, sa.JSON)]
+    encode, made = msgspec.json.encode, []
     for row in rows:
-        given = {n: encode(row[n]).decode() for n in json_names if row[n] is not None}
-        made.append(pick({**row, **given}))
+        values = list(map(row.__getitem__, names))
+        for i in json_places:
+            if values[i] is not None:
+                values[i] = encode(values[i]).decode()
+        made.append(tuple(values))
     return made
 
 
