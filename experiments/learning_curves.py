@@ -1,14 +1,18 @@
 """What gold labels buy: APGR by number of gold labels, for every router, and the ceiling.
 
     .venv-torch/bin/python experiments/learning_curves.py [--data DIR] [--sizes 100,300,1000,3000]
-        [--routers ensemble,ridge,knn] [--splits 5] [--cache FILE] [--out FILE] [--figure out.svg]
+        [--routers ensemble,ridge,knn] [--splits 5] [--n-test 0] [--cache FILE] [--out FILE]
+        [--figure out.svg]
 
 MMLU, protocol few-gold: the labels are drawn at random, all other questions are
 tested, and everything is fitted on the labelled questions alone. Mean over splits;
 intervals over questions and splits, 95 %. The oracle knows every gain.
 
 Records are added to --out as they are finished, one a line: a run goes on where the
-last one stopped, and slow routers (bert) can be added with fewer splits.
+last one stopped, and slow routers can be added with fewer splits. `--n-test` is for
+those that take a second for a question (causal_lm): each size is run on that many random
+questions besides those that are learned from. bert and causal_lm run on one thread, with
+products in bfloat16 where the processor has it.
 """
 
 from __future__ import annotations
@@ -17,9 +21,12 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from metarouter.benchmark import load_benchmark
+import numpy as np
+
+from metarouter.benchmark import Benchmark, load_benchmark
 from metarouter.benchmark.results import RouterResult
 from metarouter.benchmark.routers import parse_router
 from metarouter.benchmark.run import RunOptions, run_benchmark
@@ -40,7 +47,7 @@ def measure(arguments: argparse.Namespace) -> list[Record]:
     path: Path = arguments.out
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     records: list[Record] = [json.loads(line) for line in lines]
-    same = {"seed": arguments.seed, "splits": arguments.splits}
+    same = {"seed": arguments.seed, "splits": arguments.splits, "n_test": arguments.n_test}
     records = [r for r in records if all(r.get(name) == value for name, value in same.items())]
     (benchmark,) = load_benchmark("mmlu", arguments.data)
     for size in map(int, arguments.sizes.split(",")):
@@ -57,9 +64,10 @@ def measure(arguments: argparse.Namespace) -> list[Record]:
             n_boot=200,
             cache=arguments.cache,
         )
-        run = run_benchmark(benchmark, options, arguments.data)
+        asked = sample(benchmark, size + arguments.n_test) if arguments.n_test else benchmark
+        run = run_benchmark(asked, options, arguments.data)
         found = [
-            as_record(result, size, arguments.splits, arguments.seed)
+            as_record(result, size, same)
             for result in run.results
             if result.router in missing or (result.router == "oracle" and "oracle" not in done)
         ]
@@ -70,12 +78,23 @@ def measure(arguments: argparse.Namespace) -> list[Record]:
     return records
 
 
-def as_record(result: RouterResult, size: int, splits: int, seed: int) -> Record:
+def sample(benchmark: Benchmark, n: int) -> Benchmark:
+    """So many random questions of a benchmark, always the same ones."""
+    rows = np.random.default_rng(0).permutation(len(benchmark))[:n]
+    return replace(
+        benchmark,
+        prompts=tuple(benchmark.prompts[i] for i in rows),
+        quality=benchmark.quality[rows],
+        subject=benchmark.subject[rows],
+        cost=None if benchmark.cost is None else benchmark.cost[rows],
+    )
+
+
+def as_record(result: RouterResult, size: int, same: dict[str, int]) -> Record:
     return {
         "n_gold": size,
         "router": result.router,
-        "splits": splits,
-        "seed": seed,
+        **same,
         "apgr": round(result.apgr.value, 4),
         "apgr_low": round(result.apgr.low, 4),
         "apgr_high": round(result.apgr.high, 4),
@@ -140,10 +159,16 @@ def main() -> None:
     parser.add_argument("--routers", default="ensemble,logistic@default,ridge,knn@static")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--seed", type=int, default=200)
+    parser.add_argument("--n-test", type=int, default=0, help="questions to test, 0 for all")
     parser.add_argument("--cache", type=Path, help="where slow vectors are kept between runs")
     parser.add_argument("--out", type=Path, default=Path("results/learning_curves.jsonl"))
     parser.add_argument("--figure", type=Path, help="where the drawing goes, an SVG")
     arguments = parser.parse_args()
+    if any(name.startswith(("bert", "causal_lm")) for name in arguments.routers.split(",")):
+        import torch
+
+        torch.set_num_threads(1)
+        torch.set_float32_matmul_precision("medium")
     records = measure(arguments)
     if arguments.figure:
         names = [*arguments.routers.split(","), "oracle"]
