@@ -101,15 +101,19 @@ def test_predictions_of_whoever_was_drawn_would_bias_and_none_do_not() -> None:
     assert np.mean(values) == pytest.approx(0.8, abs=4 * float(np.std(values)) / 20)
 
 
-def test_without_gains_a_model_earns_what_it_earned_in_other_folds() -> None:
-    """Written out for twelve requests of two models, of which one was never drawn elsewhere."""
-    chosen, reward = np.arange(12) % 2, np.arange(12.0)
+@pytest.mark.parametrize(
+    "drawn", [(1, 3, 5, 7, 9, 11), (0, 5, 10)], ids=["in every fold", "in one fold alone"]
+)
+def test_without_gains_a_model_earns_what_it_earned_in_other_folds(drawn: tuple[int, ...]) -> None:
+    """Written out for twelve requests in five folds; what all earned where it was not drawn."""
+    chosen, reward = np.isin(np.arange(12), drawn).astype(int), np.arange(12.0)
     target = np.tile([0.0, 1.0], (12, 1))
     found = off_policy_value(target, np.full((12, 2), 0.5), chosen, reward, None)
     score = []
     for i in range(12):
         others = [j for j in range(12) if j % 5 != i % 5]
-        guess = np.mean([reward[j] for j in others if chosen[j] == 1])
+        own = [j for j in others if chosen[j] == 1]
+        guess = np.mean([reward[j] for j in own or others])
         score.append(guess + (2.0 * (reward[i] - guess) if chosen[i] == 1 else 0.0))
     assert found.dr.value == pytest.approx(np.mean(score))
 
