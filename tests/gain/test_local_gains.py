@@ -11,6 +11,7 @@ from metarouter.errors import OptionError
 from metarouter.gain.cluster import ClusterGain
 from metarouter.gain.kmeans import assign, k_means
 from metarouter.gain.local import RowIndex, gains_of_all
+from metarouter.gain.logistic import LogisticGain
 from metarouter.gain.neighbours import NeighbourGain
 from metarouter.gain.reference import AlwaysGain, RandomGain
 from metarouter.gain.table_model import gain_scale, prepare_table
@@ -126,7 +127,8 @@ def test_the_number_of_neighbours_is_the_best_by_leaving_queries_out() -> None:
     }
     assert (model.k_, model.penalty_) == min(errors, key=errors.__getitem__)
     largest = float(np.abs(table.gain).max())
-    expected = (min(errors.values()) + largest**2) / (table.weight.sum() + 1.0)
+    mean = table.weight.mean()  # such a row shows noise of σ² / mean, and σ² is wanted
+    expected = mean * (min(errors.values()) / mean + largest**2) / (len(table) + 1.0)
     assert model.noise_variance_ == pytest.approx(expected, rel=1e-6)
 
 
@@ -177,6 +179,31 @@ def test_intervals_of_neighbours_cover_the_truth() -> None:
         truth = np.array([1.0, -1.0, 1.0, -1.0])[:, None]
         hits.append(((low < truth) & (truth < high)).mean())
     assert 0.88 < np.mean(hits) <= 1.0
+
+
+@pytest.mark.parametrize("weights", [(4.0,), (0.25,), (1.0, 9.0)], ids=str)
+@pytest.mark.parametrize(
+    "model", [NeighbourGain(k=60), ClusterGain(n_clusters=3), LogisticGain()], ids=repr
+)
+def test_the_stated_error_does_not_depend_on_what_weights_are_counted_in(
+    model: NeighbourGain | ClusterGain | LogisticGain, weights: tuple[float, ...]
+) -> None:
+    """Labels of variance 0.3 / weight, up to a factor: over 20 tables std is the error made."""
+    stated, made = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        weight, x = rng.choice(weights, 200), rng.normal(size=(200, 3))
+        table = make_gain_table(
+            queries=[str(i) for i in range(200)],
+            gain=0.2 + np.sqrt(0.3 * np.mean(weights) / weight) * rng.normal(size=200),
+            is_gold=[True] * 200,
+            weight=weight,
+            features=x,
+        )
+        found = model.fit(table).predict(rng.normal(size=(100, 3)))
+        stated.append(np.mean(found.std**2))
+        made.append(np.mean((found.mean - 0.2) ** 2))
+    assert 0.7 < np.sqrt(np.mean(made) / np.mean(stated)) < 1.4
 
 
 def test_k_means_finds_separate_groups() -> None:

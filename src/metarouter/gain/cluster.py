@@ -91,7 +91,9 @@ class ClusterGain(ScoredTableModel):
             for label, found in zip(labels, centres, strict=True)
         ]
         others = [whole.take(label[held]) - own for whole, label in zip(sums, labels, strict=True)]
-        chosen, self.penalty_, self.noise_variance_ = best_penalty(index, held, others, centre)
+        chosen, self.penalty_, self.noise_variance_ = best_penalty(
+            index, held, others, centre, rows.label_weight
+        )
         self.n_clusters_ = len(centres[chosen])
         mean, variance = sums[chosen].solve(centre, self.penalty_)
         return self._finish(rows, centres[chosen], mean, self.noise_variance_ * variance)

@@ -161,7 +161,11 @@ def held_out_queries(index: RowIndex, rng: np.random.Generator) -> IntArray:
 
 
 def best_penalty(
-    index: RowIndex, held: IntArray, sums: Sequence[GroupSums], centre: FloatArray
+    index: RowIndex,
+    held: IntArray,
+    sums: Sequence[GroupSums],
+    centre: FloatArray,
+    label_weight: float = 1.0,
 ) -> tuple[int, float, float]:
     """Which of several groupings, and which penalty, predicts left-out queries best.
 
@@ -172,6 +176,8 @@ def best_penalty(
     sums : sequence of GroupSums of g groups
         For each grouping, the rows near each left-out query without its own.
     centre : array, shape (m − 1,)
+    label_weight : float, default 1
+        See :class:`~metarouter.gain.table_model.TableRows`.
 
     Returns
     -------
@@ -196,4 +202,5 @@ def best_penalty(
             best = min(best, (float(weight @ residual**2), grouping, penalty))
     largest = float(np.abs(index.gain).max())
     error = best[0] if np.isfinite(best[0]) else 0.0
-    return best[1], best[2], (error + largest**2) / (float(weight.sum()) + 1.0)
+    n_labels = float(weight.sum()) / label_weight
+    return best[1], best[2], (error + label_weight * largest**2) / (n_labels + 1.0)

@@ -200,6 +200,7 @@ class _Problem:
     baseline: IntArray
     gain: FloatArray
     weight: FloatArray
+    label_weight: float
     scale: float
     shared_variance: float
     n_candidates: int
@@ -219,6 +220,7 @@ class _Problem:
             baseline=rows.baseline,
             gain=rows.gain,
             weight=rows.weight,
+            label_weight=rows.label_weight,
             scale=rows.scale if scores is None else float(np.ptp(scores)),
             shared_variance=rows.shared_variance,
             n_candidates=rows.n_models - 1,
@@ -239,7 +241,7 @@ class _Problem:
 
     def noise(self, predicted: FloatArray) -> float:
         """Variance of a label of weight 1 around its prediction, never nothing."""
-        return max(self.squared_error(predicted), 1e-6 * self.scale**2)
+        return self.label_weight * max(self.squared_error(predicted), 1e-6 * self.scale**2)
 
 
 def _scores(table: GainTable) -> FloatArray | None:

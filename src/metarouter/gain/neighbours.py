@@ -91,7 +91,9 @@ class NeighbourGain(ScoredTableModel):
         held = held_out_queries(index, np.random.default_rng(self.seed))
         sizes = self._sizes(len(points))
         near = _nested_sums(index, points, held, sizes)
-        size, self.penalty_, self.noise_variance_ = best_penalty(index, held, near, centre)
+        size, self.penalty_, self.noise_variance_ = best_penalty(
+            index, held, near, centre, rows.label_weight
+        )
         self.k_ = sizes[size]
         state = ModelState(
             kind="knn",

@@ -43,6 +43,9 @@ class TableRows:
     candidate, baseline : int arrays, shape (n_rows,); indices into the models.
     gain : float array, shape (n_rows,), in gain units.
     weight : float array, shape (n_rows,); precision relative to one gold label.
+    label_weight : float
+        Mean weight of the gold labels, or of all labels where none is gold: the noise
+        of such a label shows in the residuals, whatever weights are counted in.
     scale : float, s above.
     shared_variance : float
         Error that corrected rows have in common, which no model averages out;
@@ -56,6 +59,7 @@ class TableRows:
     baseline: IntArray
     gain: FloatArray
     weight: FloatArray
+    label_weight: float
     scale: float
     shared_variance: float
     n_models: int
@@ -104,6 +108,7 @@ def prepare_table(table: GainTable) -> TableRows:
         baseline=kept.baseline,
         gain=kept.gain,
         weight=weight[keep],
+        label_weight=_label_weight(kept),
         scale=gain_scale(table),
         shared_variance=shared_variance(table),
         n_models=len(table.models),
@@ -122,6 +127,11 @@ def gain_scale(table: GainTable) -> float:
         if largest > 0:
             return largest
     return 1.0
+
+
+def _label_weight(table: GainTable) -> float:
+    chosen = table.is_gold if table.is_gold.any() else np.ones(len(table), dtype=np.bool_)
+    return float(table.weight[chosen].mean())
 
 
 class ScoredTableModel:
