@@ -86,3 +86,31 @@ def test_the_shift_of_few_gold_labels_is_as_uncertain_as_they_are(n_gold: int) -
         errors.append((model.shift_[0] + 0.3) ** 2)
         stated.append(model.covariance_[0, 0])
     assert np.mean(stated) == pytest.approx(np.mean(errors), rel=0.3)
+
+
+def test_the_shift_counts_queries_and_not_graders() -> None:
+    """Queries that gain more have three graders in gold; the votes are 0.1 too high everywhere."""
+    rng = np.random.default_rng(4)
+    n, is_gold = 4000, np.arange(4000) < 1000
+    psi = 0.4 * rng.normal(size=n)
+    weight = np.where(is_gold & (psi > 0), 3.0, 1.0)
+    gain = psi + 0.2 * rng.normal(size=n) / np.sqrt(weight) + 0.1 * ~is_gold
+    table = make_gain_table(
+        queries=[str(i) for i in range(n)], gain=gain, is_gold=is_gold, weight=weight
+    )
+    model: Any = MeanShift().fit(table)
+    assert model.shift_[0] == pytest.approx(gain[is_gold].mean() - gain[~is_gold].mean())
+    assert abs(model.shift_[0] + 0.1) < 3 * np.sqrt(model.covariance_[0, 0])
+
+
+def test_rows_of_no_weight_are_not_there() -> None:
+    table = make_gain_table(
+        queries=list("abcd"),
+        gain=[0.5, 9.0, 0.2, 0.0],
+        is_gold=[True, True, False, False],
+        weight=[1.0, 0.0, 1.0, 1.0],
+    )
+    model: Any = MeanShift().fit(table)
+    assert model.shift_[0] == pytest.approx(0.4)
+    with pytest.raises(DataError, match="both sources"):
+        MeanShift().fit(table.rows(np.array([1, 2, 3])))

@@ -84,8 +84,11 @@ class MeanShift:
 
     Estimates E[gold gain] − E[preference gain], as differences of one level for
     each model, by least squares. Unbiased when both sources draw the same
-    queries or the bias is the same everywhere. Rows of models that a source does not
-    link get infinite variance: nothing is known of their shift.
+    queries or the bias is the same everywhere. Each row counts once, whatever its weight:
+    a label of three graders is more precise, but it is about one query, and where queries
+    with more graders gain more a weighted mean would be theirs. A weight of 0 leaves a row
+    out. Rows of models that a source does not link get infinite variance: nothing is known
+    of their shift.
 
     Parameters
     ----------
@@ -136,20 +139,20 @@ def _scale(table: GainTable, alignment: str) -> float:
 
 
 def _levels(source: GainTable, table: GainTable) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean gain of each candidate over the reference, by weighted least squares.
+    """Mean gain of each candidate over the reference, by least squares.
 
     With its covariance, and the projector onto the levels that no row of the source tells.
     """
+    source = source.rows(source.weight > 0)
     if not len(source):
         raise DataError("mean_shift needs labels of both sources; one of them has none")
-    rows, root = level_rows(source), np.sqrt(source.weight)
-    scaled = rows * root[:, None]
-    gram = scaled.T @ scaled
+    rows = level_rows(source)
+    gram = rows.T @ rows
     inverse = np.asarray(np.linalg.pinv(gram, rcond=_ROUNDING, hermitian=True), dtype=np.float64)
-    levels = inverse @ (scaled.T @ (source.gain * root))
+    levels = inverse @ (rows.T @ source.gain)
     told = inverse @ gram
-    freedom = int((source.weight > 0).sum()) - round(float(np.trace(told)))
-    square = float((source.weight * (source.gain - rows @ levels) ** 2).sum())
+    freedom = len(source) - round(float(np.trace(told)))
+    square = float(((source.gain - rows @ levels) ** 2).sum())
     # Too few rows to show their own noise have that of the other source.
     noise = square / freedom if freedom > 0 else label_noise(table)
     return levels, noise * inverse, np.eye(len(levels)) - told
