@@ -77,6 +77,30 @@ def test_welchs_interval_of_constant_samples_is_a_point() -> None:
     assert (estimate.low, estimate.high) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("slope", [-0.8, 0.6])
+def test_votes_against_gold_on_the_same_queries_make_the_bias_less_sure(slope: float) -> None:
+    """All queries in both: the error is that of the paired differences, but never smaller."""
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=60)
+    votes = slope * gold + rng.normal(size=60)
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(60)],
+        query=np.tile(np.arange(60), 2),
+        gain=np.concatenate([gold, votes]),
+        is_gold=np.arange(120) < 60,
+    )
+    bias = find_slice(summarise_labels(table), "all").bias
+    apart = welch_estimate(votes, gold)
+    assert bias is not None
+    assert apart is not None
+    paired = float(stats.sem(votes - gold))
+    assert (paired > apart.std_error) == (slope < 0)
+    assert bias.std_error == pytest.approx(max(paired, apart.std_error))
+    assert bias.high - bias.value == pytest.approx(
+        bias.std_error * (apart.high - apart.value) / apart.std_error
+    )
+
+
 def test_sources_are_described_row_by_row() -> None:
     table = make_gain_table(
         queries=["a", "b"],

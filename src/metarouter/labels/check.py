@@ -55,7 +55,8 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
     Intervals are 95 % for each slice alone. The findings name a slice only if both
     sources have labels enough in it (:func:`metarouter.labels.noise.is_enough`) and
     its interval at level 1 − 0.05 / (number of such slices) excludes 0, with gains
-    taken to vary at least as much in the slice as they do in the whole.
+    taken to vary at least as much in the slice as they do in the whole. Where queries
+    are in both sources and their gains go against each other, both are the wider for it.
 
     The interval of the correlation r is t on the arctanh scale, from its influence
     function uv − r(u² + v²)/2 with u, v the standardised gains, added up by query.
@@ -116,11 +117,14 @@ def mean_estimate(values: FloatArray, level: float = LEVEL) -> Estimate | None:
     return _t_estimate(float(np.mean(values)), std_error, n - 1, n, level)
 
 
-def welch_estimate(a: FloatArray, b: FloatArray, level: float = LEVEL) -> Estimate | None:
+def welch_estimate(
+    a: FloatArray, b: FloatArray, level: float = LEVEL, *, covariance: float = 0.0
+) -> Estimate | None:
     """Difference of means a − b with Welch's interval; None below two values in either.
 
-    Assumes that `a` and `b` are independent samples; where the same queries are
-    in both and their gains go together, the interval is too wide.
+    `a` and `b` are independent samples, or `covariance`, 0 or less, is that of their
+    means; where the same queries are in both and their gains go together, the
+    interval is too wide.
 
     Examples
     --------
@@ -130,18 +134,20 @@ def welch_estimate(a: FloatArray, b: FloatArray, level: float = LEVEL) -> Estima
     """
     if len(a) < 2 or len(b) < 2:
         return None
-    return _welch(a, b, float(np.var(a, ddof=1)), float(np.var(b, ddof=1)), level)
+    return _welch(a, b, float(np.var(a, ddof=1)), float(np.var(b, ddof=1)), level, covariance)
 
 
-def _welch(a: FloatArray, b: FloatArray, var_a: float, var_b: float, level: float) -> Estimate:
+def _welch(
+    a: FloatArray, b: FloatArray, var_a: float, var_b: float, level: float, covariance: float
+) -> Estimate:
     """Welch's interval of mean(a) − mean(b) with given variances of a value."""
     var_a, var_b = var_a / len(a), var_b / len(b)
     total = var_a + var_b
     # Welch-Satterthwaite degrees of freedom
     spread = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
     freedom = total**2 / spread if spread > 0 else len(a) + len(b) - 2
-    difference = float(np.mean(a) - np.mean(b))
-    return _t_estimate(difference, total**0.5, freedom, len(a) + len(b), level)
+    difference, variance = float(np.mean(a) - np.mean(b)), total - 2.0 * covariance
+    return _t_estimate(difference, variance**0.5, freedom, len(a) + len(b), level)
 
 
 def _t_estimate(value: float, std_error: float, freedom: float, n: int, level: float) -> Estimate:
@@ -383,8 +389,18 @@ def _is_clear(part: Means, whole: Means, level: float) -> bool:
         max(float(np.var(gain, ddof=1)), float(np.var(gains, ddof=1)))
         for (_, gain), (_, gains) in zip(part, whole, strict=True)
     )
-    bias = _welch(part[1][1], part[0][1], preference, gold, level)
+    covariance = _negative_covariance(part[1], part[0])
+    bias = _welch(part[1][1], part[0][1], preference, gold, level, covariance)
     return bias.low > 0 or bias.high < 0
+
+
+def _negative_covariance(a: QueryMeans, b: QueryMeans) -> float:
+    """Of the two means, by the queries that are in both; 0 where their gains go together."""
+    shared, i, j = np.intersect1d(a[0], b[0], return_indices=True)
+    if len(shared) < 2:
+        return 0.0
+    product = float((a[1][i] - a[1].mean()) @ (b[1][j] - b[1].mean()))
+    return min(product, 0.0) * len(shared) / (len(shared) - 1) / (len(a[1]) * len(b[1]))
 
 
 def _pairs(table: GainTable) -> list[tuple[int, int]]:
@@ -427,6 +443,8 @@ def _slice(
         share_gold=len(gold) / labelled if labelled else 0.0,
         gold_mean=float(gold.mean()) if len(gold) else None,
         preference_mean=float(preference.mean()) if len(preference) else None,
-        bias=welch_estimate(preference, gold),
+        bias=welch_estimate(
+            preference, gold, covariance=_negative_covariance(preference_means, gold_means)
+        ),
         is_clear=is_clear,
     )
