@@ -118,7 +118,7 @@ def test_a_split_by_request_logs_what_it_drew(
     counts = Counter(row["policy"] for row in rows)
     assert abs(counts["candidate"] / n - 0.25) < 5 * math.sqrt(0.25 * 0.75 / n)
     for row in rows:
-        assert row["experiment"] == "ab"
+        assert (row["experiment"], row["drawn_by"]) == ("ab", "request")
         assert row["propensities"] == pytest.approx({"cheap": 0.75, "premium": 0.25})
         assert row["model"] == ("cheap" if row["policy"] == "current" else "premium")
         assert row["logging_propensity"] == pytest.approx(row["propensities"][row["model"]])

@@ -374,6 +374,27 @@ def test_a_few_requests_elsewhere_leave_keys_the_units(log: Log) -> None:
     assert [arm.units for arm in arm_results(log.read())] == [6, 5]
 
 
+@pytest.mark.parametrize(("by", "units"), [("key", [2, 2]), ("request", [20, 20])])
+def test_what_a_split_drew_by_is_what_its_decisions_say(
+    log: Log, by: str, units: list[int]
+) -> None:
+    """Keys may stay with one arm though none were drawn, and move though they were."""
+    for number in range(40):
+        arm = ("default", "other")[number % 2]
+        key = number % 2 if by == "request" else number // 2 % 2
+        log.decide(number, "large", policy=arm, experiment="e", key_id=f"key-{key}", drawn_by=by)
+    assert [arm.units for arm in arm_results(log.read())] == units
+
+
+def test_decisions_that_do_not_say_what_drew_them_are_read_as_before(log: Log) -> None:
+    """Twenty of a split of four keys, which was one of requests afterwards."""
+    for number in range(40):
+        arm, drawn_by = ("default", "other")[number % 2], None if number < 20 else "request"
+        key = f"key-{number % 4}"
+        log.decide(number, "large", policy=arm, experiment="e", key_id=key, drawn_by=drawn_by)
+    assert [arm.units for arm in arm_results(log.read())] == [2 + 10, 2 + 10]
+
+
 def test_a_split_of_requests_is_none_of_keys(log: Log) -> None:
     """Most requests of each key are in the larger arm, and so would be those of any key."""
     for number in range(400):

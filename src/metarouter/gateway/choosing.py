@@ -88,6 +88,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.others else dict(self.within)
 
     @property
+    def drawn_by(self) -> str | None:
+        """What the split of the experiment draws by; None where there is none."""
+        split = self.deciders.split
+        return None if split is None or self.experiment is None else split.by
+
+    @property
     def joint_propensity(self) -> float:
         """Probability of this policy and this model."""
         return self.share * self.within[self.decision.model]

@@ -169,4 +169,5 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "conversation": exchange.conversation,
         "spent": exchange.spent,
         "instance": None,
+        "drawn_by": None if choice is None else choice.drawn_by,
     }

@@ -199,9 +199,10 @@ def arm_results(
 
     Notes
     -----
-    Where keys stayed with one policy each, and not all with the same one, the split
-    drew keys, and keys are the independent units; else conversations are. Expected
-    costs are compared within one unit of cost only.
+    Where a split drew keys, keys are the independent units; else conversations are. Of
+    decisions that do not say, a split drew keys where keys stayed with one policy each,
+    and not all with the same one. Expected costs are compared within one unit of cost
+    only.
     """
     found: list[ArmResult] = []
     for experiment in sorted(set(log.experiment) - {""}):
@@ -384,10 +385,11 @@ def read_log(
     for claim in claims.values():  # of each speaker the last word
         said.setdefault(claim.said.decision_id, []).append(claim)
     of = decisions.c
-    names = ("decision_id", "policy", "experiment", "model", "endpoint", "outcome", "options")
-    more = ("propensities", "shadow", "conversation", "key_id", "spent", "seconds", "cost_unit")
+    names = ("decision_id", "policy", "experiment", "drawn_by", "model", "endpoint", "outcome")
+    more = ("options", "propensities", "shadow", "conversation", "key_id")
+    measured = ("spent", "seconds", "cost_unit")
     prompt = of.prompt if with_prompts else sa.null().label("prompt")
-    query = sa.select(*(of[name] for name in (*names, *more)), prompt)
+    query = sa.select(*(of[name] for name in (*names, *more, *measured)), prompt)
     query = query.where(of.policy.is_not(None))
     if since is not None:
         query = query.where(of.created >= since)
@@ -512,18 +514,24 @@ def _scores(claims: Sequence[Claim], kind: str) -> float | None:
 
 
 def _units(rows: Sequence[sa.RowMapping]) -> IntArray:
-    """Keys where a split drew keys, else conversations, else requests."""
+    """Keys where a split drew keys, else conversations, else requests.
+
+    What old rows were drawn by nobody noted: those of keys tell by where their keys went.
+    """
     arms: dict[str, dict[str, list[str]]] = {}
     for row in rows:
-        if row["experiment"] and row["key_id"]:
+        if row["experiment"] and row["key_id"] and row["drawn_by"] is None:
             of_key = arms.setdefault(row["experiment"], {}).setdefault(row["key_id"], [])
             of_key.append(row["policy"])
     by_key = {name for name, keys in arms.items() if _stay(list(keys.values()))}
+
+    def is_by_key(row: sa.RowMapping) -> bool:
+        drawn_by = row["drawn_by"]
+        return row["experiment"] in by_key if drawn_by is None else drawn_by == "key"
+
     codes: dict[str, int] = {}
     names = (
-        (row["key_id"] if row["experiment"] in by_key else None)
-        or row["conversation"]
-        or row["decision_id"]
+        (row["key_id"] if is_by_key(row) else None) or row["conversation"] or row["decision_id"]
         for row in rows
     )
     return np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)

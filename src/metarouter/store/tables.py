@@ -50,6 +50,7 @@ decisions = sa.Table(
     sa.Column("conversation", sa.String(64)),  # a hash
     sa.Column("spent", sa.Float),  # dollars for the tokens counted; null where no price is known
     sa.Column("instance", sa.String(40)),  # the process that wrote it
+    sa.Column("drawn_by", sa.String(12)),  # what the split draws by: conversation, key or request
 )
 # By time, with all that is asked of every decision of a window: the rows are ten times as wide.
 sa.Index(
