@@ -200,6 +200,30 @@ def test_equal_columns_without_a_penalty_share_the_least_squares_slope() -> None
     np.testing.assert_allclose(model.predict_std(twice), plain.predict_std(X), rtol=1e-2)
 
 
+@pytest.mark.parametrize("factor", [1e6, 1e9, 1e-9])
+def test_least_squares_do_not_depend_on_units(factor: float) -> None:
+    """Columns far apart in size are all kept: so are coefficients, deviations and the noise."""
+    X, y, w = make_rows(60, 3)
+    unit = np.array([1.0, factor, 1.0])
+    model, plain = Ridge(penalty=0.0).fit(X * unit, y, w), Ridge(penalty=0.0).fit(X, y, w)
+    assert model.coef_ is not None
+    np.testing.assert_allclose(model.coef_ * unit, normal_equations(X, y, w, 0.0)[1:], rtol=1e-8)
+    assert model.intercept_ == pytest.approx(plain.intercept_)
+    assert model.noise_variance_ == pytest.approx(plain.noise_variance_)
+    np.testing.assert_allclose(model.predict_std(X * unit), plain.predict_std(X), rtol=1e-6)
+    unit = np.append(1.0, unit)
+    found = model.covariance() * unit * unit[:, None]
+    np.testing.assert_allclose(found, plain.covariance(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [7.0, 1e9 + 0.1])
+def test_a_column_that_does_not_vary_explains_nothing(value: float) -> None:
+    X, y, w = make_rows(60, 3)
+    flat = np.column_stack([X, np.full(60, value)])
+    model, plain = Ridge(penalty=0.0).fit(flat, y, w), Ridge(penalty=0.0).fit(X, y, w)
+    np.testing.assert_allclose(model.predict(flat), plain.predict(X), rtol=1e-6)
+
+
 def test_one_row_predicts_itself() -> None:
     model = Ridge().fit(np.ones((1, 3)), np.array([2.0]))
     assert model.predict(np.zeros((1, 3)))[0] == pytest.approx(2.0)

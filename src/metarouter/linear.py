@@ -24,6 +24,7 @@ _GRID = np.logspace(-6.0, 6.0, 145)  # penalties over the mean eigenvalue
 # Spread of features below these shares of their squared size is rounding: of centred rows, and
 # of sums of squares from which the mean is taken out afterwards.
 _ROUNDING, _ROUNDING_OF_SUMS = 1e-24, 1e-12
+_CONSTANT = 1e-12  # a column that varies by less than this share of its mean does so by rounding
 _NULL = 1e-12  # eigenvalues below this share of the largest are rounding
 
 
@@ -233,6 +234,21 @@ def spectrum(X: NDArray[Any], y: FloatArray, weight: FloatArray | None = None) -
     )
 
 
+def _unitless(X: NDArray[Any], y: FloatArray, weight: FloatArray | None) -> Spectrum | None:
+    """The problem in columns of equal size, its basis in those given; None without full rank.
+
+    Eigenvalues of columns 10⁶ apart are 10¹² apart, as far as rounding is. Least squares do not
+    depend on units, so that the rank is decided without them.
+    """
+    mean, size = np.mean(X, axis=0, dtype=np.float64), np.std(X, axis=0, dtype=np.float64)
+    if len(X) <= X.shape[1] or (size <= _CONSTANT * np.abs(mean)).any():
+        return None
+    found = spectrum((X - mean) / size, y, weight)
+    if found.values.min(initial=np.inf) <= _NULL * found.values.max(initial=0.0):
+        return None
+    return replace(found, basis=found.basis / size[:, None], x_mean=mean + size * found.x_mean)
+
+
 def _weighted_mean(X: NDArray[Any], w: FloatArray) -> FloatArray:
     total = np.zeros(X.shape[1])
     for start in range(0, len(X), _CHUNK):
@@ -279,7 +295,8 @@ class Ridge:
     penalty : {"evidence", "gcv"} or float, default "evidence"
         How α is chosen: restricted marginal likelihood (MacKay 1992), which is
         steadier on few rows, or generalised cross-validation (Golub, Heath and
-        Wahba 1979); a number is taken as α itself. Where no α is better than
+        Wahba 1979); a number is taken as α itself, and 0 gives least squares, which no
+        unit of a feature moves where the rows tell all coefficients. Where no α is better than
         another, as of features that do not vary or of two rows, the prior is worth
         one label: :meth:`Spectrum.unit_penalty`.
 
@@ -316,7 +333,10 @@ class Ridge:
     def fit(self, X: NDArray[Any], y: Any, sample_weight: Any = None) -> Self:
         """Fit on rows X (n, d), targets y (n,), precisions `sample_weight` (n,)."""
         weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-        return self.fit_spectrum(spectrum(np.asarray(X), np.asarray(y, dtype=np.float64), weight))
+        X, y = np.asarray(X), np.asarray(y, dtype=np.float64)
+        problem = spectrum(X, y, weight)
+        unitless = _unitless(X, y, weight) if self.penalty == 0 else None
+        return self.fit_spectrum(unitless or problem)
 
     def fit_spectrum(self, problem: Spectrum) -> Self:
         """Fit a problem that is diagonal already, as from :meth:`Moments.spectrum`."""
