@@ -197,7 +197,6 @@ def test_a_file_that_is_no_safetensors_is_damage(tmp_path: Path) -> None:
 
 @settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -27,7 +27,7 @@ def toy(prompts: list[int], subjects: list[int]) -> Benchmark:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 15), st.integers(0, 5)), min_size=12, max_size=40),
     seed=st.integers(0, 99),

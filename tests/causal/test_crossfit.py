@@ -46,7 +46,7 @@ def _rows_in(total: float, n: int) -> set[int]:
     return {i for i in range(n) if int(total) >> i & 1}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     n1=st.integers(5, 40),
     n0=st.integers(5, 40),
@@ -62,7 +62,7 @@ def test_each_source_is_dealt_evenly(n1: int, n0: int, n_folds: int, seed: int) 
         assert sizes.max() - sizes.min() <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 1000), n_folds=st.integers(2, 4))
 def test_groups_stay_whole_and_every_fold_has_both_sources(seed: int, n_folds: int) -> None:
     """Also when most groups hold rows of one source only."""

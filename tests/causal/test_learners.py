@@ -262,7 +262,7 @@ def test_variance_without_predict_std_is_the_jackknife(kind: Any) -> None:
     assert 0.5 < np.mean(variances) / np.var(estimates) < 2
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     kind=st.sampled_from(ALL),
     factor=st.floats(0.01, 100),
@@ -282,7 +282,7 @@ def test_labels_times_a_factor_plus_a_constant(
     assert np.allclose(moved.shift_variance_, factor**2 * base.shift_variance_, rtol=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(kind=st.sampled_from(ALL), seed=st.integers(0, 100))
 def test_order_of_the_rows_does_not_matter(kind: Any, seed: int) -> None:
     """With given nuisances no fold enters the final fit, so Δ̂ is the same."""

@@ -60,7 +60,7 @@ def _sample(
     return X, y, t, Nuisances(mu0=mu0, mu1=mu0 + effect, e=e)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(e=st.tuples(tenths, tenths), mu=st.tuples(effects, effects, effects, effects))
 def test_bound_contains_the_truth_at_the_confounders_own_strength(
     e: tuple[int, int], mu: tuple[float, float, float, float]
@@ -140,7 +140,7 @@ def test_robustness_values_are_where_the_bounds_reach_the_null(effect: float) ->
         assert getattr(there, name) == pytest.approx(0.1, abs=1e-8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(effect=st.floats(-0.3, 0.3), seed=st.integers(0, 50))
 def test_robustness_value_at_level_is_zero_exactly_when_insignificant(
     effect: float, seed: int

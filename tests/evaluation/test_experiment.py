@@ -102,7 +102,7 @@ def run(table: GainTable | None = None, **options: Any) -> CompareResult:
     seed=st.integers(0, 99),
     n_gold=st.integers(0, 4),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_split_sets_are_disjoint_nested_and_of_the_right_source(
     labels: list[tuple[bool, bool]], seed: int, n_gold: int
 ) -> None:

@@ -41,7 +41,7 @@ def by_hand(text: str, n_buckets: int) -> list[float]:
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=127), max_size=60))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_equals_the_definition_computed_by_hand(text: str) -> None:
     """Any ASCII text has the vector that the docstring's formula gives."""
     vector = HashedNgrams(32).embed([text])[0]
@@ -49,7 +49,7 @@ def test_equals_the_definition_computed_by_hand(text: str) -> None:
 
 
 @given(st.text(alphabet="ab C1._-é\x1c\n", max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ascii_and_other_texts_are_cut_into_the_same_words(text: str) -> None:
     """One foreign letter far from a word does not change how that word is read."""
     first = HashedNgrams(1 << 24).embed_sparse([text, f"{text} \u00df"])

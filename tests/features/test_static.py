@@ -34,7 +34,7 @@ def wordllama() -> tuple[Tokenizer, NDArray[np.float16]]:
 
 # Control tokens are left out: the tokenizer cuts the text at "<s>".
 @given(text=st.text(alphabet="abc XYZ 12.,?!\n\té漢字😀-_▁", max_size=80))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_the_mean_over_the_tokens_of_the_whole_text(
     wordllama: tuple[Tokenizer, NDArray[np.float16]], text: str
 ) -> None:

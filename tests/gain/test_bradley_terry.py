@@ -222,7 +222,7 @@ def brute_force_cost(rating: list[float], n_tiers: int) -> float:
     return min(costs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 2_000), min_size=1, max_size=9),
     st.integers(1, 6),
@@ -257,7 +257,7 @@ def test_battles_that_cannot_be_counted_are_refused(
         BradleyTerry().fit(first, [1] * len(outcome), outcome, weight)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.floats(-500, 3_000), min_size=2, max_size=30, unique=True))
 def test_better_ratings_are_in_better_tiers(rating: list[float]) -> None:
     """Tiers never cross: a higher rating has a tier that is at least as good."""

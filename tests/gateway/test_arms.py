@@ -52,7 +52,7 @@ def test_arms_are_drawn_with_their_shares_over_units_and_over_salts() -> None:
     models=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6, unique=True),
     epsilon=st.floats(0, 1),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_propensities_of_exploration_sum_to_one(models: list[str], epsilon: float) -> None:
     """Whatever is drawn has a propensity above 0, and they add up."""
     model, _, propensities = explored(models[0], models, epsilon, "d")

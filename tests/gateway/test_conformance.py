@@ -170,7 +170,6 @@ def test_three_hundred_generated_requests_arrive_byte_for_byte(served: Served) -
 
     @settings(
         max_examples=300,
-        deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
@@ -193,7 +192,6 @@ def test_streams_come_back_byte_for_byte(served: Served, pause: float) -> None:
 
     @settings(
         max_examples=60,
-        deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

@@ -91,7 +91,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     operations=OPERATIONS, rpm=st.integers(1, 5), tpm=st.integers(1, 60), budget=st.integers(1, 20)
 )
@@ -140,7 +140,7 @@ def test_one_process_admits_exactly_what_the_rules_say(
                     open_tickets.append((ticket, values[0], values[1] / 4))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     operations=st.lists(
         st.tuples(

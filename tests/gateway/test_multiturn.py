@@ -347,7 +347,7 @@ def test_a_conversation_knows_its_beginning_and_the_request_before() -> None:
     st.lists(st.tuples(st.text(max_size=20), st.integers(0, 3)), min_size=1, max_size=5),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_turn_knows_the_one_before(talk: list[tuple[str, int]], has_system: bool) -> None:
     """However long, with tool loops anywhere: steps are read as their question is."""
     turns: list[dict[str, Any]] = [{"role": "system", "content": "Be brief."}] * has_system

@@ -214,7 +214,7 @@ def test_noise_is_answered_or_closed_and_others_are_served(serve: Serve) -> None
     """Bytes at random, and nearly requests: no status of 500 and above, and no end of service."""
     served = serve(auth="keys")
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=60, derandomize=True)
     @given(noise=NOISE)
     def attempt(noise: bytes) -> None:
         with _connect(served.url) as connection:

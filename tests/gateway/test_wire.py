@@ -65,7 +65,7 @@ def _joined(fields: list[tuple[bytes, bytes, bytes]], end: str) -> bytes:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(made=_objects(), model=st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_only_the_model_changes(
     made: tuple[list[tuple[bytes, bytes, bytes]], str], model: str
@@ -81,7 +81,7 @@ def test_only_the_model_changes(
     assert json.loads(found[len(before) : len(found) - len(after)]) == model
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(made=_objects(), place=st.integers(0, 9), value=_VALUES)
 def test_the_gateways_options_are_cut_out(
     made: tuple[list[tuple[bytes, bytes, bytes]], str], place: int, value: object
@@ -114,7 +114,7 @@ def test_what_is_no_json_object_is_refused(content: bytes) -> None:
         read_body(content)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     """Bytes from anywhere end in an object or in an InputError, never in another error."""

@@ -234,7 +234,7 @@ def facts(table: GainTable) -> set[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.permutations("abcd"))
 def test_reordering_models_keeps_what_every_row_says(models: list[str]) -> None:
     """Gains, scores and tokens change sides together."""

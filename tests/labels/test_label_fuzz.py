@@ -51,9 +51,7 @@ VALID = {
     "labels.jsonl.gz": gzip.compress(JSONL),
     "labels.csv.zst": zstandard.compress(_csv()),
 }
-FEW = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # A place in the file, as a share of its length, how many bytes go, and what comes instead.
 EDITS = st.lists(
     st.tuples(

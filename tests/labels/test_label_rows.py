@@ -14,7 +14,7 @@ ROWS = st.lists(st.tuples(WIDE, WIDE, st.booleans(), st.sampled_from([0.1, -2.5,
 
 
 @given(rows=ROWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_groups_are_the_distinct_rows_in_the_order_of_their_first(
     rows: list[tuple[int, int, bool, float]],
 ) -> None:

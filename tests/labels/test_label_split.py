@@ -40,7 +40,7 @@ def row_set(table: GainTable) -> set[tuple[str, float, bool, float]]:
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0.05, 0.95))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_split_shares_no_text_and_loses_no_row(seed: int, share: float) -> None:
     table = random_table(seed)
     first, second = split_by_query(table, share, np.random.default_rng(seed))

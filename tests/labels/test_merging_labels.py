@@ -144,7 +144,7 @@ def gains_of(table: GainTable) -> dict[tuple[str, str, str, str], float]:
 
 
 @given(rows=SCORE_ROWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_gains_from_scores_equal_the_plain_computation(rows: list[Row]) -> None:
     rows = ANCHOR + rows
     table, report = read_gain_table(rows)
@@ -158,7 +158,7 @@ def test_gains_from_scores_equal_the_plain_computation(rows: list[Row]) -> None:
 
 
 @given(rows=SCORE_ROWS, seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_rows_changes_no_gain(rows: list[Row], seed: int) -> None:
     rows = ANCHOR + rows
     shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
@@ -172,7 +172,7 @@ def test_the_order_of_rows_changes_no_gain(rows: list[Row], seed: int) -> None:
 
 
 @given(rows=SCORE_ROWS, shift=st.sampled_from([-3.0, 1.5, 10.0]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_adding_a_constant_to_all_scores_changes_no_gain(rows: list[Row], shift: float) -> None:
     rows = ANCHOR + rows
     first, _ = read_gain_table(rows)

@@ -21,7 +21,7 @@ ROUTES = (
     ("mean_shift", "ridge"),
     ("gold_only", "ridge"),
 )
-few_examples = settings(max_examples=6, deadline=None)
+few_examples = settings(max_examples=6)
 
 
 @st.composite
@@ -93,7 +93,7 @@ def test_a_level_added_to_the_votes_is_shifted_away(table: GainTable, shift: flo
 
 
 @given(seed=st.integers(0, 999), power=st.floats(-6, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_ridge_follows_the_units_of_features_and_labels(seed: int, power: float) -> None:
     rng = np.random.default_rng(seed)
     X, y, unit = rng.normal(size=(25, 4)), rng.normal(size=25), 10.0**power
@@ -110,7 +110,6 @@ gains = st.lists(st.floats(-1, 1), min_size=2, max_size=40)
 
 
 @given(mean=gains, share=st.floats(0, 1), more=st.floats(0, 1))
-@settings(deadline=None)  # the first example imports
 def test_a_larger_share_asks_for_no_higher_price(
     mean: list[float], share: float, more: float
 ) -> None:
