@@ -222,6 +222,59 @@ def test_text_from_traffic_is_text(browser: Browser, shown: Shown, hostile: str,
         assert hostile in page.locator("#app").inner_text()
 
 
+@pytest.fixture
+def unanimous(shown: Shown) -> Iterator[str]:
+    """Four answers of a model that users and audits all judge alike, and one preference."""
+    name, now = "unanimous", time.time()
+    served: dict[str, Any] = dict.fromkeys(("asked", "model", "answered"), name)
+    served |= {"endpoint": "chat/completions", "policy": "default", "logging_propensity": 1.0}
+    served |= {"bound": "gain", "reason": "r", "outcome": "ok", "options": []}
+    verdicts: list[dict[str, Any]] = [
+        {"type": kind, "decision_id": f"{name}-{n}", "annotator": f"{kind}-{n}", **content}
+        for n in range(4)
+        for kind, content in (("gold", {"scores": {name: 1.0}}), ("score", {"value": 0.5}))
+    ]
+    pair = {"model_a": name, "model_b": "swift-8b", "winner": "model_a"}
+    verdicts.append({"type": "preference", "decision_id": f"{name}-0", **pair})
+    rows = [{**served, "decision_id": f"{name}-{n}", "created": now - 9} for n in range(4)]
+    said = [
+        {"feedback_id": f"{name}-{n}", "created": now, "decision_id": one["decision_id"],
+         "kind": one["type"], "content": one}
+        for n, one in enumerate(verdicts)
+    ]  # fmt: skip
+    with shown.gateway.engine.begin() as connection:
+        connection.execute(sa.insert(decisions), rows)
+        connection.execute(sa.insert(feedback), said)
+    yield name
+    with shown.gateway.engine.begin() as connection:
+        for table in (decisions, feedback):
+            gone = table.c.decision_id.startswith(f"{name}-")
+            connection.execute(sa.delete(table).where(gone))
+
+
+def test_why_a_figure_has_no_interval_stands_beside_it(
+    browser: Browser, shown: Shown, unanimous: str
+) -> None:
+    """In words, without a range that is none, and it is not called clear."""
+    with _looking(browser, shown.url) as page:
+        _open(page, shown.url, "feedback")
+        table = page.get_by_role("table", name="Feedback by the model that answered")
+        model = table.get_by_role("row", name=unanimous).inner_text()
+        assert model.count("all independent units say the same: the interval has no width") == 2
+        pair = page.get_by_role("table", name="Preferences by pair").get_by_role(
+            "row", name=unanimous
+        )
+        assert "1 independent units are too few for an interval" in pair.inner_text()
+        assert pair.locator("circle").count() == 1
+        assert pair.locator(".range").count() == 0
+        bias = page.get_by_role("table", name="Users minus gold: Scores").get_by_role(
+            "row", name=f"answered by {unanimous}"
+        )
+        assert "−0.500" in bias.inner_text()
+        assert "no width" in bias.inner_text()
+        assert bias.get_by_role("img", name="no clear bias").count() == 1
+
+
 def test_hostile_names_do_nothing_in_charts(browser: Browser, shown: Shown, hostile: str) -> None:
     """A tooltip of a chart whose series is called by markup shows the markup."""
     with _looking(browser, shown.url) as page:

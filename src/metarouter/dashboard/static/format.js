@@ -56,5 +56,7 @@ export const dayOf = (value) => day.format(value * 1000);
 export const momentOf = (value) => (absent(value) ? DASH : `${day.format(value * 1000)}, ${precise.format(value * 1000)}`);
 export const axisTime = (width) => (value) => (width >= 7200 ? `${dayOf(value)} ${timeOf(value)}` : timeOf(value));
 
-export const between = (estimate, form) =>
-  !estimate || absent(estimate.low) || estimate.low === estimate.high ? "" : `${form(estimate.low)} to ${form(estimate.high)}`;
+/** Whether an estimate has an interval that says something; a warning of it tells why not. */
+const hasWidth = (of) => !absent(of?.low) && of.high - of.low > 1e-6 * Math.abs(of.value);
+export const between = (of, form) => (hasWidth(of) ? `${form(of.low)} to ${form(of.high)}` : "");
+export const leavesOutZero = (of) => hasWidth(of) && (of.low > 0 || of.high < 0);

@@ -55,10 +55,12 @@ export function Table({ caption, columns, rows, rowKey, onRow, empty = "Nothing 
   </div>`;
 }
 
-/** A number with its interval below it. */
+/** A number with its interval below it, and what weakens it. */
 export function Estimate({ of, form }) {
   if (!of) return html`<span class="muted">–</span>`;
-  return html`<span class="estimate"><span>${form(of.value)}</span><small>${between(of, form)}</small></span>`;
+  return html`<span class="estimate"><span>${form(of.value)}</span><small>${between(of, form)}</small>
+    ${of.warnings?.map((doubt) => html`<small class="doubt" key=${doubt}>${doubt}</small>`)}
+  </span>`;
 }
 
 /** Points with intervals on one line each, over a shared range; `mark` is a dashed line. */
@@ -69,7 +71,7 @@ export function Whisker({ of, low, high, mark = 0, tone = "accent", label }) {
   return html`<svg class=${`whisker ${tone}`} viewBox="0 0 160 20" role="img" aria-label=${label}>
     <line class="axis" x1="4" x2="156" y1="10" y2="10" />
     ${mark >= low && mark <= high && html`<line class="mark" x1=${at(mark)} x2=${at(mark)} y1="1" y2="19" />`}
-    <line class="range" x1=${at(of.low)} x2=${at(of.high)} y1="10" y2="10" />
+    ${of.low !== null && html`<line class="range" x1=${at(of.low)} x2=${at(of.high)} y1="10" y2="10" />`}
     <circle cx=${at(of.value)} cy="10" r="3.6" />
   </svg>`;
 }

@@ -1,7 +1,7 @@
 // Splits between policies, and policies in the shadow.
 import { html } from "../html.js";
 import { slower, useData } from "../api.js";
-import { cost, count, dollars, fixed, points, seconds, share, signed } from "../format.js";
+import { cost, count, dollars, fixed, leavesOutZero, points, seconds, share, signed } from "../format.js";
 import { Estimate, Panel, Pill, State, Table, Whisker } from "../parts.js";
 
 const percent = (v) => share(v, 1);
@@ -50,10 +50,9 @@ function Split({ name, arms }) {
 
 function Difference({ of, form }) {
   if (!of) return html`<span class="muted">–</span>`;
-  const isClear = of.low > 0 || of.high < 0;
   const shown = form === percent ? points : form;
   const withSign = (v) => (v > 0 ? "+" : "") + shown(v);
-  return html`<span class=${isClear ? "strong" : ""}><${Estimate} of=${of} form=${withSign} /></span>`;
+  return html`<span class=${leavesOutZero(of) ? "strong" : ""}><${Estimate} of=${of} form=${withSign} /></span>`;
 }
 
 function Shadows({ data }) {

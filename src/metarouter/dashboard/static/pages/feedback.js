@@ -1,7 +1,7 @@
 // What users and audits say: who is heard, what they say, how users differ from gold.
 import { html } from "../html.js";
 import { slower, useData } from "../api.js";
-import { count, share, signed, fixed } from "../format.js";
+import { count, fixed, leavesOutZero, share, signed } from "../format.js";
 import { Bar, Estimate, Panel, State, Stats, Table, Whisker } from "../parts.js";
 
 const gain = signed(3);
@@ -20,7 +20,7 @@ function All({ data }) {
     <${Stats} items=${[
       { label: "Statements", value: count(data.n), under: `${count(data.gold)} of them gold${data.unknown ? `; ${count(data.unknown)} more name a model that no decision offers, and are left out` : ""}` },
       { label: "Answers with user feedback", value: share(answers ? spoken / answers : null), under: `of ${count(answers)}` },
-      { label: "Users minus gold", value: overall ? gain(overall.bias.value) : "–", under: overall ? `${overall.kind}, ${count(overall.n)} compared` : "nothing judged by both" },
+      { label: "Users minus gold", value: overall ? gain(overall.bias.value) : "–", under: overall ? [`${overall.kind}, ${count(overall.n)} compared`, ...overall.bias.warnings].join("; ") : "nothing judged by both" },
     ]} />
     <${Models} data=${data} />
     <${Pairs} data=${data} />
@@ -70,7 +70,7 @@ function Bias({ data }) {
 function Slices({ title, rows }) {
   const ends = rows.flatMap((b) => [b.bias.low, b.bias.high]).filter((v) => v !== null);
   const far = Math.max(0.1, ...ends.map(Math.abs));
-  const clear = (b) => b.bias.low > 0 || b.bias.high < 0;
+  const clear = (b) => leavesOutZero(b.bias);
   const columns = [
     { title: "Where", show: (b) => html`<span class="wrap">${b.slice === "all" ? html`<b>all</b>` : b.slice}</span>` },
     { title: "Users minus gold", kind: "number", show: (b) => html`<${Estimate} of=${b.bias} form=${gain} />` },

@@ -53,7 +53,11 @@ function Slider({ data }) {
     <${Curve} data=${data} points=${points} point=${point} money=${money1k} />`;
 }
 
-const changeOf = (of) => (of.value === 0 ? "as now" : `${gain(of.value)} to now [${between(of, gain)}]`);
+function changeOf(of) {
+  if (of.value === 0) return "as now";
+  const range = between(of, gain);
+  return [`${gain(of.value)} to now${range && ` [${range}]`}`, ...of.warnings].join("; ");
+}
 const saved = (point, always) => (always > 0 ? 1 - point.cost.value / always : null);
 // in a pool a request that leaves the reference model need not go to the premium one
 const shareName = (data) => (data.models.length > 2 ? `Not to ${data.models[0]}` : "Premium share");
