@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from pathlib import Path
@@ -102,6 +103,13 @@ def test_dumps_of_every_format_give_the_same_rows(suffix: str, tmp_path: Path) -
     assert list(read_dump(write_as(suffix, tmp_path))) == ROWS
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
+def test_a_byte_order_mark_is_no_part_of_a_dump(suffix: str, tmp_path: Path) -> None:
+    path = write_as(suffix, tmp_path)
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert list(read_dump(path)) == ROWS
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -110,6 +118,8 @@ def test_dumps_of_every_format_give_the_same_rows(suffix: str, tmp_path: Path) -
         ("dump.jsonl", '{"a": 1}\nnonsense\n', "row 2: not JSON"),
         ("dump.jsonl", "[1]\n", "one JSON object a row"),
         ("dump.json", '{"a": 1}', "one JSON array"),
+        pytest.param("dump.json", "[" * 100_000, "not JSON", id="brackets"),
+        pytest.param("dump.jsonl", "[" * 100_000, "row 1: not JSON", id="line of brackets"),
         ("missing.csv", None, "cannot be read"),
     ],
 )

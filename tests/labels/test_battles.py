@@ -40,6 +40,8 @@ def row(**fields: Any) -> dict[str, Any]:
         ({"winner": "tie (bothbad)"}, "tie"),
         ({"winner": "tie (inconsistent)"}, "tie"),
         ({"winner": "both_bad"}, "tie"),
+        ({"winner": "tiefighter", "model_b": "tiefighter"}, "model_b"),
+        ({"winner": "tie", "model_a": "tie"}, "tie"),
         ({"winner": "y"}, "model_b"),
         ({"winner": None, "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}, "model_a"),
         ({"winner": None, "winner_model_a": "0", "winner_model_b": "1"}, "model_b"),
@@ -82,7 +84,13 @@ def test_the_first_turn_of_the_user_is_the_query(fields: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2, 3] sorted is what list?", "[1, 2, 3, 4, 5, 6]", "[not json, a text]"]
+    "text",
+    [
+        "[1, 2, 3] sorted is what list?",
+        "[1, 2, 3, 4, 5, 6]",
+        "[not json, a text]",
+        pytest.param("[" * 100_000, id="brackets"),
+    ],
 )
 def test_a_prompt_that_starts_with_a_bracket_is_a_text(text: str) -> None:
     """Only a JSON list of turns is taken apart."""

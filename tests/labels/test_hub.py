@@ -231,6 +231,13 @@ def test_every_model_of_a_wide_table_has_a_score(tmp_path: Path) -> None:
     assert records[0]["query"] == PROMPTS[0]
 
 
+def test_a_prompt_that_looks_like_a_list_and_is_none_is_a_text(tmp_path: Path) -> None:
+    rows = [routerbench(0, "") | {"prompt": text} for text in ("[{[]: 1}] is what?", "[{[]: 1}]")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "routerbench_0shot.parquet")
+    records = load_hub("routerbench", folder=tmp_path)
+    assert [record["query"] for record in records[::2]] == ["[{[]: 1}] is what?", "[{[]: 1}]"]
+
+
 def test_the_judge_scores_the_weak_model_against_the_strong(tmp_path: Path) -> None:
     """1 to 5, where 5 is as good as the strong model's answer."""
     records = load_hub("gpt4-dataset", folder=write_set("gpt4-dataset", tmp_path))

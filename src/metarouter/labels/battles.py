@@ -445,8 +445,8 @@ def _json_list(text: str) -> list[Any] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError:
-        return None  # a prompt that starts with a bracket
+    except (ValueError, RecursionError):
+        return None  # a prompt that starts with a bracket, or with thousands of them
     turns = isinstance(value, list) and all(isinstance(v, str | dict | None) for v in value)
     return value if turns and value else None
 
@@ -456,10 +456,11 @@ def _winner(row: Mapping[str, Any], source: str, number: int) -> str:
     if isinstance(winner, str):
         if winner in ("model_a", "model_b"):
             return winner
+        named = [side for side in ("model_a", "model_b") if row.get(side) == winner]
+        if named and winner.lower() not in _TIES:  # a name may begin like one of them
+            return named[0]
         if winner.lower().startswith(_TIES):
             return "tie"
-        if winner in (row.get("model_a"), row.get("model_b")):
-            return "model_a" if winner == row.get("model_a") else "model_b"
         allowed = "model_a, model_b, tie, tie (bothbad), or the name of one of the two models"
         raise LabelError.at(file=source, row=number, field="winner", value=winner, allowed=allowed)
     if not any(flag in row for flag in _FLAGS):

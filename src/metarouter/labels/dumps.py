@@ -66,14 +66,14 @@ def _csv(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _object(_decoded(line, f"{path}: row {number}"), path, number)
 
 
 def _json(path: Path) -> Iterator[dict[str, Any]]:
-    values = _decoded(path.read_text(encoding="utf-8"), str(path))
+    values = _decoded(path.read_text(encoding="utf-8-sig"), str(path))
     if not isinstance(values, list):
         raise LabelError(f"{path}: allowed: one JSON array of objects")
     for number, value in enumerate(values, 1):
@@ -83,7 +83,7 @@ def _json(path: Path) -> Iterator[dict[str, Any]]:
 def _decoded(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabelError(f"{place}: not JSON: {error}") from error
 
 

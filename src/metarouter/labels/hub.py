@@ -240,8 +240,8 @@ def _turns(text: str) -> str:
         return text
     try:
         turns = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text  # what literal_eval raises of a text that is no literal
     is_list = isinstance(turns, list) and all(isinstance(turn, str) for turn in turns)
     return "\n".join(turns) if is_list else text
 
