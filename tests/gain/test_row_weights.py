@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metarouter.correction import learn_gain, make_corrector
 from metarouter.errors import DataError
 from metarouter.gain import row_weights
 from metarouter.gain.weights import shared_variance
@@ -75,6 +76,29 @@ def test_shared_error_is_that_of_the_corrected_rows() -> None:
     assert shared_variance(table) == pytest.approx(part**2 * (1.0 + 0.5) / 2)
     plain = table.with_gains(table.gain, np.where(table.is_gold, 0.0, np.inf))
     assert shared_variance(plain) == 0.0
+
+
+def test_each_candidate_has_the_shared_error_of_its_own_rows() -> None:
+    """Over 60 pools std is the error made, for 100 gold labels as for 6 of another candidate."""
+    made, stated = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        candidate = np.repeat([1, 2], 200)
+        is_gold = np.arange(400) % 200 < np.where(candidate == 1, 100, 6)
+        table = make_gain_table(
+            queries=[str(i) for i in range(400)],
+            models=("a", "b", "c"),
+            candidate=candidate,
+            gain=0.5 * rng.normal(size=400) + 0.2 * ~is_gold,
+            is_gold=is_gold,
+            features=rng.normal(size=(400, 2)),
+        )
+        gain = learn_gain(table, make_corrector("mean_shift"), gain_model="ridge")
+        found = gain.predict(rng.normal(size=(20, 2)))
+        made.append((found.mean**2).mean(axis=0))
+        stated.append((found.std**2).mean(axis=0))
+    ratio = np.sqrt(np.mean(made, axis=0) / np.mean(stated, axis=0))
+    assert ((ratio > 0.7) & (ratio < 1.4)).all()
 
 
 def test_negative_weights_are_refused() -> None:

@@ -202,7 +202,7 @@ class _Problem:
     weight: FloatArray
     label_weight: float
     scale: float
-    shared_variance: float
+    shared_variance: FloatArray
     n_candidates: int
     is_scored: bool
 
@@ -337,7 +337,7 @@ def _state(
             "scale": problem.scale,
             "is_scored": problem.is_scored,
             "noise": noise,
-            "shared_variance": problem.shared_variance,
+            "shared_variance": problem.shared_variance.tolist(),
         },
         arrays={
             "weight": np.array([head.weight for head in heads]),

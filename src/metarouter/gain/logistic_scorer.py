@@ -45,7 +45,8 @@ class LogisticScorer:
         self._coef = np.asarray(state.arrays["coef"], dtype=np.float64)
         self._factor = np.asarray(state.arrays["factor"], dtype=np.float64)
         self._scale, self._is_scored = float(config["scale"]), bool(config["is_scored"])
-        self._noise, self._shared = float(config["noise"]), float(config["shared_variance"])
+        self._noise = float(config["noise"])
+        self._shared_variance = np.asarray(config["shared_variance"], dtype=np.float64)
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation, each of shape (n, n_models − 1)."""
@@ -60,8 +61,9 @@ class LogisticScorer:
             logits = features @ coef[1:] + coef[0]
             mean += weight * gains_of(logits, self._scale, self._is_scored)
         tilt = features @ self._factor[1:] + self._factor[0]
-        std = np.sqrt(self._noise * np.einsum("ij,ij->i", tilt, tilt) + self._shared)
-        return GainEstimate(mean=mean, std=np.repeat(std[:, None], n_candidates, axis=1))
+        own = self._noise * np.einsum("ij,ij->i", tilt, tilt)
+        shared = np.broadcast_to(self._shared_variance, n_candidates)
+        return GainEstimate(mean=mean, std=np.sqrt(own[:, None] + shared))
 
     def win_probability(self, features: NDArray[Any]) -> FloatArray:
         """P(candidate beats ``models[0]``), ties counting half: (1 + ψ̂ / s) / 2."""

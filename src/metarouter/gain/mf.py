@@ -200,7 +200,7 @@ def _state(rows: TableRows, members: list[MFMember], tie_rate: float) -> ModelSt
         config={
             "scale": rows.scale,
             "tie_rate": tie_rate,
-            "shared_variance": rows.shared_variance,
+            "shared_variance": rows.shared_variance.tolist(),
             "has_labels": True,
         },
         arrays={

@@ -42,7 +42,7 @@ class MFScorer:
         config = state.config
         self._scale = float(config["scale"])
         self._tie_rate = float(config["tie_rate"])
-        self._shared_variance = float(config["shared_variance"])
+        self._shared_variance = np.asarray(config["shared_variance"], dtype=np.float64)
         self._error = LinearError(state.arrays) if config["has_labels"] else None
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:

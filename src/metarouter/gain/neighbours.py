@@ -102,7 +102,7 @@ class NeighbourGain(ScoredTableModel):
                 "penalty": self.penalty_,
                 "noise_variance": self.noise_variance_,
                 "scale": rows.scale,
-                "shared_variance": rows.shared_variance,
+                "shared_variance": rows.shared_variance.tolist(),
             },
             arrays={
                 "points": points,
@@ -140,7 +140,7 @@ class NeighbourScorer:
         )
         self._k, self._penalty = int(config["k"]), float(config["penalty"])
         self._noise, self._scale = float(config["noise_variance"]), float(config["scale"])
-        self._shared_variance = float(config["shared_variance"])
+        self._shared_variance = np.asarray(config["shared_variance"], dtype=np.float64)
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """Gains over the reference model, shape (n, n_models − 1)."""

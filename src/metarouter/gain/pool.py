@@ -44,8 +44,8 @@ class PoolGainModel:
     members_ : list of fitted gain models, in the order of ``models[1:]``.
     n_rounds_ : int, passes made (1 when there was nothing to repeat).
     std_factor_ : array, shape (n_models − 1,); see Notes.
-    shared_variance_ : float
-        Error that corrected rows have in common; see
+    shared_variance_ : array, shape (n_models − 1,)
+        Error that corrected rows of a candidate have in common; see
         :func:`metarouter.gain.weights.shared_variance`.
 
     Raises
@@ -131,7 +131,7 @@ class PoolGainModel:
             config={
                 "members": [{"kind": state.kind, "config": state.config} for state in states],
                 "std_factor": self.std_factor_.tolist(),
-                "shared_variance": self.shared_variance_,
+                "shared_variance": self.shared_variance_.tolist(),
             },
             arrays={
                 f"{i}.{name}": array

@@ -346,7 +346,8 @@ class PoolScorer:
             load_gain_model(_member_state(state, i)) for i in range(len(state.config["members"]))
         ]
         self._std_factor = np.asarray(state.config["std_factor"], dtype=np.float64)
-        self._shared_variance = float(state.config["shared_variance"])
+        # One number in the routers of earlier versions.
+        self._shared_variance = np.asarray(state.config["shared_variance"], dtype=np.float64)
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """Gains over the reference model, shape (n, n_models − 1)."""

@@ -157,7 +157,7 @@ class SWRanking(ScoredTableModel):
             "gamma": self.gamma_,
             "penalty": self.penalty,
             "scale": rows.scale,
-            "shared_variance": rows.shared_variance,
+            "shared_variance": rows.shared_variance.tolist(),
         }
         arrays |= {
             "points": battles.points,
@@ -275,7 +275,7 @@ class SWRankingScorer:
         self._offset = offset[1:] - offset[0]
         self._penalty, self._scale = float(config["penalty"]), float(config["scale"])
         self._pull: FloatArray = self._penalty * eye
-        self._shared_variance = float(config["shared_variance"])
+        self._shared_variance = np.asarray(config["shared_variance"], dtype=np.float64)
         self._width = arrays["points"].shape[1]
         self._sums = _make_sums(state, len(self._strength))
 

@@ -47,8 +47,8 @@ class TableRows:
         Mean weight of the gold labels, or of all labels where none is gold: the noise
         of such a label shows in the residuals, whatever weights are counted in.
     scale : float, s above.
-    shared_variance : float
-        Error that corrected rows have in common, which no model averages out;
+    shared_variance : float array, shape (n_models − 1,)
+        Error that a candidate's corrected rows have in common, which no model averages out;
         see :func:`metarouter.gain.weights.shared_variance`.
     n_models : int
     """
@@ -61,7 +61,7 @@ class TableRows:
     weight: FloatArray
     label_weight: float
     scale: float
-    shared_variance: float
+    shared_variance: FloatArray
     n_models: int
 
     @property

@@ -63,15 +63,16 @@ def row_weights(table: GainTable) -> FloatArray:
     return weights
 
 
-def shared_variance(table: GainTable) -> float:
-    """Error variance that the corrected rows have in common.
+def shared_variance(table: GainTable) -> FloatArray:
+    """Error variance that the corrected rows of each candidate have in common.
 
     The errors of pseudo-gold gains come from one fitted correction, so they do
     not average out over rows as label noise does. Taken as wholly shared,
     which is the cautious limit, they add the square of the corrected rows'
     part of the weight, times their mean variance, to the variance of every
-    prediction. A corrected row of negative variance is an estimate of ψ and
-    has no noise of its own: its whole variance σ² + variance is shared.
+    prediction of the candidate that the rows are about. A corrected row of
+    negative variance is an estimate of ψ and has no noise of its own: its whole
+    variance σ² + variance is shared.
 
     Parameters
     ----------
@@ -79,14 +80,21 @@ def shared_variance(table: GainTable) -> float:
 
     Returns
     -------
-    float
-        0 for a table of labels as they were given.
+    array, shape (n_models − 1,)
+        0 where all labels of a candidate are as they were given.
     """
     usable = np.isfinite(table.variance) & (table.weight > 0)
     corrected = usable & ~table.is_gold & (table.variance != 0)
+    found = np.zeros(len(table.models) - 1)
     if not corrected.any():
-        return 0.0
+        return found
     weight, noise = row_weights(table), label_noise(table)
     variance = np.where(table.variance < 0, noise + table.variance, table.variance)
-    part = float(weight[corrected].sum() / weight.sum())
-    return part**2 * float(np.average(variance[corrected], weights=table.weight[corrected]))
+    for model in range(1, len(table.models)):
+        about = (table.candidate == model) | (table.baseline == model)
+        mine = corrected & about
+        if mine.any():
+            part = float(weight[mine].sum() / weight[about].sum())
+            error = float(np.average(variance[mine], weights=table.weight[mine]))
+            found[model - 1] = part**2 * error
+    return found

@@ -148,7 +148,7 @@ class Readout:
             config={
                 "members": [{"kind": "linear", "config": {}} for _ in members],
                 "std_factor": [1.0] * len(members),
-                "shared_variance": rows.shared_variance,
+                "shared_variance": rows.shared_variance.tolist(),
                 "slope": slope.tolist(),
             },
             arrays={f"{i}.{name}": a for i, m in enumerate(members) for name, a in m.items()},
