@@ -15,6 +15,7 @@ import pytest
 
 import metarouter
 from metarouter.cli import run
+from metarouter.cli.fit_summary import say_fit
 from metarouter.errors import OptionError
 from metarouter.testing import WorldPaths, make_world
 
@@ -560,6 +561,11 @@ def test_a_record_may_go_to_a_device(router: Path, paths: WorldPaths) -> None:
         lambda file: ["evaluate", "none", "--gold", "none", "--report", f"{file}/r.html"],
         lambda file: ["compare", "--gold", "none", "--report", f"{file}/r.html"],
         lambda file: ["onboard", "none", "--model", "m", "--out", file],
+        lambda file: ["calibrate", "none", "--budget", "1", "--out", file],
+        lambda file: ["calibrate", "none", "--json", f"{file}/c.json"],
+        lambda file: ["labels", "hub", "none", "--out", f"{file}/votes.jsonl"],
+        lambda file: ["labels", "battles", "none", "--out", f"{file}/votes.jsonl"],
+        lambda file: ["quickstart", "--out", file],
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
@@ -613,5 +619,25 @@ def test_bytes_that_are_no_text_are_routed(router: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: Capture) -> None:
     """What the system refuses is a failure, not a traceback."""
-    (tmp_path / "file").write_text("x")
-    _error(capsys, ["quickstart", "--out", str(tmp_path / "file" / "demo")], code=1)
+    (tmp_path / "labels").write_text("x")
+    _error(capsys, ["quickstart", "--out", str(tmp_path)], code=1)
+
+
+@pytest.mark.slow
+def test_quickstart_writes_all_and_prints_json_alone_where_that_is_asked_for(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    assert run(["quickstart", "--out", str(tmp_path), "--json", "-"]) == 0
+    policies = [row["policy"] for row in _json(capsys.readouterr().out, "quickstart")]
+    assert policies[:3] == ["always_premium", "always_cheap", "router"]
+    assert "<html" in (tmp_path / "report.html").read_text("utf-8")
+    assert metarouter.load(tmp_path / "router").models == MODELS
+
+
+def test_the_lines_about_a_fit_leave_stdout_to_json(router: Path, capsys: Capture) -> None:
+    """Printed for people, and not where stdout is for machines."""
+    fitted = metarouter.load(router)
+    say_fit(fitted, router, None)
+    assert "fitted on 120 gold and 210 preference rows" in capsys.readouterr().out
+    say_fit(fitted, router, "-")
+    assert capsys.readouterr().out == ""

@@ -49,13 +49,15 @@ def calibrate(
     Example: metarouter calibrate router --queries traffic.txt --premium-share 0.3
     """
     from metarouter.calibration import calibrate as calibrate_router
-    from metarouter.cli.output import emit, say
+    from metarouter.cli.output import emit, require_writable, say
     from metarouter.errors import OptionError
     from metarouter.loading import load
     from metarouter.querying import read_queries
 
     if premium is not None and out is None:
         raise OptionError("--premium makes another router: give its folder, --out DIR")
+    target = folder if out is None else out
+    require_writable(target / "manifest.json", json_out)
     whole = load(folder)
     texts = None if queries is None else read_queries(queries)
     router, found = calibrate_router(
@@ -68,7 +70,6 @@ def calibrate(
         confidence=confidence,
         seed=seed,
     )
-    target = folder if out is None else out
     router.save(target)
     record = _record(found, router) | _named(router, texts, premium_share)
     for line in _told(found, router):

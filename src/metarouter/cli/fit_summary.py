@@ -9,11 +9,17 @@ from typing import Any
 from metarouter.cli.output import emit, say
 from metarouter.router import Router
 
-__all__ = ["fit_record", "report_fit"]
+__all__ = ["fit_record", "report_fit", "say_fit"]
 
 
 def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) -> None:
     """Print a fitted router in a few lines and write its record."""
+    say_fit(router, folder, json_out)
+    emit(json_out, "fit", [fit_record(router, folder)], seed=seed)
+
+
+def say_fit(router: Router, folder: Path, json_out: str | None) -> None:
+    """Print a fitted router in a few lines."""
     record = fit_record(router, folder)
     rows = " and ".join(f"{n:,} {source}" for source, n in router.facts["rows"].items())
     say(f"fitted on {rows} rows; models: {', '.join(router.models)} (reference first)", json_out)
@@ -42,7 +48,6 @@ def report_fit(router: Router, folder: Path, json_out: str | None, seed: int) ->
             json_out,
         )
     say(f"router written to {folder}; policy version {router.policy.version}", json_out)
-    emit(json_out, "fit", [record], seed=seed)
 
 
 def _of_pool(router: Router) -> str:

@@ -27,10 +27,11 @@ def battles(
 
     Example: metarouter labels battles arena.csv --out votes.jsonl
     """
-    from metarouter.cli.output import emit, json_lines, say, write_text
+    from metarouter.cli.output import emit, json_lines, require_writable, say, write_text
     from metarouter.labels.battles import battle_votes
     from metarouter.labels.dumps import read_dump
 
+    require_writable(out, json_out)
     rows, records = [], []
     for file in files:
         votes, count = battle_votes(

@@ -26,9 +26,10 @@ def hub(
 
     Example: metarouter labels hub arena-55k --out votes.jsonl
     """
-    from metarouter.cli.output import emit, json_lines, say, write_text
+    from metarouter.cli.output import emit, json_lines, require_writable, say, write_text
     from metarouter.labels.hub import HUB, load_hub
 
+    require_writable(out, json_out)
     records = load_hub(name, split=split, folder=folder)
     write_text(out, json_lines(records))
     dataset = HUB[name]

@@ -29,13 +29,14 @@ def quickstart(
     Example: metarouter quickstart --out demo
     """
     from metarouter.cli.evaluate import say_evaluation
-    from metarouter.cli.fit_summary import report_fit
-    from metarouter.cli.output import emit, progress, say
+    from metarouter.cli.fit_summary import say_fit
+    from metarouter.cli.output import emit, progress, require_writable, say
     from metarouter.evaluation.evaluate import evaluate_router
     from metarouter.evaluation.report import write_evaluation_report
     from metarouter.fitting import fit
     from metarouter.testing import make_world
 
+    require_writable(out / "report.html", json_out)
     world = make_world("topic_bias", n_queries=2000, n_gold=300, n_both=100, n_test=1000, seed=seed)
     paths = world.write(out / "labels")
     say(f"labels made here, with known truth, in {out / 'labels'}", json_out)
@@ -43,7 +44,7 @@ def quickstart(
         router = fit(paths.gold, paths.preference, premium="premium", cheap="cheap",
                      seed=seed, progress=callback)  # fmt: skip
     router.save(out / "router")
-    report_fit(router, out / "router", None, seed)
+    say_fit(router, out / "router", json_out)
     evaluation = evaluate_router(router, paths.test, seed=seed)
     write_evaluation_report(evaluation, out / "report.html")
     records = evaluation.as_records()
