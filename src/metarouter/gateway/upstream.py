@@ -189,6 +189,7 @@ class Upstreams:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._on_attempt = on_attempt
         self._pool = _Pool()
+        self._serving = lru_cache(1024)(self._find)
 
     def renewed(
         self,
@@ -247,15 +248,18 @@ class Upstreams:
 
     def serves(self, model: str, dialect: Dialect) -> bool:
         """Whether an upstream of the dialect has the model."""
-        return any(up.target(model, dialect) for up in self._upstreams.values())
+        return bool(self._serving(model, dialect))
+
+    def _find(self, model: str, dialect: Dialect) -> list[Target]:
+        found = (up.target(model, dialect) for up in self._upstreams.values())
+        return [target for target in found if target is not None]
 
     def targets(
         self, model: str, dialect: Dialect, allowed: Callable[[str], bool] = lambda model: True
     ) -> list[Target]:
         """Where a request for `model` may go, best first, fallback models last."""
         models = [model, *filter(allowed, self._fallbacks.get(model, ()))]
-        found = (up.target(name, dialect) for name in models for up in self._upstreams.values())
-        return [target for target in found if target is not None]
+        return [target for name in models for target in self._serving(name, dialect)]
 
     async def open(
         self, targets: Sequence[Target], call: UpstreamCall, attempts: list[Attempt]
@@ -385,10 +389,10 @@ class _Upstream:
         self.provider = None if settings.provider is None else _provider(name, settings)
         self._own = frozenset(name.lower().encode() for name in settings.headers)
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
-        self.target = lru_cache(1024)(self._target)
         self.url = lru_cache(64)(self._url)
 
-    def _target(self, model: str, dialect: Dialect) -> Target | None:
+    def target(self, model: str, dialect: Dialect) -> Target | None:
+        """Where a model is asked for here; None where it is not served."""
         if self.provider is None and self.settings.dialect not in (dialect, "any"):
             return None
         name = self.settings.models.get(model) if self.settings.models else model

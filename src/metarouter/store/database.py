@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ _OPTIONS: dict[str, Any] = {
     "hide_parameters": True,
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
 }
+# Rows of one statement for SQLite's driver, which stops for other threads at each statement.
+_AT_ONCE = 256, 64, 16, 4, 1
 _ALLOWED = "sqlite:///PATH or postgresql://USER@HOST/DATABASE"
 
 
@@ -230,13 +233,22 @@ def insert_new(
         insert, given = _insert(connection, table, sorted(rows, key=itemgetter(key.name)))
         return connection.execute(insert.on_conflict_do_nothing(), given).rowcount
     names = tuple(column.name for column in table.columns if column.name in rows[0])
-    return connection.exec_driver_sql(_new_sql(table, names), _tuples(table, names, rows)).rowcount
+    given, count = _tuples(table, names, rows), 0
+    for size in _AT_ONCE:
+        n_whole = len(given) // size * size
+        for start in range(0, n_whole, size):
+            values = tuple(chain.from_iterable(given[start : start + size]))
+            count += connection.exec_driver_sql(_new_sql(table, names, size), values).rowcount
+        given = given[n_whole:]
+    return count
 
 
 @lru_cache(64)
-def _new_sql(table: sa.Table, names: tuple[str, ...]) -> str:
+def _new_sql(table: sa.Table, names: tuple[str, ...], n_rows: int) -> str:
     insert = sqlite.insert(table).on_conflict_do_nothing()
-    return str(insert.compile(dialect=sqlite.dialect(), column_keys=names))
+    one = str(insert.compile(dialect=sqlite.dialect(), column_keys=names))
+    values = f"({', '.join('?' * len(names))})"
+    return one.replace(values, ", ".join([values] * n_rows))
 
 
 def _tuples(
