@@ -481,7 +481,17 @@ def test_a_perverse_judge_is_called_misleading() -> None:
 
 def test_a_judge_that_is_a_contestant_is_named() -> None:
     votes = [{"query": "q", "model_a": "a", "model_b": "b", "winner": "tie", "judge": "a"}]
-    assert says(summarise_labels(read_gain_table(preference=votes)[0]), "judge 'a' is one of")
+    summary = summarise_labels(read_gain_table(preference=votes)[0])
+    assert says(summary, "judge 'a' is one of the models that it judges: expect")
+    assert not says(summary, "given as gold")
+
+
+def test_gold_of_a_contestant_is_told_for_what_it_is() -> None:
+    """No corrector doubts gold."""
+    gold = [{"query": "q", "model_a": "a", "model_b": "b", "gain": 1.0, "judge": "x/A"}]
+    summary = summarise_labels(read_gain_table(gold=gold)[0])
+    assert says(summary, "judge 'x/A' is one of the models that it judges, and its labels are")
+    assert not says(summary, "expect self-preference")
 
 
 def test_sources_without_visible_agreement_are_said_to_add_nothing_so_far() -> None:

@@ -195,13 +195,7 @@ def _listed(kind: str, names: list[str]) -> str:
 
 
 def _about_models(summary: LabelSummary) -> Iterator[str]:
-    models = {model_key(name) for name in summary.models}
-    for name in sorted(count.name for count in summary.judge_counts if count.name):
-        if model_key(name) in models:
-            yield (
-                f"judge {name!r} is one of the models that it judges: expect self-preference; "
-                "the corrector auto trusts its verdicts on its own answers less."
-            )
+    yield from _about_contestants(summary)
     if _rows(summary, "gold"):
         without = [count.name for count in summary.model_counts if not count.gold]
         if without:
@@ -213,6 +207,24 @@ def _about_models(summary: LabelSummary) -> Iterator[str]:
                 "files if they are one."
                 for other in with_gold
                 if _is_spelt_like(name, other)
+            )
+
+
+def _about_contestants(summary: LabelSummary) -> Iterator[str]:
+    models = {model_key(name) for name in summary.models}
+    for judge in sorted(summary.judge_counts, key=lambda count: count.name):
+        if not judge.name or model_key(judge.name) not in models:
+            continue
+        start = f"judge {judge.name!r} is one of the models that it judges"
+        if judge.gold:
+            yield (
+                f"{start}, and its labels are given as gold: its verdicts on its own answers are "
+                "taken for the truth; give them as preference, and gold of another judge."
+            )
+        if judge.preference:
+            yield (
+                f"{start}: expect self-preference; the corrector auto trusts its verdicts on its "
+                "own answers less."
             )
 
 
