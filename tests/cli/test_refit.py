@@ -169,6 +169,14 @@ def test_the_router_that_serves_is_never_replaced(
     assert "goes on serving" in capsys.readouterr().err
 
 
+def test_a_share_that_is_none_is_told_as_it_was_typed(
+    loop: Callable[[bool], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*loop(True), "--out", str(tmp_path / "n"), "--held-out", "1.5"]
+    assert run(["refit", *options]) == 2
+    assert "--held-out = 1.5; allowed: a number between 0 and 1" in capsys.readouterr().err
+
+
 def test_a_mistyped_store_is_no_empty_one(
     loop: Callable[[bool], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -341,8 +343,6 @@ def test_numpy_scalars_are_numbers() -> None:
 
 
 def test_the_report_is_plain_json_with_its_totals() -> None:
-    import json
-
     _, report = read_gain_table(GOLD)
     values = json.loads(json.dumps(report.to_dict()))
     assert values["rows_read"] == values["rows_used"] == 4
@@ -362,6 +362,18 @@ def test_the_report_is_plain_json_with_its_totals() -> None:
 def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, Any], word: str) -> None:
     with pytest.raises(OptionError, match=word):
         read_gain_table(GOLD, **options)
+
+
+def test_a_file_is_one_source_and_not_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its path is written; it would agree with itself."""
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in GOLD), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=r"labels\.jsonl is given as `gold` and as `preference`"):
+        read_gain_table(path, ["other.jsonl", "labels.jsonl"])
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(path.read_bytes())
+    assert len(read_gain_table(path, other)[0]) == 2 * len(read_gain_table(path)[0])
 
 
 @pytest.mark.parametrize("labels", [None, 3])

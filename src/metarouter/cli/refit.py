@@ -34,8 +34,8 @@ def refit(
     preference: Preference = None,
     since: Since = None,
     policy: Annotated[str | None, typer.Option(help="Only about decisions of this policy.")] = None,
-    held_out: Annotated[
-        float, typer.Option(help="Share of the new gold queries that judges.")
+    held_out_share: Annotated[
+        float, typer.Option("--held-out", help="Share of the new gold queries that judges.")
     ] = 0.5,
     margin: Annotated[float, typer.Option(help="Gain units it has to be better by.")] = 0.0,
     json_out: JsonOut = None,
@@ -64,7 +64,9 @@ def refit(
         labels = export_labels(engine, since=start, policy=policy)
     labels, n_outside = on_scale(labels, serving)
     files = (gold or [], preference or [])
-    found = _refitted(serving, labels, files, held_out=held_out, margin=margin, seed=seed)
+    found = _refitted(
+        serving, labels, files, held_out_share=held_out_share, margin=margin, seed=seed
+    )
     for line in _lines(found, labels):
         say(line, json_out)
     if n_outside:
@@ -86,7 +88,7 @@ def _refitted(
     labels: ExportedLabels,
     files: tuple[list[Path], list[Path]],
     *,
-    held_out: float,
+    held_out_share: float,
     margin: float,
     seed: int,
 ) -> RefitResult:
@@ -105,7 +107,7 @@ def _refitted(
             [*preference, *new_preference] or None,
             fresh=_fresh(serving, labels, gold + preference),
             conversations=labels.conversations,
-            held_out_share=held_out,
+            held_out_share=held_out_share,
             margin=margin,
             seed=seed,
         )

@@ -86,7 +86,8 @@ def read_gain_table(
     LabelError
         At a bad row, a file that cannot be read, or a source without usable rows.
     OptionError
-        When an option is not allowed or names a model without labels.
+        When an option is not allowed or names a model without labels, or a file is given
+        as both sources.
 
     Notes
     -----
@@ -112,6 +113,7 @@ def read_gain_table(
     (3, 3)
     """
     _check_options(gold, preference, on_bad_row, score_range)
+    _check_apart(gold, preference)
     if premium is not None and premium == cheap:
         raise OptionError.of("premium", premium, "a model other than cheap")
     require_arrow()
@@ -140,10 +142,27 @@ def _check_options(
             raise OptionError.of("score_range", score_range, "two finite numbers, low < high")
 
 
+def _check_apart(gold: Any, preference: Any) -> None:
+    """Refuse a file that is given as both sources: it would agree with itself."""
+    given = [
+        {Path(path).resolve() for path in labels} if _are_paths(labels) else set()
+        for labels in (_listed(gold), _listed(preference))
+    ]
+    both = sorted(str(path) for path in set.intersection(*given))
+    if both:
+        raise OptionError(
+            f"{both[0]} is given as `gold` and as `preference`; allowed: one of the two, so that "
+            "what judges the votes is not the votes themselves"
+        )
+
+
+def _listed(labels: Any) -> Any:
+    return [labels] if isinstance(labels, str | os.PathLike) else labels
+
+
 def _inputs(source: LabelSource, labels: Any) -> list[tuple[str, Iterable[RawBatch]]]:
     """Names and raw batches of what was given for a source."""
-    if isinstance(labels, str | os.PathLike):
-        labels = [labels]
+    labels = _listed(labels)
     if _are_paths(labels):
         return [(str(path), read_file(Path(path))) for path in labels]
     if is_frame(labels):
