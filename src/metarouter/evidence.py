@@ -24,7 +24,9 @@ marginal likelihood. The hypotheses differ in
       s > v, f has smoothed the gain: ρ = 1, var δ = (s − v) σ². The level of
       the error varies as the error does: var b = (v − s)₊ σ² + var δ, so that
       a judge whose level agrees with gold gains weight by it;
-  ``oppose``  the same with −f: ρ = −s/v, κ = −1;
+  ``oppose``  the same with −f: ρ = −s/v, κ = −1; in both, ψ and β may go together a
+      little: ρ is drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)),
+      and κ moves with it;
   ``rescale`` κ = ρ ~ N(0, τ/v), b and δ as in ``ignore``: a judge on another scale
       or weak, of either sign.
 

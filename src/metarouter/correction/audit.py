@@ -72,7 +72,8 @@ def audit_labels(
 
     Notes
     -----
-    ``mean_bias`` is E[preference gain − gold gain] over the labelled queries.
+    ``mean_bias`` is E[preference gain − gold gain] over the labelled queries, of which
+    those that both sources label count twice.
     ``routing_value`` is E[(c − E c) ψ], the gold gain of the router's choices c
     above as many premium calls at random. Both are about one pair of models and,
     beyond speed, about at most 5,000 queries without gold.

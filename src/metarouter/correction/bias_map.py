@@ -117,9 +117,10 @@ def make_bias_map(
 
     Estimates, for slices S by topic, length, domain and judge,
     E[preference gain − gold gain given the query is in S], over the labelled
-    queries of S. Doubly robust: right when who got gold depends on nothing but
-    the features, and either the chance of gold or the mean gains are learned
-    well. Topics are clusters of the features, which no label enters.
+    queries of S, of which those that both sources label count twice. Doubly
+    robust: right when who got gold depends on nothing but the features, and
+    either the chance of gold or the mean gains are learned well. Topics are
+    clusters of the features, which no label enters.
 
     In a pool the map is about one pair of models, the one that both sources
     know best. Labels of one query and source are averaged first. No more than
