@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -43,6 +44,7 @@ __all__ = [
 
 Seconds = Annotated[float, Field(gt=0, lt=float("inf"))]
 _STRICT = ConfigDict(extra="forbid", frozen=True)
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # what RFC 9110 calls so
 
 
 class UpstreamSettings(BaseModel):
@@ -105,7 +107,7 @@ class UpstreamSettings(BaseModel):
         if not value:
             return value
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not _can_be_asked(parts):
             raise ValueError("allowed: an http or https URL, such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("holds a user, a password or a query; allowed: a plain URL")
@@ -122,8 +124,10 @@ class UpstreamSettings(BaseModel):
     @classmethod
     def _printable(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            if not (name + text).isascii() or not (name + text).isprintable():
-                raise ValueError(f"header {name!r}: allowed: printable ASCII")
+            if not _TOKEN.fullmatch(name) or not (text.isascii() and text.isprintable()):
+                raise ValueError(f"header {name!r}: allowed: printable ASCII, no space in the name")
+            if name.lower() in ("accept-encoding", "content-length", "transfer-encoding"):
+                raise ValueError(f"header {name!r} is the gateway's to set; leave it out")
             if name.lower() in ("authorization", "x-api-key"):
                 raise ValueError(f"header {name!r} is a secret; allowed: api_key_env")
         return value
@@ -514,6 +518,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _can_be_asked(parts: SplitResult) -> bool:
+    """Whether host and port are such as a client could look up and connect to."""
+    try:
+        host, port = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:  # out of range; or, as UnicodeError, no name of a host
+        return False
+    return bool(host) and b" " not in host and port != 0
 
 
 def read_settings(
