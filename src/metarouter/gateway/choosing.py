@@ -10,11 +10,13 @@ choice that nobody could complete in time is kept without propensities.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from metarouter.errors import InputError, MetarouterError
 from metarouter.gateway.deciding import Decided, Question, ServedPolicy
@@ -60,7 +62,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     deciders, question : what it came from.
     experiment : the split that drew the policy; None where an arm of it could not
         have answered, so that arms are compared on requests that each could take.
-    features_hash : see :class:`Decided`.
+    features : see :class:`Decided`.
     is_exploration : whether the model was drawn at random.
     within : propensity of each model, given the policy.
     models : that it may have been, by the request's options.
@@ -74,13 +76,20 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     deciders: Deciders
     question: Question
     experiment: str | None = None
-    features_hash: str = ""
+    features: NDArray[Any] | None = None
     is_exploration: bool = False
     within: Mapping[str, float]
     models: Sequence[str] = ()
     share: float = 1.0
     others: Shares = ()
     shadows: Sequence[ServedPolicy] = ()
+
+    @property
+    def features_hash(self) -> str | None:
+        """Of the features: made when the row is, which no answer waits for."""
+        if self.features is None:
+            return None
+        return hashlib.blake2b(self.features.tobytes(), digest_size=16).hexdigest()
 
     @property
     def propensities(self) -> dict[str, float] | None:
@@ -118,7 +127,7 @@ async def choose(deciders: Deciders, question: Question) -> Choice:
         deciders=deciders,
         question=question,
         experiment=_experiment(deciders.split, shares),
-        features_hash=decided.features_hash,
+        features=decided.features,
         is_exploration=is_exploration,
         within=within,
         models=decided.models,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from metarouter.errors import InputError, OptionError, shorten
 from metarouter.gateway.options import RequestOptions
@@ -83,12 +84,12 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     decision : Decision
-    features_hash : of the features that it was made from; "" when from none.
+    features : that it was made from; None when from none.
     models : among which it was made; empty where nothing was weighed.
     """
 
     decision: Decision
-    features_hash: str = ""
+    features: NDArray[Any] | None = None
     models: tuple[str, ...] = ()
 
 
@@ -156,8 +157,7 @@ class ServedPolicy:
         else:
             decision = self._by_threshold(question.threshold, options, mean, std, costs)
             decision = _narrowed(decision, models)
-        digest = hashlib.blake2b(x.tobytes(), digest_size=16).hexdigest()
-        return Decided(decision=decision, features_hash=digest, models=tuple(models))
+        return Decided(decision=decision, features=x, models=tuple(models))
 
     def fixed(self, model: str, reason: str) -> Decision:
         """A decision that nothing was predicted for."""

@@ -141,7 +141,7 @@ def decision_row(exchange: Exchange) -> dict[str, Any]:
         "policy": None if policy is None else policy.name,
         "policy_version": decision.policy_version or None,
         "artifact": None if policy is None else policy.router.artifact.created,
-        "features_hash": None if choice is None else choice.features_hash or None,
+        "features_hash": None if choice is None else choice.features_hash,
         "model": exchange.chosen,
         "answered": exchange.answered,
         "predicted_gain": _finite(decision.predicted_gain),
