@@ -167,6 +167,19 @@ def test_status_tells_which_upstream_is_left_alone(serve: Serve) -> None:
     assert (status["writer"]["state"], status["auth"]) == ("ok", "none")
 
 
+def test_a_reload_that_the_store_could_not_note_is_told_as_done(serve: Serve) -> None:
+    """What serves has changed: nobody need ask for it again."""
+    served = serve(log_level="error")
+    engine = served.gateway.engine
+    served.gateway.engine = sa.create_engine("sqlite:////no/such/folder/store.db")
+    answer = served.client.post("/admin/reload", json={})
+    served.gateway.engine = engine  # which is disposed of at the end
+    assert answer.status_code == 503
+    message = answer.json()["error"]["message"]
+    assert message.startswith("generation 2 serves, but is not in the audit trail")
+    assert served.client.get("/admin/status").json()["generation"] == 2
+
+
 def test_a_store_that_does_not_answer_is_told(serve: Serve) -> None:
     served = serve()
     engine = served.gateway.engine

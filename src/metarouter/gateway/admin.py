@@ -212,8 +212,14 @@ def _list_audit(call: _Call) -> AuditTrail:
 
 def _reload(call: _Call) -> Reloaded:
     generation = reload_all(call.gateway)
-    with call.gateway.writer.turn, call.gateway.engine.begin() as connection:
-        note_change(connection, "reloaded", f"generation {generation.number}", {}, call.by)
+    subject = f"generation {generation.number}"
+    try:
+        with call.gateway.writer.turn, call.gateway.engine.begin() as connection:
+            note_change(connection, "reloaded", subject, {}, call.by)
+    except sa.exc.SQLAlchemyError as error:
+        call.gateway.log.error("not in the audit trail", reloaded=subject, by=call.by)
+        message = f"{subject} serves, but is not in the audit trail: the store does not answer"
+        raise RefusedError(503, "store_unavailable", message) from error
     return Reloaded(generation=generation.number, policies=_versions(call.gateway))
 
 
