@@ -177,3 +177,11 @@ def test_a_store_that_is_down_is_told(shown: Shown) -> None:
             connection.execute(sa.text("ALTER TABLE aside RENAME TO decisions"))
     assert answer.status_code == 503
     assert "SELECT" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["decisions", "decisions/a%00b"])
+def test_text_that_no_store_takes_is_refused_as_such(shown: Shown, path: str) -> None:
+    """PostgreSQL would refuse it, and the store would count as down."""
+    answer = httpx2.get(f"{shown.url}/dashboard/api/{path}", params={"text": "a\x00b"})
+    assert answer.status_code == 400
+    assert "allowed: text without NUL" in answer.json()["error"]["message"]
