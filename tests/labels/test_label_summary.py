@@ -101,6 +101,27 @@ def test_votes_against_gold_on_the_same_queries_make_the_bias_less_sure(slope: f
     )
 
 
+def test_a_text_under_two_ids_counts_once() -> None:
+    """Every query a second time under another id tells nothing new."""
+    rng = np.random.default_rng(0)
+    gain = rng.normal(size=120)
+
+    def summarised(copies: int) -> LabelSummary:
+        return summarise_labels(
+            make_gain_table(
+                queries=[f"q{i}" for i in range(120)] * copies,
+                query_ids=[str(i) for i in range(120 * copies)],
+                gain=np.tile(gain, copies),
+                is_gold=np.tile(np.arange(120) < 60, copies),
+            )
+        )
+
+    once, twice = summarised(1), summarised(2)
+    assert twice.gold_gain == once.gold_gain
+    assert twice.slices == once.slices
+    assert says(twice, "fewer than 100 gold queries (60)")
+
+
 def test_sources_are_described_row_by_row() -> None:
     table = make_gain_table(
         queries=["a", "b"],

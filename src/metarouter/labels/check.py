@@ -11,6 +11,7 @@ import numpy as np
 from metarouter.errors import MissingDependencyError
 from metarouter.labels.findings import make_findings
 from metarouter.labels.noise import is_enough
+from metarouter.labels.repeats import first_of_text
 from metarouter.labels.report import LabelSource, ReadReport
 from metarouter.labels.rows import group_mean, group_rows
 from metarouter.labels.summary import (
@@ -38,7 +39,8 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
     within slices (domain, length, judge), which measures the bias only if,
     inside a slice, which queries got gold labels has nothing to do with their
     gains. Repeated labels of a query are averaged first, so that each query
-    counts once and the rows behind an interval are independent.
+    counts once and the rows behind an interval are independent. Queries of equal
+    text count as one, whatever their ids.
 
     Parameters
     ----------
@@ -81,6 +83,7 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
     >>> [(source.source, source.rows, source.mean) for source in summary.sources]
     [('gold', 1, 1.0), ('preference', 2, 0.25)]
     """
+    table = replace(table, query=first_of_text(table)[table.query])
     contrast = _main_contrast(table)
     gold = _gold_by_pair(table)
     summary = LabelSummary(

@@ -261,7 +261,7 @@ def _about_reading(summary: LabelSummary) -> Iterator[str]:
     if report.texts_under_several_ids:
         yield (
             f"{report.texts_under_several_ids:,} texts have more than one query_id: they are "
-            "kept as separate queries, and splits keep them together."
+            "kept as separate queries, but count as one here, in a fit and in a split."
         )
     if report.domain_conflicts:
         yield f"{report.domain_conflicts:,} queries have several domains: the first was kept."
