@@ -580,6 +580,35 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
 @pytest.mark.parametrize(
     "arguments",
     [
+        lambda file: ["fit", "--gold", file, "--out", "r", "--json", file],
+        lambda file: ["fit", "--preference", file, "--out", "r", "--json", file],
+        lambda file: ["evaluate", "r", "--gold", "g", "--gold", file, "--report", file],
+        lambda file: ["evaluate", "r", "--gold", "g", "--report", "new", "--json", "./new"],
+        lambda file: ["compare", "--gold", file, "--json", file],
+        lambda file: ["calibrate", "r", "--queries", file, "--budget", "1", "--json", file],
+        lambda file: ["onboard", "r", "--model", "m", "--gold", file, "--out", "n", "--json", file],
+        lambda file: ["labels", "check", file, "--json", f"../{Path(file).parent.name}/labels"],
+        lambda file: ["labels", "battles", file, "--out", file],
+    ],
+)
+def test_no_file_that_is_read_is_written_over(
+    arguments: Callable[[str], list[str]],
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor are two results written into one file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels").write_text("x")
+    shown = _error(capsys, arguments(str(tmp_path / "labels")))
+    assert "it is read, or written otherwise" in shown
+    assert (tmp_path / "labels").read_text() == "x"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         lambda folder: ["route", str(folder / "none"), "hi"],
         lambda folder: ["evaluate", str(folder / "none"), "--gold", "x"],
         lambda folder: ["labels", "check", str(folder / "none.jsonl")],

@@ -57,7 +57,7 @@ def calibrate(
     if premium is not None and out is None:
         raise OptionError("--premium makes another router: give its folder, --out DIR")
     target = folder if out is None else out
-    require_writable(target / "manifest.json", json_out)
+    require_writable(target / "manifest.json", json_out, inputs=[queries, *(gold or ())])
     whole = load(folder)
     texts = None if queries is None else read_queries(queries)
     router, found = calibrate_router(

@@ -57,7 +57,7 @@ def compare(
     from metarouter.evaluation.experiment import compare as run_compare
     from metarouter.evaluation.report import write_compare_report
 
-    require_writable(report, json_out)
+    require_writable(report, json_out, inputs=[*gold, *(preference or ()), resume])
     chosen: dict[str, Any] = {} if correctors is None else {"correctors": names(correctors)}
     with progress("comparing") as callback:
         result = run_compare(

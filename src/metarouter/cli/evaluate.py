@@ -28,7 +28,7 @@ def evaluate(
     from metarouter.evaluation.report import write_evaluation_report
     from metarouter.loading import load
 
-    require_writable(report, json_out)
+    require_writable(report, json_out, inputs=gold)
     with progress("evaluating"):
         evaluation = evaluate_router(load(folder), gold, seed=seed)
         if report is not None:

@@ -64,7 +64,8 @@ def fit(
     from metarouter.cli.output import progress, require_writable, say
     from metarouter.fitting import fit as fit_router
 
-    require_writable(out / "manifest.json", json_out)
+    inputs = [*(gold or ()), *(preference or ()), prices]
+    require_writable(out / "manifest.json", json_out, inputs=inputs)
     with progress("fitting") as callback:
         router = fit_router(
             gold or None,

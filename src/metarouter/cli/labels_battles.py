@@ -31,7 +31,7 @@ def battles(
     from metarouter.labels.battles import battle_votes
     from metarouter.labels.dumps import read_dump
 
-    require_writable(out, json_out)
+    require_writable(out, json_out, inputs=files)
     rows, records = [], []
     for file in files:
         votes, count = battle_votes(

@@ -40,12 +40,13 @@ def check(
 
     Example: metarouter labels check gold.jsonl votes.jsonl
     """
-    from metarouter.cli.output import emit, say
+    from metarouter.cli.output import emit, require_writable, say
     from metarouter.labels.check import summarise_labels
     from metarouter.labels.read import read_gain_table
     from metarouter.labels.summary import render_summary
 
     golds, votes = [*(gold or ())], [*(preference or ())]
+    require_writable(json_out, inputs=[*(files or ()), *golds, *votes])
     for path in files or ():
         (votes if _holds_votes(path) else golds).append(path)
     table, report = read_gain_table(

@@ -37,7 +37,7 @@ def onboard(
     from metarouter.loading import load
     from metarouter.onboarding import onboard as onboard_model
 
-    require_writable(out / "manifest.json", json_out)
+    require_writable(out / "manifest.json", json_out, inputs=[*(gold or ()), prices])
     router = onboard_model(
         load(folder), gold or None, model=model, baseline=baseline, like=like, prices=prices
     )

@@ -81,18 +81,27 @@ def environment() -> dict[str, str | int | None]:
     }
 
 
-def require_writable(*paths: Path | str | None) -> None:
+def require_writable(
+    *paths: Path | str | None, inputs: Iterable[Path | None] | None = None
+) -> None:
     """Refuse files that could not be written before the work is done; "-" and None are none.
 
     Raises
     ------
     OptionError
-        When the place of a file is not a folder that may be written to.
+        When the place of a file is not a folder that may be written to, or the file is one
+        of the `inputs` or written otherwise.
     """
+    taken = {path.resolve() for path in inputs or () if path is not None}
     for path in paths:
         if path is None or path == "-":
             continue
         target = Path(path).absolute()
+        if not _is_device(target) and target.resolve() in taken:
+            raise OptionError(
+                f"{path}: cannot be written: it is read, or written otherwise; name another file"
+            )
+        taken.add(target.resolve())
         place = next(each for each in (target, *target.parents) if each.exists())
         is_file = place == target and not target.is_dir()  # a pipe or a device as well
         if not (is_file or (place.is_dir() and place != target)) or not os.access(place, os.W_OK):
@@ -100,6 +109,11 @@ def require_writable(*paths: Path | str | None) -> None:
                 f"{path}: cannot be written: {place} is not "
                 f"{'a file' if place == target else 'a folder'} that this user may write to"
             )
+
+
+def _is_device(path: Path) -> bool:
+    """Whether it takes several writers, as /dev/null does."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def write_text(path: Path, text: str) -> None:

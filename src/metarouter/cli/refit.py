@@ -57,13 +57,13 @@ def refit(
 
     if out.resolve() == router.resolve():
         raise OptionError.of("out", str(out), "another folder than `router`, which goes on serving")
-    require_writable(out / "manifest.json", json_out)
+    files = (gold or [], preference or [])
+    require_writable(out / "manifest.json", json_out, inputs=files[0] + files[1])
     serving = load(router)
     start = parsed_time(since)
     with opened_store(store, config) as engine:
         labels = export_labels(engine, since=start, policy=policy)
     labels, n_outside = on_scale(labels, serving)
-    files = (gold or [], preference or [])
     found = _refitted(
         serving, labels, files, held_out_share=held_out_share, margin=margin, seed=seed
     )
