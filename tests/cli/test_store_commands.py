@@ -113,3 +113,23 @@ def test_limits_that_are_none_are_refused_in_one_line(
 ) -> None:
     assert run(["keys", "update", "key-1", "--store", store_url, *flags.split()]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["keys", "create", "alice"], ["store", "prune", "--row-days", "1"]]
+)
+def test_a_database_that_fails_midway_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """As one that is locked for long: nobody is shown statements."""
+    path = tmp_path / "store.db"
+    url = f"sqlite:///{path}"
+    engine = open_database(url)
+    with engine.begin() as connection:
+        for table in ("api_keys", "decisions"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+    engine.dispose()
+    assert run([*command, "--store", url]) == 2
+    told = capsys.readouterr().err
+    assert f"store.url: {path}: no such table" in told
+    assert "SQL:" not in told

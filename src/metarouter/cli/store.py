@@ -130,11 +130,12 @@ def open_store(
     ------
     OptionError
         When it `must_exist` and is a file that does not: a mistyped path is no new database.
+        Statements raise it too, where the file is locked; StoreDownError where a server is gone.
     """
     from metarouter.cli.serve import require_serve
 
     require_serve()
-    from metarouter.store.database import open_database
+    from metarouter.store.database import open_database, tell_outages
 
     settings = store_settings(store, config)
     path = settings.url.removeprefix("sqlite:///")
@@ -142,7 +143,9 @@ def open_store(
         raise OptionError.of(
             "store", settings.url, "the address of a gateway's database; no such file"
         )
-    return open_database(settings.url, password=settings.password(), pool_size=0)
+    engine = open_database(settings.url, password=settings.password(), pool_size=0)
+    tell_outages(engine)
+    return engine
 
 
 def store_settings(store: str | None, config: Path | None) -> StoreSettings:

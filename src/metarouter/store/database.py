@@ -28,6 +28,7 @@ __all__ = [
     "migrate",
     "name_error",
     "open_database",
+    "tell_outages",
 ]
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -195,6 +196,20 @@ def is_down(error: sa.exc.SQLAlchemyError) -> bool:
     return isinstance(error, kinds)
 
 
+def tell_outages(engine: sa.Engine) -> None:
+    """Have what the database does not answer raise our own errors, as :func:`migrate` does.
+
+    For commands: who serves on meanwhile tells SQLAlchemy's kinds apart himself.
+    """
+
+    def tell(context: sa.engine.ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if isinstance(error, sa.exc.DBAPIError) and is_down(error):
+            raise _told(engine, error) from error
+
+    sa.event.listen(engine, "handle_error", tell)
+
+
 def name_error(error: Exception) -> str:
     """What a log may say of an error: its kind, and not its text, which may quote what was written.
 
@@ -357,7 +372,9 @@ def _told(engine: sa.Engine, error: sa.exc.DBAPIError) -> OptionError | StoreDow
     what = error.orig.args[0] if error.orig is not None and error.orig.args else error.orig
     text = what.get("M") if isinstance(what, Mapping) else what
     if engine.dialect.name == "sqlite":
-        return OptionError(f"store.url: {engine.url.database}: {text}")
+        is_locked = "locked" in str(text)
+        hint = "; another process has been writing to it for long: try again" if is_locked else ""
+        return OptionError(f"store.url: {engine.url.database}: {text}{hint}")
     place = engine.url.set(password=None).render_as_string()
     if is_down(error):
         return StoreDownError(f"the store {place} does not answer: {text}; see that it runs")
