@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -179,7 +181,9 @@ class FitOptions:
     """Options of :func:`fit` that the router depends on beside its labels.
 
     `score_range` is what the labels were read with, and `premium` the model that was
-    named so; they are kept for labels and models to come.
+    named so; they are kept for labels and models to come. `cache` is a file in which vectors
+    that are slow to compute are kept, or None; a fit goes over its texts many times, so that
+    those of an endpoint, which may charge, are kept for as long as it lasts at least.
 
     Raises
     ------
@@ -197,6 +201,7 @@ class FitOptions:
     score_range: tuple[float, float] | None = None
     seed: int = 0
     premium: str | None = None
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.cost not in {"unit", "token"}:
@@ -208,7 +213,7 @@ class FitOptions:
 
     def make_features(self) -> FeaturePipeline:
         """An unfitted feature pipeline."""
-        return make_pipeline(self.embedder, seed=self.seed)
+        return make_pipeline(self.embedder, cache=self.cache, seed=self.seed)
 
     def learn(self, table: GainTable) -> FittedGain:
         """Correct a table with features and fit the gain model to it."""
@@ -243,8 +248,18 @@ def fit_table(
 ) -> Router:
     """Learn a router from a table of gains; see :func:`fit`."""
     options = FitOptions() if options is None else options
-    with one_thread():
-        return _fit_table(table, options, report, progress)
+    with one_thread(), _asked_once(options) as kept:
+        return _fit_table(table, kept, report, progress)
+
+
+@contextmanager
+def _asked_once(options: FitOptions) -> Iterator[FitOptions]:
+    """Options by which an endpoint is asked for the vector of a text once."""
+    if options.cache is not None or "endpoint:" not in options.embedder:
+        yield options
+        return
+    with TemporaryDirectory() as folder:
+        yield replace(options, cache=Path(folder) / "vectors.sqlite")
 
 
 def _fit_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from embedding_server import EmbeddingServer
 from metarouter.errors import ArtifactError, DataError, OptionError, ProviderError
 from metarouter.features import EndpointEmbedder, load_pipeline, make_pipeline
 from metarouter.features.endpoint import ALLOW_VARIABLE
-from metarouter.fitting import fit
+from metarouter.fitting import FitOptions, fit, fit_table
 from metarouter.loading import load
 from metarouter.router import Router
+from metarouter.testing import make_world
 
 KEY = "METAROUTER_EMBEDDINGS_KEY"
 SECRET = "sk-a-very-secret-value"
@@ -187,6 +189,29 @@ def test_a_pipeline_over_an_endpoint_is_saved_without_its_vectors(
     loaded = load_pipeline(pipeline.state())
     assert len(server.requests) == before
     np.testing.assert_array_equal(loaded.transform(prompts[:4]), expected)
+
+
+def asked_for(server: EmbeddingServer) -> Counter[str]:
+    """How often each text was sent, the question for the length left out."""
+    sent = [text for request in server.requests for text in json.loads(request.body)["input"]]
+    return Counter(text for text in sent if text != "dimension")
+
+
+def test_a_fit_asks_for_each_text_once(server: EmbeddingServer, tmp_path: Path) -> None:
+    """Folds, and the half by which a share is set, go over the texts again; a charge does not."""
+    world = make_world(n_queries=60, n_gold=60, n_test=0)
+    options = FitOptions(
+        embedder=f"endpoint:{server.url}#small", corrector="none", gain_model="ridge", folds=3
+    )
+    once = fit_table(world.table, options)
+    assert asked_for(server) == Counter(set(world.table.queries))
+    kept = replace(options, cache=tmp_path / "vectors.sqlite")
+    first = fit_table(world.table, kept)
+    n_requests = len(server.requests)
+    second = fit_table(world.table, kept)
+    assert len(server.requests) == n_requests
+    assert asked_for(server) == Counter(2 * list(set(world.table.queries)))
+    assert once.policy.version == first.policy.version == second.policy.version
 
 
 def router_that_asks(url: str, server: EmbeddingServer, prompts: list[str]) -> Router:
