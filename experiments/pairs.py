@@ -5,8 +5,8 @@
 Every pair is one ``metarouter compare`` with gold labels for n of the training
 prompts and votes for the rest; the study can be interrupted and goes on where
 it stopped. The summary pairs methods by (pair, seed, n_gold). Intervals are
-over pairs (bootstrap of pairs, then of seeds within pairs), because prompts and
-seeds are shared by all of them.
+over pairs and seeds (bootstrap of both, the same seeds for every pair, because a seed
+splits the same prompts for all of them), and over seeds alone, which takes the pairs as given.
 """
 
 from __future__ import annotations
@@ -116,13 +116,18 @@ def _ratio_interval(areas: dict[str, np.ndarray], rivals: list[str], n_boot: int
         return float(auto[pairs][:, seeds].mean() / best)
 
     n_pairs, n_seeds = auto.shape
+    every_pair, every_seed = np.arange(n_pairs), np.arange(n_seeds)
     rng = np.random.default_rng(0)
-    draws = [
+    like_them = [
         ratio(rng.integers(n_pairs, size=(n_pairs,)), rng.integers(n_seeds, size=(n_seeds,)))
         for _ in range(n_boot)
     ]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return f"{ratio(np.arange(n_pairs), np.arange(n_seeds)):.3f} [{low:.3f}, {high:.3f}]"
+    given = [ratio(every_pair, rng.integers(n_seeds, size=(n_seeds,))) for _ in range(n_boot)]
+    (low, high), (lowest, highest) = (np.quantile(d, [0.025, 0.975]) for d in (like_them, given))
+    return (
+        f"{ratio(every_pair, every_seed):.3f} [{low:.3f}, {high:.3f}], "
+        f"for these pairs [{lowest:.3f}, {highest:.3f}]"
+    )
 
 
 if __name__ == "__main__":
