@@ -14,6 +14,7 @@ import pytest
 from embedding_server import EmbeddingServer
 
 from metarouter.errors import ArtifactError, DataError, OptionError, ProviderError
+from metarouter.evaluation.experiment import compare
 from metarouter.features import EndpointEmbedder, load_pipeline, make_pipeline
 from metarouter.features.endpoint import ALLOW_VARIABLE
 from metarouter.fitting import FitOptions, fit, fit_table
@@ -212,6 +213,22 @@ def test_a_fit_asks_for_each_text_once(server: EmbeddingServer, tmp_path: Path) 
     assert len(server.requests) == n_requests
     assert asked_for(server) == Counter(2 * list(set(world.table.queries)))
     assert once.policy.version == first.policy.version == second.policy.version
+
+
+def test_a_comparison_asks_for_each_text_once(server: EmbeddingServer) -> None:
+    """However many splits it has."""
+    world = make_world(n_queries=80, n_gold=60, n_both=10, n_test=0)
+    compare(
+        world.table,
+        embedder=f"endpoint:{server.url}#small",
+        correctors=["gold_only"],
+        gain_models=["ridge"],
+        n_gold=[20],
+        n_test=20,
+        seeds=3,
+        jobs=1,
+    )
+    assert asked_for(server) == Counter(set(world.table.queries))
 
 
 def router_that_asks(url: str, server: EmbeddingServer, prompts: list[str]) -> Router:

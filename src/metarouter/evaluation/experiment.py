@@ -412,7 +412,8 @@ def _split_features(study: _Study, split: Split, path: Path) -> NDArray[np.float
     queries = study.table.queries
     seen = study.has_gold | study.has_preference
     seen[split.test] = False
-    pipeline = _make_features(study.embedder).fit([queries[i] for i in np.flatnonzero(seen)])
+    pipeline = _make_features(study.embedder, path.parent)
+    pipeline = pipeline.fit([queries[i] for i in np.flatnonzero(seen)])
     features = pipeline.transform(queries)
     part = path.with_suffix(f".{os.getpid()}.npy")
     np.save(part, features)
@@ -537,12 +538,14 @@ def _name(make: Callable[[], Features]) -> str:
     return str(getattr(make, "__qualname__", type(make).__qualname__))
 
 
-def _make_features(embedder: str | Callable[[], Features]) -> Features:
+def _make_features(embedder: str | Callable[[], Features], folder: Path) -> Features:
     if not isinstance(embedder, str):
         return embedder()
     from metarouter.features import make_pipeline
 
-    return make_pipeline(embedder)
+    # every split goes over all texts again, and an endpoint may charge for them
+    is_remote = "endpoint:" in embedder
+    return make_pipeline(embedder, cache=folder / "vectors.sqlite" if is_remote else None)
 
 
 def _make_corrector(study: _Study, name: str, seed: int) -> Corrector:
