@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -136,6 +137,24 @@ def test_a_pool_of_three_models(name: str) -> None:
         after = float((result.gain - psi)[about].mean())
         assert before > 0.25
         assert abs(after) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in CORRECTORS]
+    + [(name, {"alignment": "variance"}) for name in ("none", "mean_shift", *META)],
+)
+def test_rows_of_weight_0_teach_nothing(name: str, options: dict[str, str]) -> None:
+    """Absurd gains of both sources without weight leave the other rows as they were corrected."""
+    whole = make_table()
+    counts = np.arange(len(whole)) >= 40
+    absurd = whole.with_gains(np.where(counts, whole.gain, 9.0), whole.variance)
+    weighed = replace(absurd, weight=counts.astype(np.float64))
+    one = corrected(name, whole.rows(counts), **options)
+    other = corrected(name, weighed, **options)
+    other = other.rows(other.weight > 0)
+    np.testing.assert_allclose(other.gain, one.gain, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(other.variance, one.variance, rtol=1e-9, atol=1e-12)
 
 
 @every_corrector

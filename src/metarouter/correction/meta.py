@@ -84,6 +84,9 @@ class MetaCorrector:
 
     def fit(self, table: GainTable) -> Self:
         """Learn Δ̂ from both label sources."""
+        self._check_propensity(len(table))
+        counts = table.weight > 0
+        table = table.rows(counts)
         n_gold = int(table.is_gold.sum())
         if n_gold < _MIN_GOLD or len(table) - n_gold < _MIN_GOLD:
             raise DataError(
@@ -93,8 +96,7 @@ class MetaCorrector:
         self.scale_ = estimate_scale(table.gold().gain, table.preference().gain, self.alignment)
         table = align(table, self.scale_)
         self._level_size = level_size(table)
-        self._check_propensity(len(table))
-        learner = self._make(table.is_gold)
+        learner = self._make(table.is_gold, counts)
         self.learner_ = learner.fit(
             contrast_inputs(table, self._level_size),
             table.gain,
@@ -144,7 +146,7 @@ class MetaCorrector:
                 "first with metarouter.labels.repeats.merge_repeats, and give that of the rows left"
             )
 
-    def _make(self, is_gold: BoolArray) -> Any:
+    def _make(self, is_gold: BoolArray, counts: BoolArray) -> Any:
         common: dict[str, Any] = {
             "n_folds": self.n_folds,
             "n_repeats": self.n_repeats,
@@ -155,6 +157,8 @@ class MetaCorrector:
         known = self.annotation_propensity
         if known is None and not self.estimate_propensity:
             known = float(is_gold.mean())
+        elif known is not None and np.size(known) > 1:
+            known = np.asarray(known)[counts]
         makers: dict[str, Any] = {"x": XLearner, "r": RLearner, "dr": DRLearner}
         if self.learner not in makers:
             raise OptionError.of("learner", self.learner, ", ".join(META_LEARNERS))

@@ -50,7 +50,8 @@ class PublishedCorrector:
     diagnostics_: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def fit(self, table: GainTable) -> Self:
-        """Fit the forests on the pooled rows."""
+        """Fit the forests on the pooled rows that have weight."""
+        table = table.rows(table.weight > 0)
         if table.is_gold.all() or not table.is_gold.any():
             raise DataError("the published learners need labels of both sources")
         self.scale_ = estimate_scale(table.gold().gain, table.preference().gain, self.alignment)

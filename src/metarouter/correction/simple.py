@@ -135,6 +135,7 @@ def align(table: GainTable, scale: float) -> GainTable:
 
 
 def _scale(table: GainTable, alignment: str) -> float:
+    table = table.rows(table.weight > 0)
     return estimate_scale(table.gold().gain, table.preference().gain, alignment)
 
 
