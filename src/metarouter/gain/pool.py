@@ -202,8 +202,9 @@ def check_linked(table: GainTable, weight: FloatArray) -> None:
     bare = [name for name, degree in zip(names, np.diag(laplacian), strict=True) if degree <= 0]
     if bare:
         raise DataError(
-            f"no usable label for {', '.join(bare)}; allowed: at least one for each candidate; "
-            "add labels or leave the model out"
+            f"no usable label for {', '.join(bare)}; allowed: at least one for each candidate, and "
+            "votes that a corrector leaves out for want of gold labels are none; add gold labels "
+            "or leave the model out"
         )
     linked = np.isin(np.arange(len(table.models)), 0)
     for _ in names:
