@@ -224,11 +224,12 @@ def test_options_of_a_corrector_stand_in_its_name(
         means.append(router.predict_gain(["How many primes are there?"]).mean[0])
     assert means[0] != means[1]
     arguments = ["compare", *_labels(paths), "--n-gold", "20", "--seeds", "1", "--jobs", "1"]
-    arguments += ["--correctors", f"none,{name}", "--n-test", "60", "--embedder", "surface"]
+    listed = 'auto:uses=["ignore","inform"]'
+    arguments += ["--correctors", f"{listed},{name}", "--n-test", "60", "--embedder", "surface"]
     capsys.readouterr()
     assert run([*arguments, "--json", "-"]) == 0
     rows = _json(capsys.readouterr().out, "compare")
-    assert [row["corrector"] for row in rows] == ["none", name]
+    assert [row["corrector"] for row in rows] == [listed, name]
 
 
 def _pool(folder: Path, worst: float, best: float) -> str:

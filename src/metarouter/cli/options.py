@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,9 @@ __all__ = [
     "numbers",
     "score_range",
 ]
+
+
+_COMMA = re.compile(r",(?![^\[\]]*\])")
 
 
 class Cost(StrEnum):
@@ -83,8 +87,14 @@ Report = Annotated[
 
 
 def names(text: str) -> list[str]:
-    """Items of a comma-separated option."""
-    return [item.strip() for item in text.split(",") if item.strip()]
+    """Items of a comma-separated option; commas between brackets are the item's own.
+
+    Examples
+    --------
+    >>> names('dr, auto:uses=["ignore","inform"]')
+    ['dr', 'auto:uses=["ignore","inform"]']
+    """
+    return [item.strip() for item in _COMMA.split(text) if item.strip()]
 
 
 def numbers(text: str) -> list[int]:
