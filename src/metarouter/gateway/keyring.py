@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,10 +35,13 @@ class Keyring:
         self._engine = engine
         self._report = report
         self._keys: dict[str, ApiKey] = {}
+        self._reading = threading.Lock()  # nobody puts older keys in the place of newer ones
+        self._is_heard = True  # an outage is told once
 
     def refresh(self) -> None:
         """Read the keys again."""
-        self._keys = {key.digest: key for key in list_keys(self._engine)}
+        with self._reading:
+            self._keys = {key.digest: key for key in list_keys(self._engine)}
 
     def known(self) -> list[ApiKey]:
         """The keys as they were last read."""
@@ -57,7 +61,11 @@ class Keyring:
                     await loop.run_in_executor(thread, self.refresh)
                 except Exception as error:  # noqa: BLE001 - whatever it was, the next round may do
                     # the keys known so far stay good while the store is down
-                    self._report("keys", error=name_error(error))
+                    if self._is_heard:
+                        self._report("keys are not read", error=name_error(error))
+                    self._is_heard = False
+                else:
+                    self._is_heard = True
 
     @property
     def has_valid_key(self) -> bool:
