@@ -257,6 +257,24 @@ def test_an_end_that_is_asked_for_while_workers_start_is_no_fault(
     assert (process.returncode, "could start" in told, "serves on" in told) == (0, False, False)
 
 
+def test_a_terminal_s_interrupt_ends_workers_and_replaces_none(
+    router_folder: Path, tmp_path: Path
+) -> None:
+    """All processes get it at once: workers that end before their supervisor have not died."""
+    flags = ["--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1"]
+    command = [sys.executable, "-m", "metarouter", "serve", *flags, "--port", "0", "--workers", "2"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        line = next(text for text in process.stderr if "serves on http" in text)
+        _await_workers(line.split()[-1].removesuffix("/v1"), 2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=40)
+    assert process.returncode == 0
+    assert "worker d" not in told
+
+
 def test_check_of_workers_starts_none(router_folder: Path, tmp_path: Path) -> None:
     """--check reads everything in this process, and stops."""
     flags = ["--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1"]

@@ -188,6 +188,8 @@ class _Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace those that died or hang; one that cannot start takes no other with it."""
+        if self.should_exit.is_set():  # a terminal's SIGINT ends workers too: they did not die
+            return
         for place, old in enumerate(self.processes):
             if old.next_start is None and not old.is_alive():
                 old.end()
