@@ -113,6 +113,20 @@ def test_repeated_rows_of_a_group_add_no_certainty() -> None:
     assert grouped.value == pytest.approx(once.value)
 
 
+def test_shares_of_a_group_give_the_mean_over_groups() -> None:
+    """A row three times with a share of 1/3 each: the value and error of the rows taken once."""
+    X, y, t, v = _sample(100)
+    once = estimate_functional(y, t, v)
+    times = np.where(X[:, 0] > 0, 3, 1)
+    rows = np.repeat(np.arange(100), times)
+    share = 1 / times[rows]
+    copied = Nuisances(mu0=v.mu0[rows], mu1=v.mu1[rows], e=v.e[rows], share=share)
+    grouped = estimate_functional(y[rows], t[rows], copied, groups=rows, share=share)
+    assert grouped.value == pytest.approx(once.value)
+    assert grouped.std_error() == pytest.approx(once.std_error())
+    assert estimate_functional(y[rows], t[rows], copied).value != pytest.approx(once.value)
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.3, -0.3])
 def test_standard_error_of_a_bound_equals_leaving_rows_out(shift: float) -> None:
     """Of θ̂ + shift · S, by the delete-one jackknife, within 2 %."""

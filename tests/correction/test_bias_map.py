@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metarouter.causal import Nuisances
+from metarouter.correction.audit import audit_labels
 from metarouter.correction.bias_map import BiasMap, estimate_slice, make_bias_map
 from metarouter.correction.simultaneous import JointEstimates, adjust_holm
 from metarouter.correction.topics import find_topics
@@ -117,6 +118,48 @@ def test_labels_of_one_query_are_compared_with_each_other() -> None:
     whole = make_bias_map(table).rows[0]
     assert whole.bias == pytest.approx(0.2, abs=0.02)
     assert whole.std_error == pytest.approx(0.05 * (2 / 200) ** 0.5, rel=0.2)
+
+
+def test_a_query_that_both_sources_label_counts_once() -> None:
+    """Ten queries overrated by 0.4, seven with gold, and ten fairly judged, one with gold."""
+    kinds = [("both", 0.4)] * 7 + [("vote", 0.4)] * 3 + [("both", 0.0)] + [("vote", 0.0)] * 9
+    rows = [
+        (value if source == "vote" else 0.0, source == "gold", value > 0, len(sources))
+        for kind, value in kinds
+        for sources in (("vote", "gold") if kind == "both" else ("vote",),)
+        for source in sources
+    ]
+    y, gold, overrated, n_units = (np.array(column) for column in zip(*rows, strict=True))
+    nuisances = Nuisances(
+        mu0=np.zeros(28),
+        mu1=np.zeros(28),
+        e=np.where(overrated, 7 / 17, 1 / 11),
+        share=np.where(overrated, 10 / 17, 10 / 11),
+    )
+    every = np.ones(28, dtype=np.bool_)
+    weighted = estimate_slice(y, gold, nuisances, every, 1 / n_units)
+    assert weighted.value == pytest.approx(0.2, abs=1e-12)
+    learned = replace(nuisances, mu0=np.where(overrated, 0.4, 0.0))
+    assert estimate_slice(y, gold, learned, every, 1 / n_units).value == pytest.approx(0.2)
+
+
+def test_the_map_is_over_queries_where_gold_sits_on_one_kind_of_them() -> None:
+    """Half the queries are overrated by 0.4, and most gold sits on these."""
+    rng = np.random.default_rng(0)
+    kind = np.repeat([1.0, -1.0], 1000)
+    has_gold = np.flatnonzero(rng.random(2000) < np.where(kind > 0, 0.7, 0.1))
+    psi = rng.normal(0, 0.05, 2000)
+    votes = psi + 0.4 * (kind > 0) + rng.normal(0, 0.1, 2000)
+    table = make_gain_table(
+        queries=[f"question {i}" for i in range(2000)],
+        query=np.concatenate([np.arange(2000), has_gold]),
+        gain=np.concatenate([votes, psi[has_gold]]),
+        is_gold=np.arange(2000 + len(has_gold)) >= 2000,
+        features=np.column_stack([kind, rng.normal(size=2000)]),
+    )
+    assert make_bias_map(table).rows[0].bias == pytest.approx(0.2, abs=0.02)
+    audit = audit_labels(table)["sensitivity"]["mean_bias"]["estimate"]
+    assert audit["value"] == pytest.approx(0.2, abs=0.02)
 
 
 def test_several_labels_of_a_query_count_as_their_weighted_mean() -> None:

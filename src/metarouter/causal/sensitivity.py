@@ -52,11 +52,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Nuisances:
-    """Out-of-fold μ₀, μ₁ and e of the rows, shape (n,) each."""
+    """Out-of-fold μ₀, μ₁ and e of the rows, shape (n,) each.
+
+    `share` is E[share given x], of what :func:`estimate_functional` counts a row as.
+    """
 
     mu0: FloatArray
     mu1: FloatArray
     e: FloatArray
+    share: FloatArray | float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -165,6 +169,7 @@ def fit_nuisances(
     *,
     make_model: Callable[[], Regressor] = Ridge,
     propensity: Propensity | None = None,
+    share: FloatArray | float = 1.0,
 ) -> Nuisances:
     """Cross-fit μ₀, μ₁ and e on rows X (n, d).
 
@@ -180,6 +185,8 @@ def fit_nuisances(
         Makes an unfitted regressor of the outcome.
     propensity : Propensity, optional
         Estimated by default.
+    share : array, shape (n,), or float, default 1
+        What a row counts as, see :func:`estimate_functional`.
 
     Examples
     --------
@@ -193,7 +200,10 @@ def fit_nuisances(
     """
     mu0, mu1 = (cross_fit(make_model, X, y, folds, train_mask=rows).predictions for rows in (~t, t))
     e = (propensity or Propensity()).estimate(X, t, folds).used
-    return Nuisances(mu0=mu0, mu1=mu1, e=e)
+    if np.ptp(share) > 0:
+        expected = cross_fit(make_model, X, np.asarray(share), folds).predictions
+        share = np.clip(expected, np.min(share), np.max(share))
+    return Nuisances(mu0=mu0, mu1=mu1, e=e, share=share)
 
 
 def estimate_functional(
@@ -204,6 +214,7 @@ def estimate_functional(
     coef_treated: FloatArray | float = 1.0,
     coef_control: FloatArray | float = -1.0,
     groups: NDArray[Any] | None = None,
+    share: FloatArray | float = 1.0,
 ) -> Functional:
     """Estimate θ = E[a₁(x) μ₁(x) + a₀(x) μ₀(x)] doubly robustly.
 
@@ -216,6 +227,9 @@ def estimate_functional(
         a₁(x) and a₀(x), default 1 and −1; they must not depend on y.
     groups : array, shape (n,), or None
         Rows of one group are dependent (labels of one query).
+    share : array, shape (n,), or float, default 1
+        What a row counts as in the mean over x: one over the rows of its group
+        gives the mean over groups. `nuisances` must have its mean given x.
 
     Returns
     -------
@@ -231,14 +245,17 @@ def estimate_functional(
     With ``α = a₁ t/e + a₀ (1−t)/(1−e)``, θ̂ is the mean of
     ``a₁ μ₁ + a₀ μ₀ + α (y − μ_t)``, and E[α²] is estimated by the mean of
     ``2 (a₁²/e + a₀²/(1−e)) − α²``, which errors of e reach in second order only.
+    With shares s, the means of ``a₁ μ₁ + a₀ μ₀`` are weighted by s over its mean,
+    and α has the factor E[s given x] over that mean.
     """
     mu0, mu1, e = nuisances.mu0, nuisances.mu1, nuisances.e
     a1, a0 = np.asarray(coef_treated, dtype=float), np.asarray(coef_control, dtype=float)
-    alpha = np.where(t, a1 / e, a0 / (1 - e))
+    part, expected = share / np.mean(share), nuisances.share / np.mean(share)
+    alpha = expected * np.where(t, a1 / e, a0 / (1 - e))
     residual = y - np.where(t, mu1, mu0)
-    score = a1 * mu1 + a0 * mu0 + alpha * residual
-    nu2_score = 2 * (a1**2 / e + a0**2 / (1 - e)) - alpha**2
-    value, sigma2, nu2 = (float(part.mean()) for part in (score, residual**2, nu2_score))
+    score = part * (a1 * mu1 + a0 * mu0) + alpha * residual
+    nu2_score = 2 * expected**2 * (a1**2 / e + a0**2 / (1 - e)) - alpha**2
+    value, sigma2, nu2 = (float(each.mean()) for each in (score, residual**2, nu2_score))
     if nu2 < 0:
         raise DataError(
             f"the variance of the weights is estimated as {nu2:.3g}, below 0: the sources overlap "
@@ -248,7 +265,7 @@ def estimate_functional(
         value=value,
         sigma2=sigma2,
         nu2=nu2,
-        psi=score - value,
+        psi=score - part * value,
         psi_sigma2=residual**2 - sigma2,
         psi_nu2=nu2_score - nu2,
         groups=groups,

@@ -72,8 +72,7 @@ def audit_labels(
 
     Notes
     -----
-    ``mean_bias`` is E[preference gain − gold gain] over the labelled queries, of which
-    those that both sources label count twice.
+    ``mean_bias`` is E[preference gain − gold gain] over the labelled queries.
     ``routing_value`` is E[(c − E c) ψ], the gold gain of the router's choices c
     above as many premium calls at random. Both are about one pair of models and,
     beyond speed, about at most 5,000 queries without gold.
@@ -122,7 +121,7 @@ class _Study:
         X, groups = _covariates(pair, units)
 
         def fit(kept: list[int]) -> Nuisances:
-            return fit_nuisances(X[:, kept], units.gain, units.is_gold, folds)
+            return fit_nuisances(X[:, kept], units.gain, units.is_gold, folds, share=units.share)
 
         every = list(range(X.shape[1]))
         return cls(
@@ -138,7 +137,9 @@ class _Study:
     def around_mean_gain(self) -> _Study:
         """The same with gold gains less their mean ψ."""
         gain, is_gold = self.units.gain, self.units.is_gold
-        level = estimate_functional(gain, is_gold, self.full, coef_control=0.0).value
+        level = estimate_functional(
+            gain, is_gold, self.full, coef_control=0.0, share=self.units.share
+        ).value
 
         def less(nuisances: Nuisances) -> Nuisances:
             return replace(nuisances, mu1=nuisances.mu1 - level)
@@ -163,6 +164,7 @@ class _Study:
                 coef_treated=coef_treated,
                 coef_control=coef_control,
                 groups=self.units.query,
+                share=self.units.share,
             )
 
         try:
@@ -245,4 +247,5 @@ def _routing_value(study: _Study, choice: IntArray | None) -> dict[str, Any] | s
     if np.ptp(chosen) == 0:
         return "cannot be told: the router sends every query to the same model"
     # The value is that of ψ − E ψ too, whose errors hold those of the estimated share E c.
-    return study.around_mean_gain().sensitivity(chosen - chosen.mean(), 0.0)
+    share = np.average(chosen, weights=study.units.share)
+    return study.around_mean_gain().sensitivity(chosen - share, 0.0)

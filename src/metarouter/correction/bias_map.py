@@ -117,10 +117,9 @@ def make_bias_map(
 
     Estimates, for slices S by topic, length, domain and judge,
     E[preference gain − gold gain given the query is in S], over the labelled
-    queries of S, of which those that both sources label count twice. Doubly
-    robust: right when who got gold depends on nothing but the features, and
-    either the chance of gold or the mean gains are learned well. Topics are
-    clusters of the features, which no label enters.
+    queries of S, each counted once. Doubly robust: right when who got gold depends
+    on nothing but the features, and either the chance of gold or the mean gains are
+    learned well. Topics are clusters of the features, which no label enters.
 
     In a pool the map is about one pair of models, the one that both sources
     know best. Labels of one query and source are averaged first. No more than
@@ -149,11 +148,12 @@ def make_bias_map(
 
     Notes
     -----
-    With out-of-fold μ₀, μ₁, e and Δ̂ = μ₁ − μ₀, weights w = 1/e on gold and
-    1/(1 − e) on preference units, normalised to sum to one within slice and source,
-    ``θ̂ = mean(−Δ̂) + Σ_preference w (y − μ₀) − Σ_gold w (y − μ₁)``. Its influence
-    is summed over the units of a query, so that two labels of one query are
-    compared with each other. Where gains are seldom off their mean, a few labels
+    A unit is a query in one source, and s is one over the units of its query. With
+    out-of-fold μ₀, μ₁, e, s̄ = E[s given x] and Δ̂ = μ₁ − μ₀, weights w = s̄/e on gold
+    and s̄/(1 − e) on preference units, normalised to sum to one within slice and
+    source, ``θ̂ = Σ s (−Δ̂) / Σ s + Σ_preference w (y − μ₀) − Σ_gold w (y − μ₁)``. Its
+    influence is summed over the units of a query, so that two labels of one query
+    are compared with each other. Where gains are seldom off their mean, a few labels
     do not show how much they vary: with kurtosis κ of a source's residuals, n
     labels say no more of a variance than 3n/κ normal ones (n where κ < 3), and
     ten of these, or a hundred labels, are asked for. The simultaneous intervals use the quantile of
@@ -187,7 +187,11 @@ def make_bias_map(
 
 
 def estimate_slice(
-    y: FloatArray, is_gold: BoolArray, nuisances: Nuisances, member: BoolArray
+    y: FloatArray,
+    is_gold: BoolArray,
+    nuisances: Nuisances,
+    member: BoolArray,
+    share: FloatArray | float = 1.0,
 ) -> SliceBiasEstimate:
     """Mean preference minus mean gold gain of a slice, doubly robust.
 
@@ -196,6 +200,8 @@ def estimate_slice(
     y, is_gold : arrays, shape (n,); gains and their sources.
     nuisances : Nuisances, each from models that did not see the unit.
     member : bool array, shape (n,); units of the slice, some of each source.
+    share : array, shape (n,), or float, default 1
+        One over the units of the unit's query; `nuisances` has its mean given x.
 
     Returns
     -------
@@ -209,14 +215,16 @@ def estimate_slice(
     >>> estimate_slice(np.array([0.0, 1.0, 2.0, 3.0]), gold, flat, np.ones(4, bool)).value
     2.0
     """
-    bias = (nuisances.mu0 - nuisances.mu1) * member
-    value = float(bias.sum() / member.sum())
-    influence = (bias - value * member) / member.sum()
+    part = member * share
+    part = part / part.sum()
+    bias = nuisances.mu0 - nuisances.mu1
+    value = float(part @ bias)
+    influence = part * (bias - value)
     for source, mean, chance, sign in (
         (member & is_gold, nuisances.mu1, nuisances.e, -1.0),
         (member & ~is_gold, nuisances.mu0, 1 - nuisances.e, 1.0),
     ):
-        weight = source / chance
+        weight = source * nuisances.share / chance
         weight /= weight.sum()
         residual = y - mean
         left = float(weight @ residual)
@@ -294,13 +302,15 @@ def _slice(
         level=level,
         units=units,
         member=member,
-        estimate=estimate_slice(units.gain, units.is_gold, nuisances, member) if is_told else None,
+        estimate=estimate_slice(units.gain, units.is_gold, nuisances, member, units.share)
+        if is_told
+        else None,
     )
 
 
 def _nuisances(units: SourceUnits, n_folds: int, rng: np.random.Generator) -> Nuisances:
     folds = stratified_folds(units.is_gold, n_folds, rng, units.query)
-    return fit_nuisances(units.features, units.gain, units.is_gold, folds)
+    return fit_nuisances(units.features, units.gain, units.is_gold, folds, share=units.share)
 
 
 def _query_parts(

@@ -46,6 +46,12 @@ class SourceUnits:
         n_gold = int(self.is_gold.sum())
         return min(n_gold, len(self.is_gold) - n_gold) >= at_least
 
+    @property
+    def share(self) -> FloatArray:
+        """One over the units of each unit's query, so that a query counts once."""
+        _, code, count = np.unique(self.query, return_inverse=True, return_counts=True)
+        return np.asarray(1.0 / count[code], dtype=np.float64)
+
 
 def main_contrast(table: GainTable) -> tuple[int, int] | None:
     """The pair of models that both sources know best, as (candidate, baseline).
