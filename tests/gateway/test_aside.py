@@ -132,7 +132,7 @@ def test_propensities_that_an_arm_cannot_give_are_unknown(
     assert 'metarouter_aside_total{outcome="failed"} 1.0' in served.client.get("/metrics").text
 
 
-def test_metrics_are_told_while_slow_decisions_hold_every_thread(
+def test_metrics_and_pages_are_told_while_slow_decisions_hold_every_thread(
     serve: Callable[..., Served],
 ) -> None:
     """Whoever watches sees that they wait."""
@@ -147,9 +147,11 @@ def test_metrics_are_told_while_slow_decisions_hold_every_thread(
         try:
             _until(lambda: _deciding() >= 64)
             page = served.client.get("/metrics", timeout=5)
+            listed = served.client.get("/dashboard/api/decisions", timeout=5)
         finally:
             gate.set()
     assert "metarouter_generation 1.0" in page.text
+    assert listed.json() == {"decisions": [], "next": None}
     assert {answer.result().status_code for answer in asked} == {200}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -90,18 +91,20 @@ def dashboard_routes(gateway: Gateway) -> list[BaseRoute]:
 
 @dataclass(frozen=True, slots=True)
 class _Desk:
-    """Answers questions of the pages, one at a time."""
+    """Answers questions of the pages, one at a time, in a thread that no slow decision holds."""
 
     gateway: Gateway
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    thread: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, 1, thread_name_prefix="dashboard")
+    )
 
     def endpoint(self, view: View) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
                 require_admin(self.gateway, header_map(request.scope))
                 given = _without_nul({**request.query_params, **request.path_params})
-                async with self.turn:
-                    found = await asyncio.to_thread(view, self.gateway, given)
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(self.thread, view, self.gateway, given)
             except sa.exc.SQLAlchemyError as error:
                 self.gateway.log.error("store", error=type(error).__name__)
                 down = RefusedError(503, "store_unavailable", "the store does not answer")
