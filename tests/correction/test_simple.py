@@ -64,10 +64,36 @@ def test_votes_on_models_that_gold_does_not_link_are_left_out(
     assert np.abs(shift).max() < 0.4  # that of the votes is 0.1 and 0
 
 
-def test_a_candidate_without_gold_is_refused() -> None:
+@pytest.mark.parametrize("name", ["t", "x", "r", "dr"])
+def test_a_meta_learner_leaves_out_the_same_votes(name: str) -> None:
+    """In the fitted table and in another; what others say of a shift is not said of its own."""
+    table = make_pool(((2, 1),))
+    corrector = make_corrector(name).fit(table)
+    for result in (corrector.transform(table), corrector.transform(table.rows(np.arange(180)))):
+        assert [is_left_out(result, *pair) for pair in ((1, 0), (2, 0), (2, 1))] == [
+            True,
+            True,
+            False,
+        ]
+    new = corrector.transform(make_pool(((2, 1),), seed=1))
+    assert [is_left_out(new, *pair) for pair in ((1, 0), (2, 0), (2, 1))] == [True, True, False]
+
+
+def test_the_guess_of_the_s_learner_is_as_unsure_as_the_biases_are_different() -> None:
+    """Its penalty draws a shift without gold to that of the others: votes stay, for little."""
+    table = make_pool(((1, 0),))
+    result = make_corrector("s").fit(table).transform(table)
+    about = (table.candidate == 2) & (table.baseline == 0) & ~table.is_gold
+    known = (table.candidate == 1) & ~table.is_gold
+    assert np.isfinite(result.variance).all()
+    assert result.variance[about].mean() > 3 * result.variance[known].mean()
+
+
+@pytest.mark.parametrize("name", ["mean_shift", "t", "x", "r", "dr"])
+def test_a_candidate_without_gold_is_refused(name: str) -> None:
     """Its votes alone say nothing of its gold gain, whose level the shift is to set."""
     with pytest.raises(DataError, match="no usable label for c"):
-        learn_gain(make_pool(((1, 0),)), make_corrector("mean_shift"), gain_model="ridge")
+        learn_gain(make_pool(((1, 0),)), make_corrector(name), gain_model="ridge")
 
 
 @pytest.mark.parametrize("n_gold", [1, 2])

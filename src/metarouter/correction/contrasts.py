@@ -8,9 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.labels.table import GainTable
-from metarouter.types import FloatArray
+from metarouter.types import BoolArray, FloatArray
 
-__all__ = ["contrast_inputs", "level_rows", "level_size", "row_inputs"]
+__all__ = [
+    "ROUNDING",
+    "contrast_inputs",
+    "is_open",
+    "level_rows",
+    "level_size",
+    "open_levels",
+    "row_inputs",
+]
+
+ROUNDING = 1e-9
+"""Of a contrast's squared length, 1 or 2, and of the largest eigenvalue."""
 
 _POOL_DIM = 1_500  # bounds the inputs of a pool
 
@@ -25,6 +36,26 @@ def level_rows(table: GainTable) -> FloatArray:
     rows[at, table.candidate] += 1.0
     rows[at, table.baseline] -= 1.0
     return rows[:, 1:]
+
+
+def open_levels(table: GainTable) -> FloatArray:
+    """Projector onto the levels that one source or the other does not tell.
+
+    Shape (n_models − 1, n_models − 1), or a sum of two such; for :func:`is_open`.
+    """
+    found = np.zeros((len(table.models) - 1,) * 2)
+    for source in (table.gold(), table.preference()):
+        rows = level_rows(source)
+        gram = rows.T @ rows
+        inverse = np.linalg.pinv(gram, rcond=ROUNDING, hermitian=True)
+        found += np.eye(len(gram)) - inverse @ gram
+    return found
+
+
+def is_open(levels: FloatArray, table: GainTable) -> BoolArray:
+    """Which rows compare models that a source does not link, by its :func:`open_levels`."""
+    rows = level_rows(table)
+    return np.asarray(np.einsum("ij,jk,ik->i", rows, levels, rows) > ROUNDING)
 
 
 def level_size(table: GainTable) -> float:

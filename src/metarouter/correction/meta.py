@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metarouter.causal import DRLearner, Propensity, RLearner, SLearner, TLearner, XLearner
 from metarouter.correction.alignment import estimate_scale
-from metarouter.correction.contrasts import contrast_inputs, level_size
+from metarouter.correction.contrasts import contrast_inputs, is_open, level_size, open_levels
 from metarouter.correction.simple import align
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.labels.table import GainTable
@@ -41,7 +41,9 @@ class MetaCorrector:
     Estimates the shift Δ(x) = E[gain given gold, x] − E[gain given preference,
     x] assuming that, given the features, who got gold-labelled does not depend
     on the gain, and that both sources cover the same queries. A preference row
-    is corrected by models that did not see it.
+    is corrected by models that did not see it. Rows of models that a source does
+    not link get infinite variance, as nothing is known of their shift; but "s"
+    takes it from the other models, with a variance that is large.
 
     Parameters
     ----------
@@ -104,6 +106,7 @@ class MetaCorrector:
             sample_weight=table.weight,
             groups=table.query,
         )
+        self._open = open_levels(table)
         self._seen = _SeenRows.of(table, learner.out_of_fold_, learner.shift_variance_)
         self.diagnostics_ = {"scale": self.scale_, "learner": self.learner, **_plain(learner)}
         return self
@@ -125,6 +128,8 @@ class MetaCorrector:
             inputs = contrast_inputs(table.rows(new), self._level_size)
             shift[new] = self.learner_.predict(inputs)
             variance[new] = self.learner_.predict_variance(inputs)
+        if self.learner != "s":  # the error that "s" states is that of its guess
+            variance[is_open(self._open, table)] = np.inf
         return table.with_gains(
             np.where(table.is_gold, table.gain, table.gain + shift),
             np.where(table.is_gold, table.variance, variance),

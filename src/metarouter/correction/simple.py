@@ -8,15 +8,13 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from metarouter.correction.alignment import estimate_scale
-from metarouter.correction.contrasts import level_rows
+from metarouter.correction.contrasts import ROUNDING, is_open, level_rows, open_levels
 from metarouter.errors import DataError, NotFittedError
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray
 
 __all__ = ["GoldOnly", "MeanShift", "Pooled", "PreferenceOnly", "align"]
-
-_ROUNDING = 1e-9  # of a contrast's squared length, 1 or 2, and of the largest eigenvalue
 
 
 @dataclass
@@ -106,10 +104,10 @@ class MeanShift:
         """Learn the level of each model in either source."""
         self.scale_ = _scale(table, self.alignment)
         table = align(table, self.scale_)
-        gold, gold_error, gold_open = _levels(table.gold(), table)
-        preference, preference_error, preference_open = _levels(table.preference(), table)
+        gold, gold_error = _levels(table.gold(), table)
+        preference, preference_error = _levels(table.preference(), table)
         self.shift_, self.covariance_ = gold - preference, gold_error + preference_error
-        self.open_ = gold_open + preference_open
+        self.open_ = open_levels(table.rows(table.weight > 0))
         self.diagnostics_ = {"scale": self.scale_, "shift": self.shift_.tolist()}
         return self
 
@@ -120,7 +118,7 @@ class MeanShift:
         table = align(table, self.scale_)
         rows = level_rows(table)
         variance = np.einsum("ij,jk,ik->i", rows, self.covariance_, rows)
-        variance[np.einsum("ij,jk,ik->i", rows, self.open_, rows) > _ROUNDING] = np.inf
+        variance[is_open(self.open_, table)] = np.inf
         return table.with_gains(
             np.where(table.is_gold, table.gain, table.gain + rows @ self.shift_),
             np.where(table.is_gold, table.variance, variance),
@@ -139,21 +137,17 @@ def _scale(table: GainTable, alignment: str) -> float:
     return estimate_scale(table.gold().gain, table.preference().gain, alignment)
 
 
-def _levels(source: GainTable, table: GainTable) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean gain of each candidate over the reference, by least squares.
-
-    With its covariance, and the projector onto the levels that no row of the source tells.
-    """
+def _levels(source: GainTable, table: GainTable) -> tuple[FloatArray, FloatArray]:
+    """Mean gain of each candidate over the reference, by least squares, and its covariance."""
     source = source.rows(source.weight > 0)
     if not len(source):
         raise DataError("mean_shift needs labels of both sources; one of them has none")
     rows = level_rows(source)
     gram = rows.T @ rows
-    inverse = np.asarray(np.linalg.pinv(gram, rcond=_ROUNDING, hermitian=True), dtype=np.float64)
+    inverse = np.asarray(np.linalg.pinv(gram, rcond=ROUNDING, hermitian=True), dtype=np.float64)
     levels = inverse @ (rows.T @ source.gain)
-    told = inverse @ gram
-    freedom = len(source) - round(float(np.trace(told)))
+    freedom = len(source) - round(float(np.trace(inverse @ gram)))
     square = float(((source.gain - rows @ levels) ** 2).sum())
     # Too few rows to show their own noise have that of the other source.
     noise = square / freedom if freedom > 0 else label_noise(table)
-    return levels, noise * inverse, np.eye(len(levels)) - told
+    return levels, noise * inverse
