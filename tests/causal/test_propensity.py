@@ -114,6 +114,16 @@ def test_row_is_scored_by_a_classifier_that_did_not_see_it() -> None:
     assert np.allclose(fitted.raw, 0.3)
 
 
+def test_a_far_row_of_single_precision_has_finite_odds() -> None:
+    """Rows of a pool are such; a probability that rounds to 1 ended in scikit-learn's NaN."""
+    rng = np.random.default_rng(0)
+    t = np.arange(200) < 100
+    X = (rng.normal(size=(200, 30)) + 4.0 * t[:, None]).astype(np.float32)
+    X[0] *= 8
+    found = Propensity().estimate(X, t, stratified_folds(t, 5, rng))
+    assert 0.9 < found.raw[0] <= 1
+
+
 def test_clipping_bounds_the_weights_and_is_reported() -> None:
     """No weight exceeds `max_weight` times that of random assignment."""
     X, t, e, _ = _world(2000, 3.0)

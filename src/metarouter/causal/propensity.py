@@ -266,7 +266,9 @@ class _LogitModel:
         return self
 
     def predict(self, X: Any) -> FloatArray:
-        p = np.clip(np.asarray(self.classifier.predict_proba(X))[:, 1], _TINY, 1 - _TINY)
+        # 1 − _TINY is 1 in the single precision of a pool's rows
+        p = np.asarray(self.classifier.predict_proba(X), dtype=np.float64)[:, 1]
+        p = np.clip(p, _TINY, 1 - _TINY)
         logit: FloatArray = np.log(p / (1 - p))
         return logit
 
