@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from metarouter.causal.crossfit import stratified_folds
 from metarouter.causal.propensity import Propensity
@@ -292,9 +293,47 @@ def test_strengths_out_of_range_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_too_little_overlap_is_an_error() -> None:
-    """A row that e said was next to impossible makes the weights' variance negative."""
+    """A row that e said was next to impossible makes the weights' variance negative.
+
+    The estimate has no use for that variance, and stands.
+    """
     t = np.arange(10) < 5
     e = np.where(t, 0.01, 0.5)
     v = Nuisances(mu0=np.zeros(10), mu1=np.zeros(10), e=e)
+    functional = estimate_functional(np.arange(10.0), t, v)
+    expected = np.where(t, 100.0, -2.0) * np.arange(10.0)
+    assert functional.estimate().value == pytest.approx(expected.mean())
+    assert functional.estimate().std_error == pytest.approx(expected.std() / 10**0.5)
     with pytest.raises(DataError, match="overlap too little"):
-        estimate_functional(np.zeros(10), t, v)
+        estimate_sensitivity(functional)
+    with pytest.raises(DataError, match="overlap too little"):
+        compare_strength("x", functional, functional)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "freedom"),
+    [((1.0, -1.0), 4), ((1.0, 0.0), 4), ((0.0, 1.0), 44)],
+    ids=["both", "treated", "control"],
+)
+def test_intervals_are_t_with_the_degrees_of_the_rarer_source(
+    coefficients: tuple[float, float], freedom: int
+) -> None:
+    """Five rows of one source know their own spread poorly, however many the other has."""
+    rng = np.random.default_rng(0)
+    t = np.arange(50) < 5
+    v = Nuisances(mu0=np.zeros(50), mu1=np.zeros(50), e=np.full(50, 0.1))
+    treated, control = coefficients
+    functional = estimate_functional(
+        rng.normal(size=50), t, v, coef_treated=treated, coef_control=control
+    )
+    estimate = functional.estimate(0.9)
+    half = stats.t.ppf(0.95, freedom) * functional.std_error()
+    assert (estimate.low, estimate.high) == pytest.approx(
+        (functional.value - half, functional.value + half)
+    )
+    sure = estimate_sensitivity(functional, level=0.9, cf_y=0.0)
+    assert (sure.ci_low, sure.ci_high) == pytest.approx((estimate.low, estimate.high))
+    paired = estimate_functional(
+        rng.normal(size=50), t, v, coef_control=0.0, groups=np.arange(50) // 2
+    )
+    assert paired.freedom == 2

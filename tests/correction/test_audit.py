@@ -76,6 +76,15 @@ def test_mean_bias_is_preference_minus_gold(world: World, features: Any) -> None
     ]
 
 
+def test_too_little_overlap_for_a_bound_leaves_the_estimate() -> None:
+    """Ten gold labels may say the bias, and nothing of what a hidden reason could do to it."""
+    table = make_simulation(400, 12, n_gold=10, n_test=0, bias="constant", seed=10).table
+    found = audit_labels(table)["sensitivity"]["mean_bias"]
+    assert found.startswith("cannot be told: with 10 gold labels the sources overlap too little")
+    low, high = map(float, found.rsplit("[", 1)[1].rstrip("]").split(", "))
+    assert low < 0.15 < high
+
+
 def test_routing_value_is_the_gain_of_the_choices_above_random_ones(
     world: World, features: Any
 ) -> None:

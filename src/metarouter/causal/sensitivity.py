@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 
 from metarouter.causal.crossfit import cross_fit
 from metarouter.causal.propensity import Propensity
-from metarouter.errors import DataError, OptionError
+from metarouter.errors import DataError, MissingDependencyError, OptionError
 from metarouter.linear import Ridge
 from metarouter.records import Estimate
 from metarouter.types import BoolArray, FloatArray, IntArray, Regressor
@@ -69,7 +68,8 @@ class Functional:
 
     `value`, `sigma2` = E[(y − μ_t)²] and `nu2` = E[α²] are estimates; the
     `psi_` arrays, shape (n,), are their influence functions. Rows with the
-    same value of `groups` count as one draw.
+    same value of `groups` count as one draw. `freedom` is one less than the
+    groups of the rarer source that θ is about: its rows are few, and weigh most.
     """
 
     value: float
@@ -78,17 +78,25 @@ class Functional:
     psi: FloatArray
     psi_sigma2: FloatArray
     psi_nu2: FloatArray
+    freedom: int
     groups: NDArray[Any] | None = None
 
     @property
     def scale(self) -> float:
-        """S = √(sigma2 · nu2), the bias of a confounder of strength one."""
+        """S = √(sigma2 · nu2), the bias of a confounder of strength one.
+
+        Raises
+        ------
+        DataError
+            When `nu2` is estimated as negative: too little overlap.
+        """
+        _require_overlap(self)
         return float(np.sqrt(self.sigma2 * self.nu2))
 
     def std_error(self, shift: float = 0.0) -> float:
         """Standard error of ``value + shift · scale``."""
         psi = self.psi
-        if self.scale > 0:
+        if shift and self.scale > 0:
             psi_scale = (self.sigma2 * self.psi_nu2 + self.nu2 * self.psi_sigma2) / 2 / self.scale
             psi = psi + shift * psi_scale
         if self.groups is None:
@@ -97,9 +105,9 @@ class Functional:
         return float(np.sqrt((total**2).sum())) / len(psi)
 
     def estimate(self, level: float = 0.95) -> Estimate:
-        """θ̂ with its normal interval at `level`."""
+        """θ̂ with its interval of Student's t at `level`."""
         se = self.std_error()
-        half = NormalDist().inv_cdf(0.5 + level / 2) * se
+        half = _t_quantile(0.5 + level / 2, self.freedom) * se
         return Estimate(
             value=self.value,
             std_error=se,
@@ -235,11 +243,6 @@ def estimate_functional(
     -------
     Functional
 
-    Raises
-    ------
-    DataError
-        When the weights have no positive variance: too little overlap.
-
     Notes
     -----
     With ``α = a₁ t/e + a₀ (1−t)/(1−e)``, θ̂ is the mean of
@@ -256,11 +259,8 @@ def estimate_functional(
     score = part * (a1 * mu1 + a0 * mu0) + alpha * residual
     nu2_score = 2 * expected**2 * (a1**2 / e + a0**2 / (1 - e)) - alpha**2
     value, sigma2, nu2 = (float(each.mean()) for each in (score, residual**2, nu2_score))
-    if nu2 < 0:
-        raise DataError(
-            f"the variance of the weights is estimated as {nu2:.3g}, below 0: the sources overlap "
-            "too little for a sensitivity analysis; trim, or set Propensity(max_weight=...)"
-        )
+    used = [rows for rows, coef in ((t, a1), (~t, a0)) if np.any(coef)] or [t, ~t]
+    draws = np.arange(len(y)) if groups is None else groups
     return Functional(
         value=value,
         sigma2=sigma2,
@@ -268,6 +268,7 @@ def estimate_functional(
         psi=score - part * value,
         psi_sigma2=residual**2 - sigma2,
         psi_nu2=nu2_score - nu2,
+        freedom=max(min(len(np.unique(draws[rows])) for rows in used) - 1, 1),
         groups=groups,
     )
 
@@ -307,6 +308,8 @@ def estimate_sensitivity(
     ------
     OptionError
         When a strength is outside its range.
+    DataError
+        When the weights have no positive variance: too little overlap.
 
     Notes
     -----
@@ -330,7 +333,7 @@ def estimate_sensitivity(
     for name, strength in (("cf_y", cf_y), ("cf_d", cf_d), ("rho", abs(rho))):
         if not (0 <= strength < 1 or (name == "rho" and strength == 1)):
             raise OptionError.of(name, strength, "0 <= strength < 1, and |rho| <= 1")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    z = _t_quantile(0.5 + level / 2, functional.freedom)
     estimate = functional.estimate(level)
     shift = abs(rho) * _strength(cf_y, cf_d)
     low, high = (functional.value + side * shift * functional.scale for side in (-1, 1))
@@ -361,6 +364,11 @@ def compare_strength(name: str, long: Functional, short: Functional) -> Covariat
     long, short : Functional
         Estimated from nuisances that use the group, and from ones fitted anew without it.
 
+    Raises
+    ------
+    DataError
+        When the weights of either have no positive variance: too little overlap.
+
     Notes
     -----
     With R² the share of var y explained: ``C_y = (R²_long − R²_short) / (1 − R²_long)``,
@@ -371,6 +379,8 @@ def compare_strength(name: str, long: Functional, short: Functional) -> Covariat
     Chernozhukov et al. (2022), section on benchmarking,
     https://arxiv.org/abs/2112.13398.
     """
+    _require_overlap(long)
+    _require_overlap(short)
     gain_y, gain_d = short.sigma2 - long.sigma2, long.nu2 - short.nu2
     change = short.value - long.value
     product = max(gain_y, 0.0) * max(gain_d, 0.0)
@@ -381,6 +391,23 @@ def compare_strength(name: str, long: Functional, short: Functional) -> Covariat
         rho=float(np.clip(change / product**0.5, -1, 1)) if product > 0 else 0.0,
         change=change,
     )
+
+
+def _require_overlap(functional: Functional) -> None:
+    if functional.nu2 < 0:
+        raise DataError(
+            f"the variance of the weights is estimated as {functional.nu2:.3g}, below 0: the "
+            "sources overlap too little for a sensitivity analysis; add labels of the rarer "
+            "source, trim, or set Propensity(max_weight=...)"
+        )
+
+
+def _t_quantile(probability: float, freedom: int) -> float:
+    try:
+        from scipy.special import stdtrit
+    except ImportError as error:
+        raise MissingDependencyError.of("a sensitivity analysis", "train") from error
+    return float(stdtrit(freedom, probability))
 
 
 def _strength(cf_y: float, cf_d: float) -> float:

@@ -30,6 +30,7 @@ from metarouter.errors import DataError
 from metarouter.gain.extras import import_train, one_thread
 from metarouter.labels.noise import MIN_LABELS
 from metarouter.labels.table import GainTable
+from metarouter.records import Estimate
 from metarouter.types import FloatArray, IntArray
 
 __all__ = ["AUDITED", "audit_labels"]
@@ -167,15 +168,15 @@ class _Study:
                 share=self.units.share,
             )
 
+        full = estimate(self.full)
         try:
-            full = estimate(self.full)
             benchmarks = [
                 compare_strength(name, full, estimate(short))
                 for name, short in self.without.items()
             ]
-        except DataError as error:  # too little overlap for the variance of the weights
-            return f"cannot be told: {error}"
-        found = estimate_sensitivity(full, benchmarks=benchmarks)
+            found = estimate_sensitivity(full, benchmarks=benchmarks)
+        except DataError:  # too little overlap for the variance of the weights
+            return _without_bound(full.estimate(), int(self.units.is_gold.sum()))
         return asdict(found) | {"benchmarks": [asdict(strength) for strength in benchmarks]}
 
 
@@ -199,6 +200,14 @@ def _refusal(pair: GainTable) -> str:
     return (
         f"cannot be told: {n_gold:,} queries with gold and {n_preference:,} with preference "
         f"labels, at least {MIN_LABELS} of each needed"
+    )
+
+
+def _without_bound(estimate: Estimate, n_gold: int) -> str:
+    return (
+        f"cannot be told: with {n_gold:,} gold labels the sources overlap too little to say what "
+        "a hidden reason for the choice of gold queries could do; without one, the estimate is "
+        f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
     )
 
 
