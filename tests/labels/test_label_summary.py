@@ -173,7 +173,14 @@ def test_agreement_where_the_sources_meet_equals_scipys() -> None:
     np.testing.assert_allclose(
         [agreement.mean_difference.low, agreement.mean_difference.high], [paired.low, paired.high]
     )
-    assert agreement.sign_agreement == pytest.approx(np.mean(np.sign(gold) == np.sign(preference)))
+    same = np.sign(gold) == np.sign(preference)
+    share = stats.binomtest(int(same.sum()), 80)
+    wilson = share.proportion_ci(0.95, method="wilson")
+    assert agreement.sign_agreement is not None
+    np.testing.assert_allclose(
+        [getattr(agreement.sign_agreement, part) for part in ("value", "low", "high")],
+        [same.mean(), wilson.low, wilson.high],
+    )
 
 
 def labelled_twice(gold: Any, preference: Any, *, pairs: int = 1) -> GainTable:
@@ -284,7 +291,47 @@ def test_ties_are_left_out_of_the_sign_agreement() -> None:
         is_gold=[True] * 3 + [False] * 3,
     )
     agreement = summarise_labels(table).agreement
-    assert (agreement.sign_agreement, agreement.n_signed) == (0.5, 2)
+    assert agreement.sign_agreement is not None
+    assert (agreement.sign_agreement.value, agreement.n_signed) == (0.5, 2)
+
+
+@pytest.mark.parametrize("flipped", [0, 12])
+def test_pairs_of_one_query_agree_together(flipped: int) -> None:
+    """Two pairs a query with the same answer tell little more of the share than one."""
+    gold = np.ones(40)
+    preference = np.where(np.arange(40) < flipped, -1.0, 1.0)
+    once, twice = (
+        summarise_labels(labelled_twice(gold, preference, pairs=pairs)).agreement
+        for pairs in (1, 2)
+    )
+    assert once.sign_agreement is not None
+    assert twice.sign_agreement is not None
+    assert (once.n_signed, twice.n_signed) == (40, 80)
+    assert once.sign_agreement.n == twice.sign_agreement.n == 40
+    assert once.sign_agreement.value == twice.sign_agreement.value == 1 - flipped / 40
+    assert twice.sign_agreement.low < once.sign_agreement.low < twice.sign_agreement.low + 0.02
+
+
+def test_pairs_of_one_query_that_agree_by_chance_are_as_good_as_queries() -> None:
+    """Over 300 pools of two pairs the interval holds the share 95 times of 100."""
+    rng = np.random.default_rng(0)
+    covers = []
+    for _ in range(300):
+        gains = np.where(rng.random(160) < 0.7, 1.0, -1.0)
+        table = labelled_twice(np.ones(40), np.ones(40), pairs=2)
+        agreement = summarise_labels(
+            table.with_gains(np.where(table.is_gold, 1.0, gains), table.variance)
+        ).agreement.sign_agreement
+        assert agreement is not None
+        covers.append(agreement.low <= 0.7 <= agreement.high)
+    assert 0.92 < np.mean(covers) < 0.98
+
+
+def test_the_share_of_signs_is_shown_with_its_interval() -> None:
+    summary = summarise_labels(labelled_twice(np.ones(40), np.ones(40)))
+    low = stats.binomtest(40, 40).proportion_ci(0.95, method="wilson").low
+    assert f"same better model    100.0% [{low:.1%}, 100.0%] of the 40" in render_summary(summary)
+    assert summary.to_dict()["agreement"]["sign_agreement"]["low"] == pytest.approx(low)
 
 
 def test_repeated_votes_count_their_query_once() -> None:
@@ -629,7 +676,8 @@ def test_scores_of_three_models_are_gold_of_each_pair() -> None:
     gold, votes = pool_rows()
     summary = summarise_labels(*read_gain_table(gold, votes))
     assert summary.agreement.n_queries == 12
-    assert summary.agreement.sign_agreement == 0
+    assert summary.agreement.sign_agreement is not None
+    assert summary.agreement.sign_agreement.value == 0
     part = find_slice(summary, "models", "large over provider")
     assert (part.n_gold, part.n_preference) == (12, 12)
     assert part.gold_mean == pytest.approx(0.4)

@@ -71,7 +71,10 @@ def summarise_labels(table: GainTable, report: ReadReport | None = None) -> Labe
     different population variances are involved, Biometrika 34.
     https://doi.org/10.1093/biomet/34.1-2.28; Devlin, Gnanadesikan and Kettenring
     (1975), Robust estimation and outlier detection with correlation coefficients,
-    Biometrika 62. https://doi.org/10.1093/biomet/62.3.531
+    Biometrika 62. https://doi.org/10.1093/biomet/62.3.531; Wilson (1927), Probable
+    Inference, JASA 22. https://doi.org/10.1080/01621459.1927.10502953; Korn and Graubard
+    (1998), Confidence Intervals for Proportions With Small Expected Number of Positive
+    Counts Estimated From Survey Data, Survey Methodology 24.
 
     Examples
     --------
@@ -297,8 +300,32 @@ def _agreement(table: GainTable, gold_by_pair: dict[tuple[int, int], QueryMeans]
         n_queries=n_queries,
         correlation=_correlation(gold, preference, cluster),
         mean_difference=mean_estimate(group_mean(cluster, preference - gold, np.ones(len(gold)))),
-        sign_agreement=float(same.mean()) if len(same) else None,
+        sign_agreement=_share(same, query[signed]),
         n_signed=len(same),
+    )
+
+
+def _share(values: BoolArray, query: IntArray) -> Estimate | None:
+    """Share of rows that are independent between queries, with Wilson's interval; None of none."""
+    if not len(values):
+        return None
+    n, p = len(values), float(values.mean())
+    cluster, size = np.unique(query, return_inverse=True, return_counts=True)[1:]
+    units, worth = len(size), n * n / float(size @ size)
+    left = np.bincount(cluster, values - p)
+    if 1 < units < n and 0 < p < 1 and left.any():
+        worth = min(n, p * (1 - p) * (units - 1) / units * n * n / float(left @ left))
+    freedom = np.inf if units == n else max(units - 1, 1)
+    z = _t_quantile(0.5 + LEVEL / 2, freedom)
+    centre, scale = p + z * z / (2 * worth), 1 + z * z / worth
+    half = z * float(np.sqrt(p * (1 - p) / worth + z * z / (4 * worth * worth)))
+    return Estimate(
+        value=p,
+        std_error=float(np.sqrt(p * (1 - p) / worth)),
+        low=max(0.0, (centre - half) / scale),
+        high=min(1.0, (centre + half) / scale),
+        n=units,
+        level=LEVEL,
     )
 
 

@@ -55,14 +55,15 @@ class Agreement:
     mean_difference : preference − gold gain, mean over queries, with a t
         interval; None with fewer than two queries.
     sign_agreement : share of the `n_signed` where neither is a tie that agree
-        on the better model; None when there are none.
+        on the better model, with Wilson's interval; its `n` counts queries. None when
+        there are none.
     """
 
     n: int
     n_queries: int
     correlation: Estimate | None
     mean_difference: Estimate | None
-    sign_agreement: float | None
+    sign_agreement: Estimate | None
     n_signed: int
 
 
@@ -202,8 +203,9 @@ def _agreement_lines(agreement: Agreement) -> Iterator[str]:
     if agreement.mean_difference is not None:
         yield f"  preference − gold    {_interval(agreement.mean_difference)}"
     if agreement.sign_agreement is not None:
+        share = agreement.sign_agreement
         yield (
-            f"  same better model    {agreement.sign_agreement:.1%} of the "
+            f"  same better model    {share.value:.1%} [{share.low:.1%}, {share.high:.1%}] of the "
             f"{agreement.n_signed:,} without a tie"
         )
 
