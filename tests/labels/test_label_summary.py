@@ -379,6 +379,24 @@ def test_length_slices_part_the_labels_in_thirds() -> None:
     assert max(sizes) < 120
 
 
+def test_length_slices_are_thirds_of_the_queries_and_not_of_the_labels() -> None:
+    """The longest of nine queries has eight votes, and the others one each."""
+    query = np.concatenate([np.arange(9), np.full(7, 8), np.arange(9)])
+    table = make_gain_table(
+        queries=["x" * (i + 1) for i in range(9)],
+        query=query,
+        gain=np.arange(25) % 3,
+        is_gold=np.arange(25) >= 16,
+    )
+    slices = [part for part in summarise_labels(table).slices if part.kind == "length"]
+    assert [part.name for part in slices] == [
+        "up to 3 characters",
+        "4 to 6 characters",
+        "over 6 characters",
+    ]
+    assert [part.n_preference for part in slices] == [3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [
@@ -393,7 +411,7 @@ def test_length_slices_are_named_by_the_lengths_in_them(
     lengths: tuple[int, ...], expected: list[str]
 ) -> None:
     """No slice is empty, holds all labels, or goes from a length to the same one."""
-    queries = [letter * length for letter in "abcdef" for length in lengths]
+    queries = [chr(97 + i) * length for i, length in enumerate(lengths * 6)]
     table = make_gain_table(
         queries=queries, gain=np.arange(len(queries)), is_gold=[True] * len(queries)
     )

@@ -439,9 +439,10 @@ def _pairs(table: GainTable) -> list[tuple[int, int]]:
 
 
 def _length_slices(table: GainTable) -> list[tuple[str, BoolArray]]:
-    """Tertiles of the length of the query text in characters; none where one holds all rows."""
-    length = np.array([len(text) for text in table.queries])[table.query]
-    low, high = (int(limit) for limit in np.quantile(length, [1 / 3, 2 / 3]))
+    """Thirds of the labelled queries by characters, as masks of rows; none where one has all."""
+    characters = np.array([len(text) for text in table.queries])
+    of_query, length = characters[np.unique(table.query)], characters[table.query]
+    low, high = (int(limit) for limit in np.quantile(of_query, [1 / 3, 2 / 3]))
     slices = [
         (f"up to {_characters(low)}" if low > 1 else _characters(low), length <= low),
         (_between(low + 1, high), (length > low) & (length <= high)),
