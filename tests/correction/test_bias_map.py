@@ -162,6 +162,20 @@ def test_the_map_is_over_queries_where_gold_sits_on_one_kind_of_them() -> None:
     assert audit["value"] == pytest.approx(0.2, abs=0.02)
 
 
+def test_lengths_are_thirds_of_the_queries() -> None:
+    """The longer half of the queries has both labels, and weighs no more for it."""
+    rng = np.random.default_rng(0)
+    table = make_gain_table(
+        queries=["x" * (i + 1) for i in range(90)],
+        query=np.concatenate([np.arange(90), np.arange(45, 90)]),
+        gain=rng.normal(size=135),
+        is_gold=np.arange(135) >= 90,
+        features=rng.normal(size=(90, 2)),
+    )
+    lengths = [row for row in make_bias_map(table).rows if row.dimension == "length"]
+    assert [row.n_preference for row in lengths] == [30, 30, 30]
+
+
 def test_several_labels_of_a_query_count_as_their_weighted_mean() -> None:
     table = make_gain_table(
         queries=["a", "b", "a"],

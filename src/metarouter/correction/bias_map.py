@@ -326,16 +326,16 @@ def _query_parts(
             units.features, texts, min(n_topics, _MAX_TOPICS), seed=int(rng.integers(2**31))
         )
     ]
-    parts += [("length", name, member) for name, member in _lengths(texts)]
+    parts += [("length", name, member) for name, member in _lengths(texts, units.query)]
     domain = pair.domain[units.query]
     known = _best_known(domain, units.is_gold)
     return parts + [("domain", pair.domains[code], domain == code) for code in known]
 
 
-def _lengths(texts: Sequence[str]) -> list[tuple[str, BoolArray]]:
-    """Thirds by length of the text in characters."""
+def _lengths(texts: Sequence[str], query: IntArray) -> list[tuple[str, BoolArray]]:
+    """Thirds of the queries by length of the text in characters."""
     length = np.array([len(text) for text in texts])
-    low, high = np.quantile(length, [1 / 3, 2 / 3])
+    low, high = np.quantile(length[np.unique(query, return_index=True)[1]], [1 / 3, 2 / 3])
     return [
         (f"up to {low:.0f} characters", length <= low),
         (f"{low:.0f} to {high:.0f} characters", (length > low) & (length <= high)),
