@@ -13,7 +13,7 @@ from metarouter.errors import DataError
 from metarouter.features import make_pipeline
 from metarouter.features.bases import learn_query_map
 from metarouter.gain import load_gain_model
-from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
+from metarouter.gain.posterior import Elsewhere, GainPosterior, PosteriorScorer, contrast_rows
 from metarouter.labels.table import make_gain_table
 from metarouter.testing import SIMULATED_BIASES, WORLDS, make_simulation, make_world
 from metarouter.types import FloatArray, ModelState
@@ -49,10 +49,13 @@ def design(posterior: GainPosterior, candidate: int, baseline: int) -> FloatArra
 def test_round_trip_predicts_the_same(n_candidates: int) -> None:
     posterior = make_posterior(n_candidates)
     here = posterior.predict(X)
-    there = load_gain_model(through_a_file(posterior.state())).predict(X)
+    loaded = load_gain_model(through_a_file(posterior.state()))
+    there = loaded.predict(X)
     assert here.mean.shape == here.std.shape == (80, n_candidates)
     np.testing.assert_array_equal(there.mean, here.mean)
     np.testing.assert_array_equal(there.std, here.std)
+    assert isinstance(loaded, PosteriorScorer)
+    np.testing.assert_array_equal(loaded.predict_mean(X), here.mean)
 
 
 def test_a_pair_is_predicted_by_its_mean_and_covariance() -> None:

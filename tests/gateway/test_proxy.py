@@ -23,6 +23,24 @@ def test_a_routed_request_changes_nothing_but_the_model(serve: Callable[..., Ser
     assert answer.json()["model"] == chosen
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_what_was_left_for_later_is_in_headers_and_row(
+    serve: Callable[..., Served], status: int
+) -> None:
+    """A decision whose numbers are made while the upstream answers is that of /v1/route."""
+    ask = json.dumps({"model": "metarouter", "messages": [{"role": "user", "content": "Why?"}]})
+    served = serve({"attempts": 1}, respond=lambda _: UpstreamReply(status=status, pieces=[b"{}"]))
+    assert hasattr(served.gateway.policies["default"].router.scorer, "predict_mean")
+    (told,) = served.post("/v1/route", ask.encode()).json()["decisions"]
+    answer = served.post("/v1/chat/completions", ask.encode())
+    assert answer.status_code == status
+    assert answer.headers["x-metarouter-gain"] == f"{told['predicted_gain']:.4f}"
+    (row,) = [row for row in served.rows() if row["endpoint"] == "chat/completions"]
+    names = "model", "predicted_gain", "predicted_gain_std", "threshold", "cost", "bound", "reason"
+    assert {name: row[name] for name in names} == {name: told[name] for name in names}
+    assert row["options"] == told["options"] != []
+
+
 def test_odd_bytes_and_unknown_fields_arrive_as_sent(serve: Callable[..., Served]) -> None:
     """White space, escapes, number spellings and unknown fields are kept."""
     served = serve()

@@ -29,6 +29,7 @@ def test_choice_is_the_best_utility_and_ties_go_to_the_cheaper(
     policy = UtilityPolicy(models=MODELS, w=w)
     assert policy.choose(np.array([mean]), np.array([costs])).tolist() == [best]
     assert policy.decide_one(mean, (0.1, 0.1), costs).model == MODELS[best]
+    assert policy.choose_one(mean, costs) == MODELS[best]
 
 
 @given(st.lists(finite, min_size=1, max_size=40), finite, st.floats(0, 1))

@@ -164,6 +164,11 @@ class PosteriorScorer:
             variance = float(state.config["elsewhere"])
             self._elsewhere = Elsewhere(weights=weights, variance=variance)
 
+    def predict_mean(self, features: NDArray[Any]) -> FloatArray:
+        """ψ̂ alone, (n, n_candidates), of few rows: deviations take most of the time."""
+        mean: FloatArray = self._lift(features) @ self._mean
+        return mean
+
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation: (n, n_candidates), or (n,) for a single gain."""
         mean = np.empty((len(features), len(self._factors)))

@@ -62,7 +62,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     deciders, question : what it came from.
     experiment : the split that drew the policy; None where an arm of it could not
         have answered, so that arms are compared on requests that each could take.
-    features : see :class:`Decided`.
+    features, rest : see :class:`Decided`.
     is_exploration : whether the model was drawn at random.
     within : propensity of each model, given the policy.
     models : that it may have been, by the request's options.
@@ -77,6 +77,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     question: Question
     experiment: str | None = None
     features: NDArray[Any] | None = None
+    rest: Callable[[], Decision] | None = None
     is_exploration: bool = False
     within: Mapping[str, float]
     models: Sequence[str] = ()
@@ -108,8 +109,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return self.share * self.within[self.decision.model]
 
 
-async def choose(deciders: Deciders, question: Question) -> Choice:
+async def choose(deciders: Deciders, question: Question, *, is_early: bool = False) -> Choice:
     """The choice for a request, by one decision of one policy.
+
+    Parameters
+    ----------
+    deciders : Deciders
+    question : Question
+    is_early : whether its `rest` may be left for later.
 
     Raises
     ------
@@ -118,7 +125,7 @@ async def choose(deciders: Deciders, question: Question) -> Choice:
     """
     shares = _shares(deciders, question)
     policy = _drawn(deciders, shares)
-    decided = await _decide(policy, question, deciders.allowed(policy))
+    decided = await _decide(policy, question, deciders.allowed(policy), is_early=is_early)
     decision, is_exploration, within = _explored(policy, decided, deciders.decision_id)
     is_free = bool(decided.models)
     return Choice(
@@ -128,6 +135,7 @@ async def choose(deciders: Deciders, question: Question) -> Choice:
         question=question,
         experiment=_experiment(deciders.split, shares),
         features=decided.features,
+        rest=decided.rest,
         is_exploration=is_exploration,
         within=within,
         models=decided.models,
@@ -183,7 +191,7 @@ def ask_others(choice: Choice) -> dict[str, float]:
     deciders = choice.deciders
     parts: list[tuple[float, Mapping[str, float]]] = [(choice.share, choice.within)]
     for share, policy in choice.others:
-        decided = policy.decide(choice.question, deciders.allowed(policy))
+        decided = policy.decide_early(choice.question, deciders.allowed(policy))
         parts.append((share, _explored(policy, decided, deciders.decision_id)[2]))
     return mixed(parts)
 
@@ -256,11 +264,13 @@ def _drawn(deciders: Deciders, shares: Shares) -> ServedPolicy:
     return deciders.policies[arm]
 
 
-async def _decide(policy: ServedPolicy, question: Question, allowed: Collection[str]) -> Decided:
+async def _decide(
+    policy: ServedPolicy, question: Question, allowed: Collection[str], *, is_early: bool
+) -> Decided:
     """The decision, in a thread where it would hold up other requests."""
     if policy.is_slow or len(question.text) > _LONG_TEXT:
         return await asyncio.to_thread(policy.decide, question, allowed)
-    return policy.decide(question, allowed)
+    return (policy.decide_early if is_early else policy.decide)(question, allowed)
 
 
 def _explored(

@@ -317,7 +317,7 @@ class Planner:
             choice = stayed_choice(deciders, question, kept.policy, kept.model, following.why)
             if choice is not None:
                 return choice
-        return await choose(deciders, question)
+        return await choose(deciders, question, is_early=True)
 
 
 def _follower(asking: Asking, policy: str, conversation: Conversation) -> Follower:

@@ -116,7 +116,13 @@ class ProxyEndpoint:
     async def _relay(self, plan: Plan, call: UpstreamCall, reply: _Reply) -> None:
         """Open the upstream and pass its bytes on."""
         exchange = plan.exchange
-        answer = await plan.upstreams.open(plan.targets, call, exchange.attempts)
+        if exchange.rest is not None:
+            # runs when the upstream was asked and this task waits for it
+            asyncio.get_running_loop().call_soon(exchange.finish)
+        try:
+            answer = await plan.upstreams.open(plan.targets, call, exchange.attempts)
+        finally:
+            exchange.finish()
         try:
             if answer.status < 400:
                 exchange.decision = with_fallback(exchange.decision, answer, exchange.attempts)

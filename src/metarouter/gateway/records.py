@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,7 +23,10 @@ _MOST_OPTIONS = 10  # of an explanation, which has to fit into a header
 
 
 class Exchange(msgspec.Struct, kw_only=True):
-    """What is known of a request so far; filled in as it goes."""
+    """What is known of a request so far; filled in as it goes.
+
+    Until :meth:`finish` only the model of a routed request's decision is known.
+    """
 
     endpoint: str
     decision: Decision
@@ -30,6 +34,7 @@ class Exchange(msgspec.Struct, kw_only=True):
     chosen: str
     policy: ServedPolicy | None = None
     choice: Choice | None = None
+    rest: Callable[[], Decision] | None = None
     key_id: str | None = None
     conversation: str | None = None
     prompt: str | None = None
@@ -51,6 +56,14 @@ class Exchange(msgspec.Struct, kw_only=True):
         """Time since the request began."""
         return time.perf_counter() - self.started
 
+    def finish(self) -> None:
+        """Make the decision whole, once."""
+        if self.rest is not None:
+            self.decision = replace(
+                self.rest(), logging_propensity=self.decision.logging_propensity
+            )
+            self.rest = None
+
 
 def routed_exchange(choice: Choice, **known: Any) -> Exchange:
     """The exchange of a request that a policy decided.
@@ -63,7 +76,12 @@ def routed_exchange(choice: Choice, **known: Any) -> Exchange:
     if propensity != decision.logging_propensity:
         decision = replace(decision, logging_propensity=propensity)
     return Exchange(
-        decision=decision, chosen=decision.model, policy=choice.policy, choice=choice, **known
+        decision=decision,
+        chosen=decision.model,
+        policy=choice.policy,
+        choice=choice,
+        rest=choice.rest,
+        **known,
     )
 
 

@@ -112,6 +112,14 @@ class UtilityPolicy:
         rows = zip(mean[:, 1:].tolist(), std.tolist(), full.tolist(), strict=True)
         return [self.decide_one(*row) for row in rows]
 
+    def choose_one(self, mean: Sequence[float], costs: Sequence[float]) -> str:
+        """The model that :meth:`decide_one` chooses for one query, whatever the deviations."""
+        gains = (0.0, *mean)
+        # of equal utilities the cheaper model, of equal costs the earlier one
+        places = range(len(self.models))
+        place = max(places, key=lambda i: (gains[i] - self.w * costs[i], -costs[i], -i))
+        return self.models[place]
+
     def decide_one(
         self, mean: Sequence[float], std: Sequence[float], costs: Sequence[float]
     ) -> Decision:
