@@ -129,6 +129,43 @@ def test_the_shift_counts_queries_and_not_graders() -> None:
     assert abs(model.shift_[0] + 0.1) < 3 * np.sqrt(model.covariance_[0, 0])
 
 
+@pytest.mark.parametrize("slope", [-0.8, 0.6])
+def test_votes_against_gold_on_the_same_queries_make_the_shift_less_sure(slope: float) -> None:
+    """All queries in both: the error is that of the paired differences, but never smaller."""
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=60)
+    votes = slope * gold + rng.normal(size=60)
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(60)],
+        query=np.tile(np.arange(60), 2),
+        gain=np.concatenate([gold, votes]),
+        is_gold=np.arange(120) < 60,
+    )
+    model: Any = MeanShift().fit(table)
+    apart = (gold.var(ddof=1) + votes.var(ddof=1)) / 60
+    paired = (votes - gold).var(ddof=1) / 60
+    assert (paired > apart) == (slope < 0)
+    assert model.covariance_[0, 0] == pytest.approx(max(paired, apart))
+
+
+def test_in_a_pool_only_the_candidate_that_is_judged_backwards_is_less_sure() -> None:
+    """Candidate b's votes go against its gold labels, candidate c's with them."""
+    gold = np.tile([1.0, -1.0], 200)
+    candidate = np.repeat([1, 2], 200)
+    votes = np.where(candidate == 1, -gold, gold)
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(400)],
+        query=np.tile(np.arange(400), 2),
+        models=("a", "b", "c"),
+        candidate=np.tile(candidate, 2),
+        gain=np.concatenate([gold, votes]),
+        is_gold=np.arange(800) < 400,
+    )
+    model: Any = MeanShift().fit(table)
+    assert model.covariance_[0, 0] == pytest.approx(4 / 200, rel=0.02)
+    assert model.covariance_[1, 1] == pytest.approx(2 / 200, rel=0.02)
+
+
 def test_rows_of_no_weight_are_not_there() -> None:
     table = make_gain_table(
         queries=list("abcd"),

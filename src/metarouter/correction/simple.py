@@ -12,7 +12,7 @@ from metarouter.correction.contrasts import ROUNDING, is_open, level_rows, open_
 from metarouter.errors import DataError, NotFittedError
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
 
 __all__ = ["GoldOnly", "MeanShift", "Pooled", "PreferenceOnly", "align"]
 
@@ -86,7 +86,8 @@ class MeanShift:
     a label of three graders is more precise, but it is about one query, and where queries
     with more graders gain more a weighted mean would be theirs. A weight of 0 leaves a row
     out. Rows of models that a source does not link get infinite variance: nothing is known
-    of their shift.
+    of their shift. Where queries are in both sources and their gains go against each other,
+    the shift is the less sure for it; where they go together it is not called surer.
 
     Parameters
     ----------
@@ -103,11 +104,13 @@ class MeanShift:
     def fit(self, table: GainTable) -> Self:
         """Learn the level of each model in either source."""
         self.scale_ = _scale(table, self.alignment)
-        table = align(table, self.scale_)
-        gold, gold_error = _levels(table.gold(), table)
-        preference, preference_error = _levels(table.preference(), table)
-        self.shift_, self.covariance_ = gold - preference, gold_error + preference_error
-        self.open_ = open_levels(table.rows(table.weight > 0))
+        table = align(table.rows(table.weight > 0), self.scale_)
+        shared = np.intersect1d(table.gold().query, table.preference().query)
+        gold, gold_error, gold_part = _levels(table.gold(), table, shared)
+        preference, preference_error, preference_part = _levels(table.preference(), table, shared)
+        self.shift_ = gold - preference
+        self.covariance_ = gold_error + preference_error + _opposed(gold_part, preference_part)
+        self.open_ = open_levels(table)
         self.diagnostics_ = {"scale": self.scale_, "shift": self.shift_.tolist()}
         return self
 
@@ -137,9 +140,13 @@ def _scale(table: GainTable, alignment: str) -> float:
     return estimate_scale(table.gold().gain, table.preference().gain, alignment)
 
 
-def _levels(source: GainTable, table: GainTable) -> tuple[FloatArray, FloatArray]:
-    """Mean gain of each candidate over the reference, by least squares, and its covariance."""
-    source = source.rows(source.weight > 0)
+def _levels(
+    source: GainTable, table: GainTable, shared: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean gain of each candidate over the reference, by least squares.
+
+    With its covariance, and the part of each shared query in its error.
+    """
     if not len(source):
         raise DataError("mean_shift needs labels of both sources; one of them has none")
     rows = level_rows(source)
@@ -147,7 +154,24 @@ def _levels(source: GainTable, table: GainTable) -> tuple[FloatArray, FloatArray
     inverse = np.asarray(np.linalg.pinv(gram, rcond=ROUNDING, hermitian=True), dtype=np.float64)
     levels = inverse @ (rows.T @ source.gain)
     freedom = len(source) - round(float(np.trace(inverse @ gram)))
-    square = float(((source.gain - rows @ levels) ** 2).sum())
+    residual = source.gain - rows @ levels
+    part = np.zeros((len(shared), len(levels)))
+    meets = np.isin(source.query, shared)
+    at = np.searchsorted(shared, source.query[meets])
+    np.add.at(part, at, residual[meets, None] * (rows[meets] @ inverse))
+    square = float((residual**2).sum())
     # Too few rows to show their own noise have that of the other source.
     noise = square / freedom if freedom > 0 else label_noise(table)
-    return levels, noise * inverse
+    return levels, noise * inverse, part
+
+
+def _opposed(gold: FloatArray, preference: FloatArray) -> FloatArray:
+    """What errors of opposite sign on the same queries add to the covariance of a difference."""
+    n_shared = len(gold)
+    if n_shared < 2:
+        return np.zeros((gold.shape[1],) * 2)
+    product = gold.T @ preference * (n_shared / (n_shared - 1))
+    values, vectors = np.linalg.eigh(-(product + product.T))
+    # Errors that go together would take something away: left out, as by labels check.
+    found: FloatArray = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    return found
