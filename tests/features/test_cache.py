@@ -121,3 +121,14 @@ def test_several_processes_share_a_file(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="embedding cache"):
         CachedEmbedder(SurfaceFeatures(), tmp_path).embed(["a"])
+
+
+def test_a_file_that_another_process_sets_up_can_be_read(tmp_path: Path) -> None:
+    """Its way of writing cannot be changed while somebody reads, which is no fault of the file."""
+    path = tmp_path / "vectors.sqlite"
+    check(path, ["a"])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM vectors").fetchone()
+        assert check(path, ["a"]) == []

@@ -19,7 +19,7 @@ from metarouter.types import Embedder
 __all__ = ["CachedEmbedder", "EmbeddingCache"]
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, check_sum INTEGER, value BLOB)"
-_BUSY_SECONDS = 60.0
+_BUSY_MILLISECONDS = 60_000
 _KEYS_PER_QUERY = 500
 
 
@@ -95,8 +95,10 @@ class EmbeddingCache:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.path, timeout=_BUSY_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+        with closing(sqlite3.connect(self.path, timeout=0)) as connection:
+            with suppress(sqlite3.OperationalError):  # another process reads, or is just doing it
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
             yield connection
