@@ -138,6 +138,19 @@ def test_the_error_stated_is_that_of_the_estimate_under_a_linear_model() -> None
     np.testing.assert_allclose(found.std**2, expected, rtol=1e-4)
 
 
+def test_one_number_of_an_earlier_version_is_that_of_each_candidate() -> None:
+    """Its state has one for the error that corrected rows share, not one a candidate."""
+    rng = np.random.default_rng(3)
+    one = _state([_member(rng, 2, 5, 4)], has_labels=True, shared_variance=0.25)
+    one = replace(one, arrays=one.arrays | linear_error_arrays(_labelled(200, rng)))
+    X = rng.normal(size=(20, 5)).astype(np.float32)
+    each = replace(one, config=one.config | {"shared_variance": [0.25]})
+    none = replace(one, config=one.config | {"shared_variance": 0.0})
+    found, expected, plain = (load_gain_model(state).predict(X) for state in (one, each, none))
+    np.testing.assert_array_equal(found.std, expected.std)
+    np.testing.assert_allclose(found.std**2, plain.std**2 + 0.25)
+
+
 def test_a_large_batch_is_scored_as_its_rows() -> None:
     """Chunks do not show."""
     rng = np.random.default_rng(4)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import metarouter
+from metarouter.artifact import save_artifact
 from metarouter.cli import run
+from metarouter.correction import learn_gain, make_corrector
 from metarouter.errors import OptionError
 from metarouter.evaluation.experiment import compare
-from metarouter.gain import TABLE_GAIN_MODELS
+from metarouter.gain import TABLE_GAIN_MODELS, load_gain_model
+from metarouter.labels.table import make_gain_table
 from metarouter.testing import make_world
 from metarouter.testing.worlds import gold_records, preference_records
 
@@ -37,6 +41,52 @@ def test_a_saved_router_decides_as_the_fitted_one(name: str, tmp_path: Path) -> 
     assert loaded.route_batch(QUESTIONS) == router.route_batch(QUESTIONS)
     gain = loaded.predict_gain(QUESTIONS)
     np.testing.assert_array_equal(gain.mean, router.predict_gain(QUESTIONS).mean)
+
+
+@pytest.mark.parametrize("name", ["ridge", "knn", "logistic", "sw_ranking"])
+def test_a_router_of_an_earlier_version_decides_as_it_did(name: str, tmp_path: Path) -> None:
+    """Its state has one number for the error that corrected rows share, not one a candidate."""
+    world = make_world(n_queries=80, n_gold=40, n_test=0)
+    router = metarouter.fit(
+        gold=gold_records(world.table),
+        preference=preference_records(world.table),
+        corrector="mean_shift",
+        gain_model=name,
+        embedder="surface",
+        folds=0,
+    )
+    state = router.artifact.parts["gain"]
+    (shared,) = state.config["shared_variance"]
+    earlier = replace(state, config=state.config | {"shared_variance": shared})
+    parts = {**router.artifact.parts, "gain": earlier}
+    save_artifact(replace(router.artifact, parts=parts), tmp_path / "router")
+    loaded = metarouter.load(tmp_path / "router")
+    assert shared > 0
+    assert loaded.route_batch(QUESTIONS) == router.route_batch(QUESTIONS)
+    found, expected = loaded.predict_gain(QUESTIONS), router.predict_gain(QUESTIONS)
+    np.testing.assert_array_equal(found.mean, expected.mean)
+    np.testing.assert_array_equal(found.std, expected.std)
+
+
+@pytest.mark.parametrize("name", ["ridge", "knn", "logistic", "sw_ranking"])
+def test_one_number_of_an_earlier_pool_is_that_of_each_candidate(name: str) -> None:
+    rng = np.random.default_rng(0)
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(60)],
+        models=("a", "b", "c"),
+        candidate=np.repeat([1, 2], 30),
+        gain=rng.choice([-1.0, 0.0, 1.0], 60),
+        is_gold=np.ones(60, dtype=np.bool_),
+        features=rng.normal(size=(60, 3)),
+    )
+    state = learn_gain(table, make_corrector("none"), gain_model=name).state()
+    assert state.config["shared_variance"] == [0.0, 0.0]
+    features = rng.normal(size=(5, 3)).astype(np.float32)
+    plain = load_gain_model(state).predict(features)
+    earlier = replace(state, config=state.config | {"shared_variance": 0.25})
+    found = load_gain_model(earlier).predict(features)
+    np.testing.assert_array_equal(found.mean, plain.mean)
+    np.testing.assert_allclose(found.std**2, plain.std**2 + 0.25)
 
 
 def test_compare_takes_table_gain_models() -> None:
