@@ -18,11 +18,20 @@ from metarouter.testing import FakeUpstream, make_world
 @pytest.fixture(scope="session")
 def router_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small router over cheap and premium."""
-    folder = tmp_path_factory.mktemp("router") / "router"
+    return _fitted(tmp_path_factory.mktemp("router"), "gold_only", "ridge")
+
+
+@pytest.fixture(scope="session")
+def default_router_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the default corrector and gain model."""
+    return _fitted(tmp_path_factory.mktemp("default"), "auto", "auto")
+
+
+def _fitted(folder: Path, corrector: str, gain_model: str) -> Path:
     world = make_world("random_gold", n_queries=80, n_gold=60, n_test=2)
-    options = FitOptions(corrector="gold_only", gain_model="ridge", embedder="hashed", folds=0)
-    fit_table(world.table, options).save(folder)
-    return folder
+    options = FitOptions(corrector=corrector, gain_model=gain_model, embedder="hashed", folds=0)
+    fit_table(world.table, options).save(folder / "router")
+    return folder / "router"
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateway_makers import HELLO, Served
@@ -25,20 +27,42 @@ def test_a_routed_request_changes_nothing_but_the_model(serve: Callable[..., Ser
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_what_was_left_for_later_is_in_headers_and_row(
-    serve: Callable[..., Served], status: int
+    serve: Callable[..., Served], default_router_folder: Path, status: int
 ) -> None:
     """A decision whose numbers are made while the upstream answers is that of /v1/route."""
-    ask = json.dumps({"model": "metarouter", "messages": [{"role": "user", "content": "Why?"}]})
-    served = serve({"attempts": 1}, respond=lambda _: UpstreamReply(status=status, pieces=[b"{}"]))
+    served = serve(
+        {"attempts": 1},
+        respond=lambda _: UpstreamReply(status=status, pieces=[b"{}"]),
+        policies={"default": {"router": default_router_folder}},
+    )
     assert hasattr(served.gateway.policies["default"].router.scorer, "predict_mean")
-    (told,) = served.post("/v1/route", ask.encode()).json()["decisions"]
-    answer = served.post("/v1/chat/completions", ask.encode())
+    (told,) = served.post("/v1/route", HELLO).json()["decisions"]
+    answer = served.post("/v1/chat/completions", HELLO)
     assert answer.status_code == status
     assert answer.headers["x-metarouter-gain"] == f"{told['predicted_gain']:.4f}"
     (row,) = [row for row in served.rows() if row["endpoint"] == "chat/completions"]
     names = "model", "predicted_gain", "predicted_gain_std", "threshold", "cost", "bound", "reason"
     assert {name: row[name] for name in names} == {name: told[name] for name in names}
     assert row["options"] == told["options"] != []
+
+
+def test_the_upstream_is_asked_before_the_deviations_are_worked_out(
+    serve: Callable[..., Served], default_router_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no choice depends on is made once, and only when the request is on its way."""
+    served = serve(policies={"default": {"router": default_router_folder}})
+    assert served.post("/v1/chat/completions", HELLO).status_code == 200  # it connects
+    scorer = served.gateway.policies["default"].router.scorer
+    predict, asked = scorer.predict, []
+
+    def noted(features: Any) -> Any:
+        time.sleep(0.2)
+        asked.append(len(served.upstream.requests))
+        return predict(features)
+
+    monkeypatch.setattr(scorer, "predict", noted)
+    assert served.post("/v1/chat/completions", HELLO).status_code == 200
+    assert asked == [2]
 
 
 def test_odd_bytes_and_unknown_fields_arrive_as_sent(serve: Callable[..., Served]) -> None:

@@ -117,8 +117,9 @@ class ProxyEndpoint:
         """Open the upstream and pass its bytes on."""
         exchange = plan.exchange
         if exchange.rest is not None:
-            # runs when the upstream was asked and this task waits for it
-            asyncio.get_running_loop().call_soon(exchange.finish)
+            # after the client's own task, which the next round of the loop has write the request
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, exchange.finish)
         try:
             answer = await plan.upstreams.open(plan.targets, call, exchange.attempts)
         finally:
