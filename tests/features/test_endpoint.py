@@ -215,9 +215,11 @@ def test_a_fit_asks_for_each_text_once(server: EmbeddingServer, tmp_path: Path) 
     assert once.policy.version == first.policy.version == second.policy.version
 
 
-def test_a_comparison_asks_for_each_text_once(server: EmbeddingServer) -> None:
-    """However many splits it has."""
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_comparison_asks_for_each_text_once(server: EmbeddingServer, jobs: int) -> None:
+    """However many splits it has, and processes that start at once."""
     world = make_world(n_queries=80, n_gold=60, n_both=10, n_test=0)
+    server.troubles.extend([{"sleep": 0.5}] * 5)
     compare(
         world.table,
         embedder=f"endpoint:{server.url}#small",
@@ -226,7 +228,7 @@ def test_a_comparison_asks_for_each_text_once(server: EmbeddingServer) -> None:
         n_gold=[20],
         n_test=20,
         seeds=3,
-        jobs=1,
+        jobs=jobs,
     )
     assert asked_for(server) == Counter(set(world.table.queries))
 

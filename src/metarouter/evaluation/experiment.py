@@ -23,7 +23,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ from metarouter.labels.repeats import first_of_text, merge_repeats
 from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import BoolArray, Corrector, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from metarouter.features import FeaturePipeline
 
 __all__ = ["DEFAULT_CORRECTORS", "Split", "compare", "split_queries"]
 
@@ -369,6 +372,7 @@ def _run(study: _Study, cells: Sequence[Cell], jobs: int) -> Iterator[CompareRec
             for task in tasks.values():
                 yield from _run_task(study, task, folder)
             return
+        _ask_first(study, Path(folder))
         joblib = _import_train("joblib")
         parallel = joblib.Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
         run = joblib.delayed(_run_list)
@@ -541,11 +545,26 @@ def _name(make: Callable[[], Features]) -> str:
 def _make_features(embedder: str | Callable[[], Features], folder: Path) -> Features:
     if not isinstance(embedder, str):
         return embedder()
+    return _make_pipeline(embedder, folder)
+
+
+def _make_pipeline(embedder: str, folder: Path) -> FeaturePipeline:
     from metarouter.features import make_pipeline
 
     # every split goes over all texts again, and an endpoint may charge for them
     is_remote = "endpoint:" in embedder
     return make_pipeline(embedder, cache=folder / "vectors.sqlite" if is_remote else None)
+
+
+def _ask_first(study: _Study, folder: Path) -> None:
+    """Fill the cache before processes start, which would each ask an endpoint for all texts."""
+    if not isinstance(study.embedder, str):
+        return
+    from metarouter.features import CachedEmbedder
+
+    for embedder in _make_pipeline(study.embedder, folder).embedders.values():
+        if isinstance(embedder, CachedEmbedder):
+            embedder.embed(study.table.queries)
 
 
 def _make_corrector(study: _Study, name: str, seed: int) -> Corrector:
