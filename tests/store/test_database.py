@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import stat
 import subprocess
 import time
@@ -132,6 +133,28 @@ def test_only_new_rows_are_inserted_and_come_back_as_they_were(engine: sa.Engine
         assert insert_new(connection, decisions, []) == 0
         found = connection.execute(sa.select(decisions).order_by("decision_id")).mappings().all()
     assert [dict(one) for one in found] == [row, other]
+
+
+@pytest.mark.parametrize("most", [None, 999, 100])
+def test_many_rows_are_inserted_where_a_statement_takes_few_values(
+    tmp_path: Path, most: int | None
+) -> None:
+    """As SQLite before 3.32 is built; of all sizes of a batch each new row is counted once."""
+    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}")
+    if most is not None:
+        with engine.connect() as connection:  # the only one of the pool
+            made: Any = connection.connection.driver_connection
+            made.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
+    have: set[int] = set()
+    for start, stop in [(5, 6), (0, 3), (0, 700), (300, 1001), (0, 1001)]:
+        rows = [make_row(number, reason=f"{number}") for number in range(start, stop)]
+        with engine.begin() as connection:
+            assert insert_new(connection, decisions, rows) == len(set(range(start, stop)) - have)
+        have.update(range(start, stop))
+    with engine.connect() as connection:
+        kept = connection.execute(sa.select(decisions.c.decision_id, decisions.c.reason)).all()
+    engine.dispose()
+    assert sorted(map(tuple, kept)) == sorted((f"d{number}", f"{number}") for number in have)
 
 
 def test_of_two_rows_with_one_key_the_later_one_stays(engine: sa.Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -249,13 +250,20 @@ def insert_new(
         return connection.execute(insert.on_conflict_do_nothing(), given).rowcount
     names = tuple(column.name for column in table.columns if column.name in rows[0])
     given, count = _tuples(table, names, rows), 0
-    for size in _AT_ONCE:
+    most = _most_values(connection) // len(names) or 1
+    for size in (n for n in _AT_ONCE if n <= most):
         n_whole = len(given) // size * size
         for start in range(0, n_whole, size):
             values = tuple(chain.from_iterable(given[start : start + size]))
             count += connection.exec_driver_sql(_new_sql(table, names, size), values).rowcount
         given = given[n_whole:]
     return count
+
+
+def _most_values(connection: sa.Connection) -> int:
+    """Of one statement, as this SQLite was built: before its version 3.32 mostly 999."""
+    made: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    return made.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
 
 
 @lru_cache(64)
