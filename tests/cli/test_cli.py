@@ -146,7 +146,12 @@ def test_wrong_usage_names_the_help_of_the_command(
 @pytest.mark.parametrize(
     ("option", "value", "shown"),
     [
-        ("--confidence", "1", "--confidence = 1.0"),
+        (
+            "--prices",
+            "p.csv",
+            "--prices = 'p.csv'; allowed: with --cost token only, and it is unit",
+        ),
+        ("--confidence", "0.9", "allowed: with --max-loss only, and it is not given"),
         ("--premium-share", "-1", "--premium-share = -1.0"),
         ("--embedder", "magic", "--embedder = 'magic'"),
         ("--corrector", "magic:n=1", "--corrector = 'magic'; allowed: auto, none, "),
@@ -166,6 +171,23 @@ def test_a_target_out_of_range_is_wrong_usage(
     line = _error(capsys, ["fit", *_labels(paths), "--out", str(out), *QUICK, option, value])
     assert shown in line
     assert not out.exists()
+
+
+def test_a_confidence_out_of_range_is_wrong_usage(
+    paths: WorldPaths, tmp_path: Path, capsys: Capture
+) -> None:
+    limit = ["--max-loss", "0.1", "--confidence", "1"]
+    arguments = ["fit", *_labels(paths), "--out", str(tmp_path / "router"), *QUICK, *limit]
+    assert "--confidence = 1.0; allowed: " in _error(capsys, arguments)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--confidence", "0.9"), ("--gold", "gold.jsonl")])
+def test_calibrate_refuses_what_only_a_largest_loss_uses(
+    router: Path, capsys: Capture, option: str, value: str
+) -> None:
+    line = _error(capsys, ["calibrate", str(router), "--premium-share", "0.5", option, value])
+    assert f"{option} = " in line
+    assert "allowed: with --max-loss only, and it is not given" in line
 
 
 def test_models_of_equal_quality_give_a_difference_and_valid_json(

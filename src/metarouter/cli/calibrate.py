@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metarouter.cli.options import JsonOut, RouterFolder, Seed
+from metarouter.cli.options import JsonOut, RouterFolder, Seed, refuse_idle_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,7 @@ __all__ = ["calibrate"]
 
 
 def calibrate(
+    context: typer.Context,
     folder: RouterFolder,
     queries: Annotated[
         Path | None, typer.Option(metavar="F", help="Queries: text lines, JSONL, CSV, Parquet.")
@@ -54,6 +55,7 @@ def calibrate(
     from metarouter.loading import load
     from metarouter.querying import read_queries
 
+    refuse_idle_options(context, "max_loss", {"confidence": (), "gold": ()})
     if premium is not None and out is None:
         raise OptionError("--premium makes another router: give its folder, --out DIR")
     target = folder if out is None else out

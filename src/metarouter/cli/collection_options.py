@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +30,6 @@ __all__ = [
     "live_progress",
     "money_line",
     "money_record",
-    "refuse_idle_options",
 ]
 
 BaseUrl = Annotated[
@@ -195,33 +193,6 @@ class Paid:
             concurrency=self.concurrency,
             timeout=self.timeout,
         )
-
-
-def refuse_idle_options(
-    context: typer.Context, choice: str, users: Mapping[str, Sequence[str]]
-) -> None:
-    """Refuse options that were given and that do nothing with what was chosen.
-
-    Parameters
-    ----------
-    context : of the command.
-    choice : name of the option that chooses.
-    users : options, each with the values of `choice` that use it.
-
-    Raises
-    ------
-    OptionError
-        When there is one.
-    """
-    from metarouter.errors import OptionError
-
-    chosen = str(context.params[choice])
-    for name, values in users.items():
-        source = context.get_parameter_source(name)
-        if chosen not in values and source is not None and source.name == "COMMANDLINE":
-            given = context.params[name]
-            allowed = f"with `{choice}` {' or '.join(values)} only, and it is {chosen}"
-            raise OptionError.of(name, given.value if isinstance(given, Enum) else given, allowed)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from metarouter.cli.options import (
     ScoreRange,
     Seed,
     SomeGold,
+    refuse_idle_options,
 )
 from metarouter.cli.options import score_range as parsed_range
 
@@ -27,6 +28,7 @@ __all__ = ["fit"]
 
 
 def fit(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the router.")],
     gold: SomeGold = None,
     preference: Preference = None,
@@ -64,6 +66,8 @@ def fit(
     from metarouter.cli.output import progress, require_writable, say
     from metarouter.fitting import fit as fit_router
 
+    refuse_idle_options(context, "cost", {"prices": (Cost.token,)})
+    refuse_idle_options(context, "max_loss", {"confidence": ()})
     inputs = [*(gold or ()), *(preference or ()), prices]
     require_writable(out / "manifest.json", json_out, inputs=inputs)
     with progress("fitting") as callback:

@@ -22,9 +22,8 @@ from metarouter.cli.collection_options import (
     Timeout,
     money_line,
     money_record,
-    refuse_idle_options,
 )
-from metarouter.cli.options import JsonOut, Prices
+from metarouter.cli.options import JsonOut, Prices, refuse_idle_options
 from metarouter.errors import DataError
 
 if TYPE_CHECKING:

@@ -20,9 +20,8 @@ from metarouter.cli.collection_options import (
     Timeout,
     money_line,
     money_record,
-    refuse_idle_options,
 )
-from metarouter.cli.options import JsonOut, Prices, names
+from metarouter.cli.options import JsonOut, Prices, names, refuse_idle_options
 from metarouter.errors import DataError, OptionError
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +28,7 @@ __all__ = [
     "SomeGold",
     "names",
     "numbers",
+    "refuse_idle_options",
     "score_range",
 ]
 
@@ -126,3 +128,40 @@ def score_range(text: str | None) -> tuple[float, float] | None:
     except ValueError:
         raise typer.BadParameter(f"--score-range {text!r}; allowed: LOW,HIGH, e.g. 0,10") from None
     return low, high
+
+
+def refuse_idle_options(
+    context: typer.Context, choice: str, users: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse options that were given and that do nothing with what was chosen.
+
+    Parameters
+    ----------
+    context : of the command.
+    choice : name of the option that chooses.
+    users : options, each with the values of `choice` that use it; none where any does,
+        once it is given.
+
+    Raises
+    ------
+    OptionError
+        When there is one.
+    """
+    from metarouter.errors import OptionError
+
+    chosen = context.params[choice]
+    for name, values in users.items():
+        source = context.get_parameter_source(name)
+        is_used = str(chosen) in values if values else chosen is not None
+        if not is_used and source is not None and source.name == "COMMANDLINE":
+            which = f" {' or '.join(values)}" if values else ""
+            now = chosen if values else "not given"
+            allowed = f"with `{choice}`{which} only, and it is {now}"
+            raise OptionError.of(name, _as_given(context.params[name]), allowed)
+
+
+def _as_given(value: Any) -> Any:
+    """An option's value, with files and choices as they were typed."""
+    if isinstance(value, list):
+        return _as_given(value[0]) if len(value) == 1 else [_as_given(each) for each in value]
+    return str(value) if isinstance(value, Path | StrEnum) else value
