@@ -632,6 +632,27 @@ def test_no_file_that_is_read_is_written_over(
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["labels", "check", "circle"],
+        ["labels", "check", "labels", "--json", "circle"],
+        ["labels", "split", "circle", "--out", "parts"],
+        ["fit", "--gold", "circle", "--out", "r"],
+        ["judge", "--responses", "labels", "--judge-model", "j", "--out", "circle"],
+        ["refit", "--router", "r", "--out", "circle", "--store", "sqlite:///s.db"],
+    ],
+)
+def test_links_in_a_circle_are_told_in_a_line(
+    arguments: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether such a file would be read or written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels").write_text("x")
+    (tmp_path / "circle").symlink_to("circle")
+    _error(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         lambda folder: ["route", str(folder / "none"), "hi"],
         lambda folder: ["evaluate", str(folder / "none"), "--gold", "x"],
         lambda folder: ["labels", "check", str(folder / "none.jsonl")],

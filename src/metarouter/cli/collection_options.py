@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ class Paid:
         """
         from metarouter.errors import OptionError
 
-        read = {path.resolve() for path in (*inputs, self.providers, self.prices) if path}
+        read = {os.path.realpath(path) for path in (*inputs, self.providers, self.prices) if path}
         written: dict[str, Path] = {
             "out": self.out,
             "audit": self.audit_file,
@@ -95,14 +96,14 @@ class Paid:
         }
         if self.json_out is not None and self.json_out != "-":
             written["json"] = Path(self.json_out)
-        taken: set[Path] = set()
+        taken: set[str] = set()
         for name, path in written.items():
             if path.is_dir():
                 raise OptionError.of(name, str(path), "a file, which a folder is not")
-            if path.resolve() in read | taken:
+            if os.path.realpath(path) in read | taken:
                 allowed = "a file that is neither read nor written otherwise"
                 raise OptionError.of(name, str(path), allowed)
-            taken.add(path.resolve())
+            taken.add(os.path.realpath(path))
 
     def targets(self, models: list[str]) -> list[Target]:
         """The endpoint and price of each model, from flags and files."""

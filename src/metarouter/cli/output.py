@@ -92,16 +92,17 @@ def require_writable(
         When the place of a file is not a folder that may be written to, or the file is one
         of the `inputs` or written otherwise.
     """
-    taken = {path.resolve() for path in inputs or () if path is not None}
+    # realpath, as Path.resolve raises RuntimeError of links in a circle
+    taken = {os.path.realpath(path) for path in inputs or () if path is not None}
     for path in paths:
         if path is None or path == "-":
             continue
         target = Path(path).absolute()
-        if not _is_device(target) and target.resolve() in taken:
+        if not _is_device(target) and os.path.realpath(target) in taken:
             raise OptionError(
                 f"{path}: cannot be written: it is read, or written otherwise; name another file"
             )
-        taken.add(target.resolve())
+        taken.add(os.path.realpath(target))
         place = next(each for each in (target, *target.parents) if each.exists())
         is_file = place == target and not target.is_dir()  # a pipe or a device as well
         if not (is_file or (place.is_dir() and place != target)) or not os.access(place, os.W_OK):

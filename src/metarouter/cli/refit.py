@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +56,7 @@ def refit(
     require_serve()
     from metarouter.store.exporting import export_labels
 
-    if out.resolve() == router.resolve():
+    if os.path.realpath(out) == os.path.realpath(router):
         raise OptionError.of("out", str(out), "another folder than `router`, which goes on serving")
     files = (gold or [], preference or [])
     require_writable(out / "manifest.json", json_out, inputs=files[0] + files[1])

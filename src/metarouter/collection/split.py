@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,8 +66,8 @@ def split_files(
     if not 0 < share < 1:
         raise OptionError.of("held_out", share, "a share between 0 and 1")
     names = _names(files)
-    written = {(folder / side / name).resolve() for side in ("train", "test") for name in names}
-    if written & {file.resolve() for file in files}:
+    written = {folder / side / name for side in ("train", "test") for name in names}
+    if {*map(os.path.realpath, written)} & {*map(os.path.realpath, files)}:
         raise OptionError.of("out", str(folder), "a folder in which no file is read")
     read = [read_keyed(file) for file in files]
     groups = query_groups([query for rows in read for query, _ in rows])

@@ -145,10 +145,10 @@ def _check_options(
 def _check_apart(gold: Any, preference: Any) -> None:
     """Refuse a file that is given as both sources: it would agree with itself."""
     given = [
-        {Path(path).resolve() for path in labels} if _are_paths(labels) else set()
+        {os.path.realpath(path) for path in labels} if _are_paths(labels) else set()
         for labels in (_listed(gold), _listed(preference))
     ]
-    both = sorted(str(path) for path in set.intersection(*given))
+    both = sorted(set.intersection(*given))
     if both:
         raise OptionError(
             f"{both[0]} is given as `gold` and as `preference`; allowed: one of the two, so that "
