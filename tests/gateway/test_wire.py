@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -131,6 +132,24 @@ def test_tokens_are_counted_from_both_protocols() -> None:
     usage = read_usage(head, tail)
     assert (usage.prompt_tokens, usage.completion_tokens) == (9, 40)
     assert read_usage(b'"usage": {"prompt_tokens": ', b"").prompt_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("own", "counted"),
+    [
+        ({"input_tokens": 9, "output_tokens": 4}, (9, 4)),
+        ({"prompt_tokens": 9}, (9, 6)),
+        ({"cost": 0.1}, (5, 6)),
+        (None, (5, 6)),
+    ],
+)
+def test_of_a_whole_answer_its_own_counts_come_first(
+    own: dict[str, Any] | None, counted: tuple[int, int]
+) -> None:
+    """What lies deeper, as arguments of a tool may, counts where they are not all there."""
+    deeper = {"input": {"usage": {"input_tokens": 5, "output_tokens": 6}}}
+    usage = read_usage(json.dumps({"content": [deeper], "usage": own}).encode(), b"")
+    assert (usage.prompt_tokens, usage.completion_tokens) == counted
 
 
 @pytest.mark.parametrize("name", ["Model", "MODEL", "mOdel", "Metarouter"])

@@ -239,7 +239,7 @@ def _usages(head: bytes, tail: bytes) -> list[_AnyUsage]:
     if not tail and head.startswith(b"{"):  # most answers: short, and whole
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             usage = _ANSWER_DECODER.decode(head).usage
-            if usage is not None:
+            if usage is not None and None not in (usage.prompt(), usage.completion()):
                 return [usage]
     places = [(part, found.start(1)) for part in (head, tail) for found in _USAGE.finditer(part)]
     return [usage for place in places if (usage := _usage_at(*place)) is not None]
