@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,35 @@ def test_the_upstream_is_asked_before_the_deviations_are_worked_out(
     monkeypatch.setattr(scorer, "predict", noted)
     assert served.post("/v1/chat/completions", HELLO).status_code == 200
     assert asked == [2]
+
+
+class _WithoutDeviations:
+    """A scorer that fails where its deviations are asked for."""
+
+    def __init__(self, scorer: Any) -> None:
+        self.predict_mean = scorer.predict_mean
+
+    def predict(self, features: object) -> None:
+        raise MemoryError
+
+
+def test_a_decision_that_cannot_be_made_whole_holds_no_place(
+    serve: Callable[..., Served], default_router_folder: Path
+) -> None:
+    """The upstream has answered by then: its connection is given back."""
+    policies = {"default": {"router": str(default_router_folder)}}
+    pieces = [b"data: 1\n\n", b"data: [DONE]\n\n"]
+    stream = UpstreamReply(pieces=pieces, content_type="text/event-stream", pause=0.02)
+    place = {"concurrency": 1, "connect_timeout": 0.2}
+    served = serve(place, respond=lambda _: stream, policies=policies)
+    whole = served.gateway.current
+    policy = whole.policies["default"]
+    scorer: Any = _WithoutDeviations(policy.router.scorer)
+    broken = replace(policy, router=replace(policy.router, scorer=scorer))
+    served.gateway.current = replace(whole, policies={"default": broken})
+    assert served.post("/v1/chat/completions", HELLO).status_code == 500
+    served.gateway.current = whole
+    assert served.post("/v1/chat/completions", HELLO).status_code == 200
 
 
 def test_odd_bytes_and_unknown_fields_arrive_as_sent(serve: Callable[..., Served]) -> None:

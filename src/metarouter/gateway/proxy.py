@@ -122,9 +122,11 @@ class ProxyEndpoint:
             loop.call_soon(loop.call_soon, exchange.finish)
         try:
             answer = await plan.upstreams.open(plan.targets, call, exchange.attempts)
-        finally:
+        except BaseException:
             exchange.finish()
+            raise
         try:
+            exchange.finish()
             if answer.status < 400:
                 exchange.decision = with_fallback(exchange.decision, answer, exchange.attempts)
                 exchange.answered = answer.target.model
