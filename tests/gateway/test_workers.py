@@ -323,3 +323,30 @@ def test_a_disk_that_takes_nothing_leaves_the_page_older(tmp_path: Path) -> None
     (tmp_path / f".{mine}").mkdir()  # in the way of the next file
     jobs.labels("a").inc()
     assert _values(here.render().decode(), "jobs_total") == {mine: 2.0}
+
+
+def test_one_worker_more_is_one_more_while_the_first_starts(
+    router_folder: Path, tmp_path: Path
+) -> None:
+    flags = ["--router", str(router_folder), "--upstream", "http://127.0.0.1:9/v1"]
+    command = [sys.executable, "-m", "metarouter", "serve", *flags, "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _until(lambda: _workers_of(process.pid) == 1)
+            process.send_signal(signal.SIGTTIN)
+            assert process.stderr is not None
+            line = next(text for text in process.stderr if "serves on http" in text)
+            _await_workers(line.split()[-1].removesuffix("/v1"), 3)
+            assert _workers_of(process.pid) == 3
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=40)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+def _workers_of(pid: int) -> int:
+    """Processes that it spawned, but for the one that tracks what they share."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = [Path(f"/proc/{child}/cmdline") for child in children]
+    return sum(line.exists() and b"spawn_main" in line.read_bytes() for line in lines)

@@ -183,7 +183,7 @@ class _Supervisor(Multiprocess):
             self.should_exit.set()
             return
         self._on_serving()
-        for _ in range(1, self.processes_num):
+        for _ in range(len(self.processes), self.processes_num):  # SIGTTIN may have added some
             self.processes.append(self._started())
 
     def keep_subprocess_alive(self) -> None:
