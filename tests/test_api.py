@@ -461,6 +461,24 @@ def test_gold_rows_of_weight_0_are_no_gold() -> None:
     assert np.isfinite(crossed.by_query().score).all()
 
 
+@pytest.mark.parametrize("corrector", ["gold_only", "mean_shift", "dr"])
+def test_a_candidate_with_a_single_gold_label_is_fitted_without_folds(corrector: str) -> None:
+    """The fold that holds its label cannot be left out: what the router is worth is not told."""
+    rng = np.random.default_rng(0)
+    query = np.concatenate([np.repeat(np.arange(60), 2), np.arange(31)])
+    table = make_gain_table(
+        queries=[f"question {i}" for i in range(60)],
+        models=("a", "b", "c"),
+        query=query,
+        candidate=np.concatenate([np.tile([1, 2], 60), np.ones(30, dtype=np.int64), [2]]),
+        gain=rng.choice([-1.0, 0.0, 1.0], 151),
+        is_gold=np.arange(151) >= 120,
+    )
+    router = fit_table(table, FitOptions(corrector=corrector, embedder="surface"))
+    assert router.models == ("a", "b", "c")
+    assert router.artifact.metrics == {}
+
+
 def test_cross_fitted_area_agrees_with_held_out_gold() -> None:
     """On many queries the cross-fitted area is near the area on other gold labels."""
     world = make_world("null_bias", n_queries=800, n_gold=800, n_test=2000, seed=3)

@@ -397,9 +397,12 @@ def _cross_fitted(table: GainTable, options: FitOptions) -> CrossFitted | None:
     n_gold = len(np.unique(table.query[table.is_gold & (table.weight > 0)]))
     if options.folds == 0 or n_gold < MIN_GOLD:
         return None
-    return cross_fit(
-        table, options.make_features, options.learn, folds=options.folds, seed=options.seed
-    )
+    try:
+        return cross_fit(
+            table, options.make_features, options.learn, folds=options.folds, seed=options.seed
+        )
+    except DataError:  # the whole could be fitted: without a fold, a model has too few gold labels
+        return None
 
 
 def _price_of_cost(
