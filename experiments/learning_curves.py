@@ -48,7 +48,7 @@ def measure(arguments: argparse.Namespace) -> list[Record]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     records: list[Record] = [json.loads(line) for line in lines]
     same = {"seed": arguments.seed, "splits": arguments.splits, "n_test": arguments.n_test}
-    records = [r for r in records if all(r.get(name) == value for name, value in same.items())]
+    records = [r for r in records if {"n_test": 0, **r}.items() >= same.items()]
     (benchmark,) = load_benchmark("mmlu", arguments.data)
     for size in map(int, arguments.sizes.split(",")):
         done = {r["router"] for r in records if r["n_gold"] == size}

@@ -67,6 +67,25 @@ def test_a_learning_curve_is_a_row_of_its_router() -> None:
     assert lines[3] == "| `knn` | 0.510 [0.500, 0.600] |  |"
 
 
+def test_a_sample_of_a_benchmark_is_always_the_same() -> None:
+    from learning_curves import sample
+    from metarouter.benchmark import Benchmark
+
+    benchmark = Benchmark(
+        name="toy",
+        prompts=tuple(map(str, range(50))),
+        models=("a", "b"),
+        quality=np.arange(100.0).reshape(50, 2),
+        subject=np.arange(50),
+        subjects=tuple(map(str, range(50))),
+    )
+    few, more = sample(benchmark, 10), sample(benchmark, 20)
+    assert len(set(few.prompts)) == 10
+    assert more.prompts[:10] == few.prompts
+    assert [f"{int(row[0]) // 2}" for row in few.quality] == list(few.prompts)
+    assert [few.subjects[i] for i in few.subject] == list(few.prompts)
+
+
 def test_probes_of_a_new_model_are_questions_that_neither_trained_nor_test() -> None:
     from metarouter.benchmark import Benchmark
     from onboarding_end_to_end import draw
