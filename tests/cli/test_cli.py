@@ -612,6 +612,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         lambda file: ["onboard", "r", "--model", "m", "--gold", file, "--out", "n", "--json", file],
         lambda file: ["labels", "check", file, "--json", f"../{Path(file).parent.name}/labels"],
         lambda file: ["labels", "battles", file, "--out", file],
+        lambda file: ["labels", "check", file, "--json", "linked"],
+        lambda file: ["evaluate", "r", "--gold", file, "--report", "symlink"],
     ],
 )
 def test_no_file_that_is_read_is_written_over(
@@ -623,6 +625,8 @@ def test_no_file_that_is_read_is_written_over(
     """Nor are two results written into one file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels").write_text("x")
+    (tmp_path / "linked").hardlink_to("labels")
+    (tmp_path / "symlink").symlink_to("labels")
     shown = _error(capsys, arguments(str(tmp_path / "labels")))
     assert "it is read, or written otherwise" in shown
     assert (tmp_path / "labels").read_text() == "x"

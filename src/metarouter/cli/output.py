@@ -92,17 +92,16 @@ def require_writable(
         When the place of a file is not a folder that may be written to, or the file is one
         of the `inputs` or written otherwise.
     """
-    # realpath, as Path.resolve raises RuntimeError of links in a circle
-    taken = {os.path.realpath(path) for path in inputs or () if path is not None}
+    taken = {_identity(path) for path in inputs or () if path is not None}
     for path in paths:
         if path is None or path == "-":
             continue
         target = Path(path).absolute()
-        if not _is_device(target) and os.path.realpath(target) in taken:
+        if not _is_device(target) and _identity(target) in taken:
             raise OptionError(
                 f"{path}: cannot be written: it is read, or written otherwise; name another file"
             )
-        taken.add(os.path.realpath(target))
+        taken.add(_identity(target))
         place = next(each for each in (target, *target.parents) if each.exists())
         is_file = place == target and not target.is_dir()  # a pipe or a device as well
         if not (is_file or (place.is_dir() and place != target)) or not os.access(place, os.W_OK):
@@ -110,6 +109,15 @@ def require_writable(
                 f"{path}: cannot be written: {place} is not "
                 f"{'a file' if place == target else 'a folder'} that this user may write to"
             )
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """The same for all paths to one file, by links of either kind."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)  # Path.resolve raises RuntimeError of links in a circle
+    return found.st_dev, found.st_ino
 
 
 def _is_device(path: Path) -> bool:
