@@ -114,6 +114,23 @@ def test_the_shift_of_few_gold_labels_is_as_uncertain_as_they_are(n_gold: int) -
     assert np.mean(stated) == pytest.approx(np.mean(errors), rel=0.3)
 
 
+def test_two_gold_labels_that_are_equal_do_not_tell_the_shift_for_sure() -> None:
+    """They say no more of their noise than one does, which has that of the votes."""
+    votes = np.tile([1.0, 0.1, -1.0], 20)
+
+    def error(n_gold: int) -> float:
+        table = make_gain_table(
+            queries=[str(i) for i in range(60 + n_gold)],
+            gain=np.concatenate([votes, np.full(n_gold, 0.1)]),
+            is_gold=np.arange(60 + n_gold) >= 60,
+        )
+        model: Any = MeanShift().fit(table)
+        return float(model.covariance_[0, 0])
+
+    assert error(2) == pytest.approx(error(1) / 2, rel=0.05)
+    assert error(2) > 0.9 * votes.var() / 2
+
+
 def test_the_shift_counts_queries_and_not_graders() -> None:
     """Queries that gain more have three graders in gold; the votes are 0.1 too high everywhere."""
     rng = np.random.default_rng(4)

@@ -160,8 +160,9 @@ def _levels(
     at = np.searchsorted(shared, source.query[meets])
     np.add.at(part, at, residual[meets, None] * (rows[meets] @ inverse))
     square = float((residual**2).sum())
-    # Too few rows to show their own noise have that of the other source.
-    noise = square / freedom if freedom > 0 else label_noise(table)
+    # Rows too few to show their own noise, or all alike, have that of the other source.
+    is_shown = freedom > 0 and square > ROUNDING**2 * float(source.gain @ source.gain)
+    noise = square / freedom if is_shown else label_noise(table)
     return levels, noise * inverse, part
 
 
