@@ -79,8 +79,8 @@ def test_a_meta_learner_leaves_out_the_same_votes(name: str) -> None:
     assert [is_left_out(new, *pair) for pair in ((1, 0), (2, 0), (2, 1))] == [True, True, False]
 
 
-def test_the_guess_of_the_s_learner_is_as_unsure_as_the_biases_are_different() -> None:
-    """Its penalty draws a shift without gold to that of the others: votes stay, for little."""
+def test_the_guess_of_the_s_learner_is_less_sure_than_what_gold_tells() -> None:
+    """Its penalty draws a shift without gold to that of the others: votes stay, for less."""
     table = make_pool(((1, 0),))
     result = make_corrector("s").fit(table).transform(table)
     about = (table.candidate == 2) & (table.baseline == 0) & ~table.is_gold

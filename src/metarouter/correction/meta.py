@@ -43,7 +43,8 @@ class MetaCorrector:
     on the gain, and that both sources cover the same queries. A preference row
     is corrected by models that did not see it. Rows of models that a source does
     not link get infinite variance, as nothing is known of their shift; but "s"
-    takes it from the other models, with a variance that is large.
+    takes it from the other models, with a variance that is too small where the
+    bias differs from model to model.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ class MetaCorrector:
             inputs = contrast_inputs(table.rows(new), self._level_size)
             shift[new] = self.learner_.predict(inputs)
             variance[new] = self.learner_.predict_variance(inputs)
-        if self.learner != "s":  # the error that "s" states is that of its guess
+        if self.learner != "s":  # which takes it from the other models
             variance[is_open(self._open, table)] = np.inf
         return table.with_gains(
             np.where(table.is_gold, table.gain, table.gain + shift),
