@@ -203,8 +203,8 @@ def check_linked(table: GainTable, weight: FloatArray) -> None:
     if bare:
         raise DataError(
             f"no usable label for {', '.join(bare)}; allowed: at least one for each candidate, and "
-            "votes that a corrector leaves out for want of gold labels are none; add gold labels "
-            "or leave the model out"
+            "votes that a corrector leaves out for want of gold labels are none; add gold labels, "
+            "leave the model out, or take the corrector auto, which learns from such votes"
         )
     linked = np.isin(np.arange(len(table.models)), 0)
     for _ in names:
