@@ -121,9 +121,7 @@ class Metrics:
         self._first_byte = self._histogram(
             "metarouter_first_byte_seconds", "Time to the first byte of an answer."
         )
-        self._decision = self._histogram(
-            "metarouter_decision_seconds", "Time until the model of a request is known."
-        )
+        self._decision = self._histogram("metarouter_decision_seconds", "Time to know the model.")
 
     def _histogram(self, name: str, text: str) -> _Children[Histogram]:
         histogram = Histogram(name, text, ("endpoint",), registry=self.registry, buckets=_SECONDS)
