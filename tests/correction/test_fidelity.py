@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metarouter.correction import FittedGain, learn_gain, make_corrector
+from metarouter.correction.fidelity import EvidenceCorrector, _judge_bases
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.records import GainEstimate
 from metarouter.testing import SIMULATED_BIASES, Simulation, make_simulation
@@ -278,3 +279,30 @@ def test_the_unit_of_the_weights_does_not_move_the_gain_model_that_follows(name:
     )
     np.testing.assert_allclose(many.mean, once.mean, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(many.std, once.std, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bases", "alternatives"),
+    [
+        (["linear"], 1),
+        (["rbf3", "rbf8"], 1),
+        (["linear", "rbf3", "rbf8"], 3),
+    ],
+)
+def test_the_votes_model_takes_the_parts_of_the_bases(bases: list[str], alternatives: int) -> None:
+    """A judge that is curved is followed where a curved basis is among them, and only there."""
+    parts = [part for basis in bases for part in basis.split("+")]
+    assert len(_judge_bases(parts)) == alternatives
+    X = np.random.default_rng(0).normal(size=(3_000, 3))
+    truth = np.cos(1.5 * X[:, 0])
+    is_gold = np.arange(3_000) < 60
+    noise = np.random.default_rng(1).normal(size=3_000)
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(3_000)],
+        gain=truth + 0.3 * noise,
+        is_gold=is_gold,
+        features=X,
+    )
+    gain = learn_gain(table, EvidenceCorrector(bases=bases, uses=["inform"]))
+    agreement = np.corrcoef(gain.predict(X[:500]).mean[:, 0], truth[:500])[0, 1]
+    assert agreement > 0.95 if "rbf3" in bases else agreement < 0.4

@@ -66,7 +66,7 @@ def test_an_option_that_a_corrector_has_not_is_named(name: str, message: str) ->
     ("name", "message"),
     [
         ('auto:uses=["ignore","trust"]', r"uses = 'trust'; allowed: ignore, inform, "),
-        ('auto:bases=["linear","cubic"]', r"bases = 'cubic'; allowed: linear, rbf5, "),
+        ('auto:bases=["linear","cubic"]', r"bases = 'cubic'; allowed: linear, rbf3, "),
         ("auto:n_folds=1", r"n_folds = 1; allowed: an integer of at least 2"),
         ("dr:n_folds=1", r"n_folds = 1; allowed: an integer of at least 2"),
         ("dr:annotation_propensity=2", r"annotation_propensity = 2; allowed: strictly between"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metarouter.errors import DataError
-from metarouter.features.bases import BASES, QueryMap, learn_query_map
+from metarouter.features.bases import BASES, QueryMap, distinct_bases, learn_query_map
 from metarouter.types import FloatArray, ModelState
 
 
@@ -34,12 +34,12 @@ def test_every_part_is_centred_and_of_unit_size() -> None:
 
 def test_parts_follow_each_other_and_a_basis_joins_some() -> None:
     query_map = learn_query_map(make_features(), BASES)
-    assert query_map.parts == ("linear", "rbf5", "rbf12")
+    assert query_map.parts == ("linear", "rbf3", "rbf8", "rbf20")
     joined = np.concatenate(list(parts_of(query_map).values()))
     np.testing.assert_array_equal(joined, np.arange(1, query_map.dim))
     np.testing.assert_array_equal(
-        query_map.columns("linear+rbf12"),
-        np.concatenate([query_map.columns("linear"), query_map.columns("rbf12")]),
+        query_map.columns("linear+rbf8"),
+        np.concatenate([query_map.columns("linear"), query_map.columns("rbf8")]),
     )
 
 
@@ -88,9 +88,25 @@ def test_scoring_folded_is_transforming_and_multiplying() -> None:
         )
 
 
-def test_a_bound_on_the_width_holds_for_each_part() -> None:
-    query_map = learn_query_map(make_features(), BASES, max_dim=8)
-    assert {len(columns) for columns in parts_of(query_map).values()} == {8}
+def test_bounds_on_the_width_hold_for_components_and_for_each_curve() -> None:
+    query_map = learn_query_map(make_features(), BASES, max_dim=8, max_curve=5)
+    widths = {part: len(columns) for part, columns in parts_of(query_map).items()}
+    assert widths == {"linear": 8, "rbf3": 5, "rbf8": 5, "rbf20": 5}
+
+
+@pytest.mark.parametrize(
+    ("bases", "n_features", "distinct"),
+    [
+        (BASES, 64, list(BASES)),
+        (BASES, 6, ["linear", "rbf3", "rbf8", "linear+rbf3", "linear+rbf8"]),
+        (BASES, 2, ["linear", "rbf3", "linear+rbf3"]),
+        (["rbf9", "rbf12"], 10, ["rbf9", "rbf12"]),
+    ],
+)
+def test_a_basis_counts_once_where_there_are_few_features(
+    bases: list[str], n_features: int, distinct: list[str]
+) -> None:
+    assert distinct_bases(bases, n_features) == distinct
 
 
 def test_round_trip_gives_the_same_bits() -> None:

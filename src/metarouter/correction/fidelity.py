@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
-from metarouter.features.bases import BASES, BASIS_PRIORS, QueryMap, learn_query_map
+from metarouter.features.bases import (
+    BASES,
+    BASIS_PRIORS,
+    QueryMap,
+    distinct_bases,
+    learn_query_map,
+    n_components,
+)
 from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
 from metarouter.labels.contestants import judged_by_contestant
 from metarouter.labels.noise import label_noise
@@ -31,7 +38,7 @@ __all__ = ["EvidenceCorrector"]
 
 _CHUNK = 32_768
 _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
-_JUDGE_BASES = ("linear", "rbf12", "linear+rbf12")  # thousands of labels: the wider ones
+_JUDGE_COMPONENTS = 8  # that the curved part of f looks at, if it may
 _BASIS = r"(linear|rbf[1-9]\d*)(\+(linear|rbf[1-9]\d*))*"
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
 _LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
@@ -108,15 +115,21 @@ class EvidenceCorrector:
                 "preferences at their word with the corrector none"
             )
         n_candidates = len(table.models) - 1
-        width = None if table.is_pair else max(_POOL_DIM // (2 * n_candidates), 2)
-        query_map = learn_query_map(features, self.bases, seed=self.seed, max_dim=width)
-        design = _design(query_map, gold)
-        columns = [_basis_columns(query_map, basis, n_candidates) for basis in self.bases]
-        constants = query_map.dim * np.arange(n_candidates)
-        judge, at_gold = self._preference_model(
-            query_map, columns, gold, preference, design, constants
+        d = features.shape[1]
+        width = d if table.is_pair else min(max(_POOL_DIM // (2 * n_candidates), 2), d)
+        bases = distinct_bases(self.bases, width)
+        query_map = learn_query_map(
+            features,
+            bases,
+            seed=self.seed,
+            max_dim=width,
+            max_curve=None if table.is_pair else width // 2,
         )
-        basis_sizes = [1.0 + basis.count("+") for basis in self.bases]
+        design = _design(query_map, gold)
+        columns = [_basis_columns(query_map, basis, n_candidates) for basis in bases]
+        constants = query_map.dim * np.arange(n_candidates)
+        judge, at_gold = self._preference_model(query_map, gold, preference, design, constants)
+        basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size = _size_over_queries(query_map, features, judge.coef, n_candidates)
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
@@ -131,7 +144,7 @@ class EvidenceCorrector:
             label_variance=label_noise(table),
             priors=self.priors.of_judges(_contestants(preference)),
             uses=self.uses,
-            basis_priors=[BASIS_PRIORS.get(basis, 1.0) for basis in self.bases],
+            basis_priors=[BASIS_PRIORS.get(basis, 1.0) for basis in bases],
             basis_sizes=basis_sizes,
             average=self.average,
         )
@@ -147,7 +160,7 @@ class EvidenceCorrector:
             covariance=covariance,
             elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
-        self.diagnostics_ = self._describe(evidence, len(gold), preference)
+        self.diagnostics_ = self._describe(evidence, bases, len(gold), preference)
         return self
 
     def _check_options(self) -> None:
@@ -187,7 +200,6 @@ class EvidenceCorrector:
     def _preference_model(
         self,
         query_map: QueryMap,
-        columns: Sequence[IntArray],
         gold: GainTable,
         preference: GainTable,
         design: FloatArray,
@@ -196,35 +208,36 @@ class EvidenceCorrector:
         """The preference model f, and f at the gold rows out of fold."""
         if len(preference) < 2 or not preference.gain.std():
             return _no_judge(design.shape[1]), None
-        candidates = [
-            each for basis, each in zip(self.bases, columns, strict=True) if basis in _JUDGE_BASES
-        ] or list(columns)
+        bases = _judge_bases(query_map.parts)
+        narrow, entries = _narrowed(query_map, bases, len(constants))
+        candidates = [_basis_columns(narrow, basis, len(constants)) for basis in bases]
         fold = _folds(gold, preference, self.n_folds, self.seed)
-        parts = _judge_moments(query_map, preference, fold)
+        parts = _judge_moments(narrow, preference, fold)
         whole = functools.reduce(Moments.__add__, parts.values())
-        judges = np.arange(design.shape[1], len(whole.x_sum))
+        judges = np.arange(len(entries), len(whole.x_sum))
         fits = [_fit_judge(whole, each, judges) for each in candidates]
         best = int(np.argmin([fit.score for fit in fits]))
-        judge, basis = fits[best], candidates[best]
+        judge, basis = fits[best].among(entries, design.shape[1]), candidates[best]
         at_gold = design @ judge.coef
         for k, part in parts.items():
             rows = fold[gold.query] == k
             if k >= 0 and rows.any() and whole.n - part.n > 1:
-                left_out = _fit_judge(whole - part, basis, judges, judge.penalty).coef
+                fit = _fit_judge(whole - part, basis, judges, judge.penalty)
+                left_out = fit.among(entries, design.shape[1]).coef
                 # A level without the fold's votes would move against them.
                 left_out[constants] = judge.coef[constants]
                 at_gold[rows] = design[rows] @ left_out
         return judge, at_gold
 
-    def _describe(self, evidence: Evidence, n_gold: int, preference: GainTable) -> dict[str, Any]:
+    def _describe(
+        self, evidence: Evidence, bases: Sequence[str], n_gold: int, preference: GainTable
+    ) -> dict[str, Any]:
         return {
             "n_gold": n_gold,
             "n_preference": len(preference),
             "judged_by_contestant": round(_contestants(preference), 4),
             "use_of_preferences": {use: round(evidence.share(use), 4) for use in self.uses},
-            "basis": {
-                basis: round(evidence.basis_share(i), 4) for i, basis in enumerate(self.bases)
-            },
+            "basis": {basis: round(evidence.basis_share(i), 4) for i, basis in enumerate(bases)},
             "preference_slope": evidence.judge_slope(),
             "noise_variance": evidence.noise_variance(),
         }
@@ -273,6 +286,28 @@ def _basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArr
     return np.concatenate([inner + m * query_map.dim for m in range(n_candidates)])
 
 
+def _judge_bases(parts: Sequence[str]) -> list[str]:
+    """What f may live in: thousands of labels bear a curve over many components."""
+    straight = [part for part in parts if part == "linear"]
+    curves = sorted((part for part in parts if part != "linear"), key=n_components)
+    if not curves:
+        return straight
+    wide = [part for part in curves if n_components(part) <= _JUDGE_COMPONENTS]
+    curve = (wide or curves[:1])[-1]
+    return [*straight, curve, *(f"{part}+{curve}" for part in straight)]
+
+
+def _narrowed(
+    query_map: QueryMap, bases: Sequence[str], n_candidates: int
+) -> tuple[QueryMap, IntArray]:
+    """The map with the parts of some bases alone, and which entries of u are left."""
+    named = {part for basis in bases for part in basis.split("+")}
+    parts = tuple(part for part in query_map.parts if part in named)
+    inner = np.concatenate([[0], query_map.columns("+".join(parts))])
+    entries = inner + query_map.dim * np.arange(n_candidates)[:, None]
+    return replace(query_map, parts=parts), entries.ravel()
+
+
 def _folds(gold: GainTable, preference: GainTable, n_folds: int, seed: int) -> IntArray:
     """Fold of each query that both sources label, −1 for the others."""
     shared = np.intersect1d(gold.query, preference.query)
@@ -313,6 +348,12 @@ class _Judge:
     covariance: FloatArray  # (r, r) of their coefficients
     penalty: float
     score: float  # lower is better
+
+    def among(self, entries: IntArray, p: int) -> _Judge:
+        """The same where the entries of u are some of p."""
+        coef = np.zeros(p)
+        coef[entries] = self.coef
+        return replace(self, coef=coef, at=entries[self.at])
 
 
 def _no_judge(p: int) -> _Judge:

@@ -18,13 +18,26 @@ from numpy.typing import NDArray
 from metarouter.errors import DataError
 from metarouter.types import FloatArray, IntArray, ModelState
 
-__all__ = ["BASES", "BASIS_PRIORS", "CURVES", "Lift", "QueryMap", "learn_query_map"]
+__all__ = [
+    "BASES",
+    "BASIS_PRIORS",
+    "CURVES",
+    "Lift",
+    "QueryMap",
+    "distinct_bases",
+    "learn_query_map",
+    "n_components",
+]
 
-BASES = ("linear", "rbf5", "rbf12", "linear+rbf5", "linear+rbf12")
-CURVES = ("rbf5", "rbf12")
-BASIS_PRIORS = {"linear": 3.0, "rbf5": 1.0, "rbf12": 1.0, "linear+rbf5": 1.0, "linear+rbf12": 1.0}
+BASES = (
+    "linear",
+    *("rbf3", "rbf8", "rbf20"),
+    *("linear+rbf3", "linear+rbf8", "linear+rbf20"),
+)
+BASIS_PRIORS = {"linear": 3.0}  # 1 for any other
+CURVES = ("rbf5", "rbf12")  # those of the features, which every gain model gets
 _SAMPLE = 20_000  # queries that a map is learned on
-_LANDMARKS = 150
+_LANDMARKS = 150  # of each kernel
 _ROUNDING = 1e-10  # spread below this share of the size is rounding: scaled up it would be noise
 _SHARPNESS = 2.0  # exp(-sharpness · d²/median d²): length-scale is half the median distance
 
@@ -192,12 +205,33 @@ class Lift:
         return np.concatenate((one, X, curves) if self.is_linear else (one, curves), axis=1)
 
 
+def distinct_bases(bases: Sequence[str], n_features: int) -> list[str]:
+    """The bases without those that look at no more than an earlier one does.
+
+    Examples
+    --------
+    >>> distinct_bases(["linear", "rbf3", "rbf8", "rbf20"], 6)
+    ['linear', 'rbf3', 'rbf8']
+    """
+    found: dict[tuple[int, ...], str] = {}
+    for basis in bases:
+        seen = (min(n_components(part), n_features) for part in basis.split("+"))
+        found.setdefault(tuple(seen), basis)
+    return list(found.values())
+
+
+def n_components(part: str) -> int:
+    """That a kernel looks at; 0 for the linear part."""
+    return 0 if part == "linear" else int(part.removeprefix("rbf"))
+
+
 def learn_query_map(
     X: NDArray[Any],
     bases: Sequence[str] = BASES,
     *,
     seed: int = 0,
     max_dim: int | None = None,
+    max_curve: int | None = None,
 ) -> QueryMap:
     """Learn the parts of the named bases on all training queries, labelled or not.
 
@@ -207,7 +241,9 @@ def learn_query_map(
     bases : names out of :data:`BASES`, or others of the same form.
     seed : int, draws the landmarks.
     max_dim : int, or None
-        Bounds the width of each part; the default keeps all of it.
+        Bounds the number of principal components; the default keeps all.
+    max_curve : int, or None
+        Bounds the width of each curved part.
 
     Examples
     --------
@@ -226,9 +262,9 @@ def learn_query_map(
         size, components = 1.0, np.zeros_like(components)
     parts = tuple(dict.fromkeys(part for name in bases for part in name.split("+")))
     if "linear" not in parts:  # only the components that a kernel looks at are needed
-        rotation = rotation[:, : max(int(part[3:]) for part in parts)]
+        rotation = rotation[:, : max(map(n_components, parts))]
     learned = {
-        part: _learn_rbf(components[:, : int(part[3:])], rng, max_dim)
+        part: _learn_rbf(components[:, : n_components(part)], rng, max_curve)
         for part in parts
         if part != "linear"
     }

@@ -203,7 +203,9 @@ class FeaturePipeline:
         self._offset = joint.offset
         self.explained_variance_ = joint.variance
         self._keep_curves(
-            learn_query_map(self._linear(sample), CURVES, seed=self.seed, max_dim=_CURVE_COMPONENTS)
+            learn_query_map(
+                self._linear(sample), CURVES, seed=self.seed, max_curve=_CURVE_COMPONENTS
+            )
             if self.curvature > 0
             else None
         )

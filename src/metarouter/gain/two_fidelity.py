@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.evidence import weigh_hypotheses
-from metarouter.features.bases import BASES, BASIS_PRIORS, learn_query_map
+from metarouter.features.bases import BASES, BASIS_PRIORS, distinct_bases, learn_query_map
 from metarouter.gain.posterior import GainPosterior
 from metarouter.gain.rows import ScoredGain, check_rows
 from metarouter.types import FloatArray, ModelState
@@ -55,17 +55,18 @@ class TwoFidelityGain(ScoredGain):
             rng = np.random.default_rng(self.seed)
             used = np.sort(rng.choice(used, self.max_rows, replace=False))
         X, y, w = features[used], np.asarray(gain, dtype=np.float64)[used], weight[used]
-        query_map = learn_query_map(X, BASES, seed=self.seed)
+        bases = distinct_bases(BASES, X.shape[1])
+        query_map = learn_query_map(X, bases, seed=self.seed)
         design = query_map.transform(X)
-        columns = [query_map.columns(basis) for basis in BASES]
+        columns = [query_map.columns(basis) for basis in bases]
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             y,
             None,
             weight=w,
             label_variance=_variance(y, w),
-            basis_priors=[BASIS_PRIORS[basis] for basis in BASES],
-            basis_sizes=[1.0 + basis.count("+") for basis in BASES],
+            basis_priors=[BASIS_PRIORS.get(basis, 1.0) for basis in bases],
+            basis_sizes=[1.0 + basis.count("+") for basis in bases],
         )
         posterior = evidence.posterior(columns, np.zeros(design.shape[1]), np.array([0]))
         fitted = GainPosterior(
