@@ -163,6 +163,27 @@ def test_the_prior_that_is_swept_is_that_of_the_corrector() -> None:
     assert list(read_range("100:103")) == [100, 101, 102]
 
 
+def test_the_study_of_kernels_compares_families_with_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A family whose areas are half of the first one's has a ratio of 0.5 everywhere."""
+    from doubt import PAIRS, record
+    from kernels import FAMILIES, FORMER, N_GOLD, OfFamily, report
+    from study import Log
+
+    log = Log(tmp_path / "kernels.jsonl")
+    cells = [(PAIRS, f"{pair} n_gold={n}") for pair in "ab" for n in N_GOLD] + [("j", "n_gold=50")]
+    for world, cell in cells:
+        for seed in range(2):
+            for family in FAMILIES:
+                log.add(record(world, cell, seed, family, 0.02 if family == FORMER else 0.01))
+    report(log)
+    first, second = capsys.readouterr().out.splitlines()[2:4]
+    assert first.split(" | ")[1:] == ["1.000 [1.000, 1.000]"] * 3 + ["1.000 [1.000, 1.000] |"]
+    assert second.count("0.500 [0.500, 0.500]") == 4
+    assert OfFamily("line")(seed=3).bases == ("linear",)
+
+
 def test_labels_of_a_made_world_have_the_mean_that_is_called_true() -> None:
     """Without a signal every gain is tanh(0.15); with one, gains differ by query."""
     from mf_coverage import make_world
