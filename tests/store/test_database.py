@@ -135,6 +135,25 @@ def test_only_new_rows_are_inserted_and_come_back_as_they_were(engine: sa.Engine
     assert [dict(one) for one in found] == [row, other]
 
 
+def test_of_two_new_rows_with_one_key_the_first_stays_whatever_else_they_have(
+    engine: sa.Engine,
+) -> None:
+    """Rows without a value of a column are written apart from those with one."""
+    rows = [make_row(1), make_row(2, spent=0.5), make_row(1, spent=0.25), make_row(2)]
+    with engine.begin() as connection:
+        assert insert_new(connection, decisions, rows) == 2
+        found = connection.execute(sa.select(decisions.c.decision_id, decisions.c.spent)).all()
+    assert sorted(map(tuple, found)) == [("d1", None), ("d2", 0.5)]
+
+
+def test_the_order_of_a_rows_fields_is_free(engine: sa.Engine) -> None:
+    row = make_row(1, spent=0.5, status=200)
+    with engine.begin() as connection:
+        assert insert_new(connection, decisions, [dict(reversed(row.items()))]) == 1
+        (found,) = connection.execute(sa.select(decisions)).mappings()
+    assert dict(found) == row
+
+
 @pytest.mark.parametrize("most", [None, 999, 100])
 def test_many_rows_are_inserted_where_a_statement_takes_few_values(
     tmp_path: Path, most: int | None
