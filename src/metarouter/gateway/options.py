@@ -9,7 +9,7 @@ import msgspec
 from metarouter.errors import InputError, shorten
 from metarouter.gateway.wire import OPTIONS_FIELD, Body
 
-__all__ = ["RequestOptions", "read_options"]
+__all__ = ["NO_OPTIONS", "RequestOptions", "read_options"]
 
 _PREFIX = "x-metarouter-"
 
@@ -37,6 +37,10 @@ class RequestOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     conversation: str | None = None
 
 
+NO_OPTIONS = RequestOptions()
+"""Those of most requests."""
+
+
 def read_options(body: Body, headers: Mapping[str, str]) -> RequestOptions:
     """The options of a request; a header goes before the body's field.
 
@@ -55,7 +59,7 @@ def read_options(body: Body, headers: Mapping[str, str]) -> RequestOptions:
     """
     given = [(name, text) for name, text in headers.items() if name.startswith(_PREFIX)]
     if OPTIONS_FIELD not in body.spans and not given:
-        return RequestOptions()
+        return NO_OPTIONS
     fields = dict(body.value(OPTIONS_FIELD, dict[str, object]) or {})
     fields |= {name[len(_PREFIX) :].replace("-", "_"): _value(name, text) for name, text in given}
     try:

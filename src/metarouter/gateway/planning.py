@@ -16,7 +16,7 @@ from metarouter.gateway.ids import make_decision_id
 from metarouter.gateway.keyring import read_client_key
 from metarouter.gateway.limits import Ticket, estimate_answer, estimate_prompt
 from metarouter.gateway.names import Asked, read_model_name
-from metarouter.gateway.options import RequestOptions
+from metarouter.gateway.options import NO_OPTIONS, RequestOptions
 from metarouter.gateway.problems import RefusedError
 from metarouter.gateway.protocols import Protocol
 from metarouter.gateway.records import Exchange, routed_exchange
@@ -174,7 +174,7 @@ class Planner:
     def _direct(self, asking: Asking, name: str, held: Kept | None) -> Plan:
         """A request that names its model."""
         options = asking.options
-        if options != RequestOptions(explain=options.explain):
+        if options is not NO_OPTIONS and options != RequestOptions(explain=options.explain):
             raise InputError(f"model = {name!r} is no policy: options of decisions do not apply")
         is_served = asking.generation.upstreams.serves(name, self._protocol.dialect)
         # a key of few models learns of no other whether it is there

@@ -60,7 +60,7 @@ _LARGEST_ERROR = 2**20
 _LONGEST_LINE = 2**17  # bytes of a header; more is a broken answer
 _LARGE_BODY = 2**20  # aiohttp wants larger ones as files
 _BREAKERS = 1024  # of an upstream
-_NAMES = 256  # of headers that are remembered in lower case
+_NAMES = 256  # of headers that are remembered as they go on
 
 # Of the connection, of us, or private to the caller's side; never sent on.
 _NOT_SENT = frozenset(
@@ -390,6 +390,7 @@ class _Upstream:
         self._own = frozenset(name.lower().encode() for name in settings.headers)
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout)
         self.url = lru_cache(64)(self._url)
+        self._sent_name = lru_cache(_NAMES)(self._find_sent_name)
 
     def target(self, model: str, dialect: Dialect) -> Target | None:
         """Where a model is asked for here; None where it is not served."""
@@ -451,13 +452,8 @@ class _Upstream:
             raise _PassedOverError(message, kind="unsent") from None
 
     def headers(self, call: UpstreamCall) -> list[tuple[str, str]]:
-        sent = [
-            (_text(name), _text(value))
-            for name, value in call.headers
-            if name not in _NOT_SENT
-            and name not in self._own
-            and not name.startswith(_NOT_SENT_PREFIXES)
-        ]
+        given = ((self._sent_name(name), value) for name, value in call.headers)
+        sent = [(name, _text(value)) for name, value in given if name]
         sent += self.settings.headers.items()
         # bytes go back as they come, and usage can be read from them
         sent.append(("accept-encoding", "identity"))
@@ -469,6 +465,11 @@ class _Upstream:
             if call.dialect == "anthropic":
                 sent.append(("x-api-key", key))
         return sent
+
+    def _find_sent_name(self, name: bytes) -> str:
+        """A caller's header as it is sent on; "" for one that is not."""
+        is_kept = name in _NOT_SENT or name in self._own or name.startswith(_NOT_SENT_PREFIXES)
+        return "" if is_kept else _text(name)
 
     def _key(self, call: UpstreamCall) -> str | None:
         if self.settings.api_key_env is not None:
