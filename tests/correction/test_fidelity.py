@@ -8,12 +8,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from metarouter.correction import FittedGain, learn_gain, make_corrector
-from metarouter.correction.fidelity import EvidenceCorrector, _judge_bases
+from metarouter.correction import FittedGain, fidelity, learn_gain, make_corrector
+from metarouter.correction.fidelity import EvidenceCorrector
+from metarouter.features.bases import BASES, QueryMap
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.records import GainEstimate
 from metarouter.testing import SIMULATED_BIASES, Simulation, make_simulation
-from metarouter.types import FloatArray
+from metarouter.types import FloatArray, IntArray
 
 SEEDS = (0, 1, 2)
 
@@ -281,28 +282,72 @@ def test_the_unit_of_the_weights_does_not_move_the_gain_model_that_follows(name:
     np.testing.assert_allclose(many.std, once.std, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("bases", "alternatives"),
-    [
-        (["linear"], 1),
-        (["rbf3", "rbf8"], 1),
-        (["linear", "rbf3", "rbf8"], 3),
-    ],
-)
-def test_the_votes_model_takes_the_parts_of_the_bases(bases: list[str], alternatives: int) -> None:
+@pytest.mark.parametrize("bases", [["linear"], ["rbf2", "rbf3"], ["linear", "rbf3"], list(BASES)])
+def test_the_votes_model_takes_the_bases_that_there_are(bases: list[str]) -> None:
     """A judge that is curved is followed where a curved basis is among them, and only there."""
-    parts = [part for basis in bases for part in basis.split("+")]
-    assert len(_judge_bases(parts)) == alternatives
-    X = np.random.default_rng(0).normal(size=(3_000, 3))
+    table, truth = curved_judge(d=3)
+    gain = learn_gain(table, EvidenceCorrector(bases=bases, uses=["inform"]))
+    agreement = np.corrcoef(gain.predict(table.row_features()[:500]).mean[:, 0], truth[:500])[0, 1]
+    if bases == ["linear"]:
+        assert agreement < 0.4
+    else:
+        assert agreement > 0.95
+
+
+def curved_judge(d: int, n: int = 3_000) -> tuple[GainTable, FloatArray]:
+    """60 gold labels and votes of a judge who is right about a gain that is no line."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, d)) * 2.0 ** -np.arange(d)
     truth = np.cos(1.5 * X[:, 0])
-    is_gold = np.arange(3_000) < 60
-    noise = np.random.default_rng(1).normal(size=3_000)
     table = make_gain_table(
-        queries=[f"q{i}" for i in range(3_000)],
-        gain=truth + 0.3 * noise,
-        is_gold=is_gold,
+        queries=[f"q{i}" for i in range(n)],
+        gain=truth + 0.3 * rng.normal(size=n),
+        is_gold=np.arange(n) < 60,
         features=X,
     )
-    gain = learn_gain(table, EvidenceCorrector(bases=bases, uses=["inform"]))
-    agreement = np.corrcoef(gain.predict(X[:500]).mean[:, 0], truth[:500])[0, 1]
-    assert agreement > 0.95 if "rbf3" in bases else agreement < 0.4
+    return table, truth
+
+
+@pytest.mark.parametrize("is_pool", [False, True])
+def test_the_votes_model_is_at_the_entries_of_its_parts(is_pool: bool) -> None:
+    """Fitted over the entries of some parts, it predicts what it does when fitted over all."""
+    table, _ = curved_judge(d=12, n=1_200)
+    if is_pool:
+        candidate = 1 + np.arange(len(table)) % 2
+        table = replace(
+            table, models=("cheap", "middle", "premium"), candidate=candidate.astype(np.int64)
+        )
+    corrector = EvidenceCorrector()
+    with pytest.MonkeyPatch.context() as patch:
+        narrow = learn_gain(table, corrector).predict(table.row_features()[:50])
+        patch.setattr(fidelity, "_narrowed", whole)
+        full = learn_gain(table, EvidenceCorrector()).predict(table.row_features()[:50])
+    np.testing.assert_allclose(narrow.mean, full.mean, atol=1e-9)
+    np.testing.assert_allclose(narrow.std, full.std, atol=1e-9)
+    assert narrow.mean.std() > 0.1
+
+
+def whole(query_map: QueryMap, bases: list[str], n_candidates: int) -> tuple[QueryMap, IntArray]:
+    """Nothing left out."""
+    del bases
+    return query_map, np.arange(query_map.dim * n_candidates)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_pool_is_followed_in_few_features(d: int) -> None:
+    """How many features there are bounds no curve."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, d))
+    candidate = 1 + np.arange(900) % 2
+    truth = np.where(candidate == 1, np.cos(2 * X[:, 0]), np.sin(2 * X[:, 0]))
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(900)],
+        gain=truth + 0.2 * rng.normal(size=900),
+        is_gold=np.ones(900, dtype=np.bool_),
+        features=X,
+        models=("cheap", "middle", "premium"),
+        candidate=candidate,
+    )
+    predicted = learn_gain(table, make_corrector("auto")).predict(X).mean
+    assert np.corrcoef(predicted[:, 0], np.cos(2 * X[:, 0]))[0, 1] > 0.95
+    assert np.corrcoef(predicted[:, 1], np.sin(2 * X[:, 0]))[0, 1] > 0.95

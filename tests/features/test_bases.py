@@ -101,6 +101,12 @@ def test_bounds_on_the_width_hold_for_components_and_for_each_curve() -> None:
         (BASES, 6, ["linear", "rbf3", "rbf8", "linear+rbf3", "linear+rbf8"]),
         (BASES, 2, ["linear", "rbf3", "linear+rbf3"]),
         (["rbf9", "rbf12"], 10, ["rbf9", "rbf12"]),
+        (
+            ["rbf8", "linear+rbf3", "rbf3+linear", "rbf3+rbf3"],
+            9,
+            ["rbf8", "linear+rbf3", "rbf3+rbf3"],
+        ),
+        (["rbf9+rbf12", "rbf9"], 5, ["rbf9+rbf12", "rbf9"]),
     ],
 )
 def test_a_basis_counts_once_where_there_are_few_features(

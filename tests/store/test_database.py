@@ -138,7 +138,6 @@ def test_only_new_rows_are_inserted_and_come_back_as_they_were(engine: sa.Engine
 def test_of_two_new_rows_with_one_key_the_first_stays_whatever_else_they_have(
     engine: sa.Engine,
 ) -> None:
-    """Rows without a value of a column are written apart from those with one."""
     rows = [make_row(1), make_row(2, spent=0.5), make_row(1, spent=0.25), make_row(2)]
     with engine.begin() as connection:
         assert insert_new(connection, decisions, rows) == 2

@@ -25,7 +25,6 @@ from metarouter.features.bases import (
     QueryMap,
     distinct_bases,
     learn_query_map,
-    n_components,
 )
 from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
 from metarouter.labels.contestants import judged_by_contestant
@@ -38,7 +37,7 @@ __all__ = ["EvidenceCorrector"]
 
 _CHUNK = 32_768
 _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
-_JUDGE_COMPONENTS = 8  # that the curved part of f looks at, if it may
+_JUDGE_BASES = ("linear", "rbf8", "linear+rbf8")
 _BASIS = r"(linear|rbf[1-9]\d*)(\+(linear|rbf[1-9]\d*))*"
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
 _LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
@@ -62,7 +61,8 @@ class EvidenceCorrector:
     uses : sequence of {"ignore", "inform", "oppose", "rescale"}
         What the preference model may be worth.
     bases : sequence of str
-        Kernels of the discrepancy.
+        Kernels of the discrepancy; f takes the likeliest of them by the votes, of
+        the default ones of the line, the kernel on 8 components, and both.
     average : bool, default True
         Average over hypotheses by evidence; False keeps the best alone, which
         with ``uses=("rescale",)`` is Kennedy and O'Hagan's two-fidelity model.
@@ -115,20 +115,22 @@ class EvidenceCorrector:
                 "preferences at their word with the corrector none"
             )
         n_candidates = len(table.models) - 1
-        d = features.shape[1]
-        width = d if table.is_pair else min(max(_POOL_DIM // (2 * n_candidates), 2), d)
+        d, most = features.shape[1], max(_POOL_DIM // (2 * n_candidates), 2)
+        width = d if table.is_pair else min(most, d)
         bases = distinct_bases(self.bases, width)
         query_map = learn_query_map(
             features,
             bases,
             seed=self.seed,
             max_dim=width,
-            max_curve=None if table.is_pair else width // 2,
+            max_curve=None if table.is_pair else most // 2,
         )
         design = _design(query_map, gold)
         columns = [_basis_columns(query_map, basis, n_candidates) for basis in bases]
         constants = query_map.dim * np.arange(n_candidates)
-        judge, at_gold = self._preference_model(query_map, gold, preference, design, constants)
+        judge, at_gold = self._preference_model(
+            query_map, bases, gold, preference, design, constants
+        )
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size = _size_over_queries(query_map, features, judge.coef, n_candidates)
         evidence = weigh_hypotheses(
@@ -200,6 +202,7 @@ class EvidenceCorrector:
     def _preference_model(
         self,
         query_map: QueryMap,
+        bases: Sequence[str],
         gold: GainTable,
         preference: GainTable,
         design: FloatArray,
@@ -208,7 +211,7 @@ class EvidenceCorrector:
         """The preference model f, and f at the gold rows out of fold."""
         if len(preference) < 2 or not preference.gain.std():
             return _no_judge(design.shape[1]), None
-        bases = _judge_bases(query_map.parts)
+        bases = _judge_bases(bases)
         narrow, entries = _narrowed(query_map, bases, len(constants))
         candidates = [_basis_columns(narrow, basis, len(constants)) for basis in bases]
         fold = _folds(gold, preference, self.n_folds, self.seed)
@@ -286,15 +289,9 @@ def _basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArr
     return np.concatenate([inner + m * query_map.dim for m in range(n_candidates)])
 
 
-def _judge_bases(parts: Sequence[str]) -> list[str]:
-    """What f may live in: thousands of labels bear a curve over many components."""
-    straight = [part for part in parts if part == "linear"]
-    curves = sorted((part for part in parts if part != "linear"), key=n_components)
-    if not curves:
-        return straight
-    wide = [part for part in curves if n_components(part) <= _JUDGE_COMPONENTS]
-    curve = (wide or curves[:1])[-1]
-    return [*straight, curve, *(f"{part}+{curve}" for part in straight)]
+def _judge_bases(bases: Sequence[str]) -> Sequence[str]:
+    """What f may live in: some of the default bases, which bounds its time, or all others."""
+    return _JUDGE_BASES if set(_JUDGE_BASES) <= set(bases) else bases
 
 
 def _narrowed(

@@ -26,7 +26,6 @@ __all__ = [
     "QueryMap",
     "distinct_bases",
     "learn_query_map",
-    "n_components",
 ]
 
 BASES = (
@@ -206,7 +205,7 @@ class Lift:
 
 
 def distinct_bases(bases: Sequence[str], n_features: int) -> list[str]:
-    """The bases without those that look at no more than an earlier one does.
+    """The bases without those that look at the same components as an earlier one.
 
     Examples
     --------
@@ -215,12 +214,13 @@ def distinct_bases(bases: Sequence[str], n_features: int) -> list[str]:
     """
     found: dict[tuple[int, ...], str] = {}
     for basis in bases:
-        seen = (min(n_components(part), n_features) for part in basis.split("+"))
+        parts = set(basis.split("+"))
+        seen = sorted(min(_n_components(part), n_features) for part in parts)
         found.setdefault(tuple(seen), basis)
     return list(found.values())
 
 
-def n_components(part: str) -> int:
+def _n_components(part: str) -> int:
     """That a kernel looks at; 0 for the linear part."""
     return 0 if part == "linear" else int(part.removeprefix("rbf"))
 
@@ -262,9 +262,9 @@ def learn_query_map(
         size, components = 1.0, np.zeros_like(components)
     parts = tuple(dict.fromkeys(part for name in bases for part in name.split("+")))
     if "linear" not in parts:  # only the components that a kernel looks at are needed
-        rotation = rotation[:, : max(map(n_components, parts))]
+        rotation = rotation[:, : max(map(_n_components, parts))]
     learned = {
-        part: _learn_rbf(components[:, : n_components(part)], rng, max_curve)
+        part: _learn_rbf(components[:, : _n_components(part)], rng, max_curve)
         for part in parts
         if part != "linear"
     }
