@@ -56,6 +56,8 @@ def test_round_trip_predicts_the_same(n_candidates: int) -> None:
     np.testing.assert_array_equal(there.std, here.std)
     assert isinstance(loaded, PosteriorScorer)
     np.testing.assert_array_equal(loaded.predict_mean(X), here.mean)
+    many = np.resize(X, (9_000, X.shape[1]))  # more than are scored at once
+    np.testing.assert_array_equal(posterior.predict_mean(many), posterior.predict(many).mean)
 
 
 def test_a_pair_is_predicted_by_its_mean_and_covariance() -> None:

@@ -70,7 +70,8 @@ def unseen_gains(model: _Fitted, features: NDArray[Any]) -> FloatArray:
     """
     if isinstance(model, PredictsUnseen):
         return model.predict_unseen(features)
-    return model.predict(features).mean
+    predict_mean = getattr(model, "predict_mean", None)
+    return model.predict(features).mean if predict_mean is None else predict_mean(features)
 
 
 def follows_rows(model: object) -> bool:

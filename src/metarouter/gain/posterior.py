@@ -116,6 +116,10 @@ class GainPosterior:
         """Gains over the reference model, mean and std of shape (n, n_candidates)."""
         return PosteriorScorer(self.state()).predict(features)
 
+    def predict_mean(self, features: NDArray[Any]) -> FloatArray:
+        """The mean of :meth:`predict` alone: deviations take most of the time."""
+        return PosteriorScorer(self.state()).predict_mean(features)
+
     def state(self) -> ModelState:
         """State of kind "posterior"."""
         n_candidates, q = self.mean.shape
@@ -165,9 +169,12 @@ class PosteriorScorer:
             self._elsewhere = Elsewhere(weights=weights, variance=variance)
 
     def predict_mean(self, features: NDArray[Any]) -> FloatArray:
-        """ψ̂ alone, (n, n_candidates), of few rows: deviations take most of the time."""
-        mean: FloatArray = self._lift(features) @ self._mean
-        return mean
+        """ψ̂ alone, (n, n_candidates): deviations take most of the time."""
+        if len(features) <= _CHUNK:
+            mean: FloatArray = self._lift(features) @ self._mean
+            return mean
+        starts = range(0, len(features), _CHUNK)
+        return np.concatenate([self.predict_mean(features[at : at + _CHUNK]) for at in starts])
 
     def predict(self, features: NDArray[Any]) -> GainEstimate:
         """ψ̂ and its standard deviation: (n, n_candidates), or (n,) for a single gain."""
