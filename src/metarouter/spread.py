@@ -114,7 +114,7 @@ def draw_in(gains: FloatArray, known: FloatArray, ratio: FloatArray) -> FloatArr
     Returns
     -------
     array, of the shape of `gains`
-        In the same order; equal gains stay equal, and with a ratio of 1 known ones as they are.
+        In the same order; equal gains stay equal, and with a ratio of 1 all as they are.
 
     Notes
     -----
@@ -126,8 +126,10 @@ def draw_in(gains: FloatArray, known: FloatArray, ratio: FloatArray) -> FloatArr
     >>> draw_in(gains, gains, np.array([0.5])).ravel()[[0, 5, 10]].round(2).tolist()
     [0.18, 0.5, 0.82]
     """
-    drawn = np.empty_like(gains)
+    drawn = gains.copy()
     for m, column in enumerate(np.sort(known, axis=0).T):
+        if ratio[m] == 1.0:
+            continue
         below, up_to = (np.searchsorted(column, gains[:, m], side=side) for side in _SIDES)
         rank = (below + up_to + 1) / (2.0 * (len(column) + 1))
         odds = (rank / (1.0 - rank)) ** ratio[m]
