@@ -31,6 +31,7 @@ __all__ = ["draw_in", "spread_ratio"]
 
 _MIN_QUERIES = 40  # fewer cannot be halved
 _MOST = 500  # queries of each kind, with gold and without, that the two halves hold at most
+_ROUNDING = 1e-9  # of the largest gain: what varies less does not vary
 _POWER = 0.75  # of n, with which 1 − ratio shrinks
 _SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
@@ -94,7 +95,7 @@ def spread_ratio(
     except DataError:  # the whole could be fitted: a half of it holds too few labels
         return unknown
     s_own, s_new = own.std(axis=0), new.std(axis=0)
-    varies = s_own > 1e-9 * np.abs(own).max(axis=0)
+    varies = s_own > _ROUNDING * np.abs(own).max(axis=0)
     ratio = np.divide(s_new, s_own, out=unknown, where=varies)
     ratio = 1.0 - (1.0 - ratio) * (first.n_queries / table.n_queries) ** _POWER
     return np.asarray(np.minimum(ratio, 1.0))
@@ -114,7 +115,7 @@ def draw_in(gains: FloatArray, known: FloatArray, ratio: FloatArray) -> FloatArr
     Returns
     -------
     array, of the shape of `gains`
-        In the same order; equal gains stay equal, and with a ratio of 1 all as they are.
+        In the same order; equal gains stay equal, and with a ratio of 1 known ones as they are.
 
     Notes
     -----
@@ -126,9 +127,10 @@ def draw_in(gains: FloatArray, known: FloatArray, ratio: FloatArray) -> FloatArr
     >>> draw_in(gains, gains, np.array([0.5])).ravel()[[0, 5, 10]].round(2).tolist()
     [0.18, 0.5, 0.82]
     """
-    drawn = gains.copy()
+    drawn = np.empty_like(gains)
     for m, column in enumerate(np.sort(known, axis=0).T):
-        if ratio[m] == 1.0:
+        if column[-1] - column[0] <= _ROUNDING * np.abs(column).max():
+            drawn[:, m] = column[-1]  # one gain for all, which rounding must not tell apart
             continue
         below, up_to = (np.searchsorted(column, gains[:, m], side=side) for side in _SIDES)
         rank = (below + up_to + 1) / (2.0 * (len(column) + 1))
