@@ -115,16 +115,7 @@ class EvidenceCorrector:
                 "preferences at their word with the corrector none"
             )
         n_candidates = len(table.models) - 1
-        d, most = features.shape[1], max(_POOL_DIM // (2 * n_candidates), 2)
-        width = d if table.is_pair else min(most, d)
-        bases = distinct_bases(self.bases, width)
-        query_map = learn_query_map(
-            features,
-            bases,
-            seed=self.seed,
-            max_dim=width,
-            max_curve=None if table.is_pair else most // 2,
-        )
+        bases, query_map = self._learn_map(features, None if table.is_pair else n_candidates)
         design = _design(query_map, gold)
         columns = [_basis_columns(query_map, basis, n_candidates) for basis in bases]
         constants = query_map.dim * np.arange(n_candidates)
@@ -170,6 +161,19 @@ class EvidenceCorrector:
         _check_named("bases", self.bases, _BASIS, f"{', '.join(BASES)}, or others of that form")
         if self.n_folds < 2:
             raise OptionError.of("n_folds", self.n_folds, "an integer of at least 2")
+
+    def _learn_map(
+        self, features: NDArray[np.float32], pool: int | None
+    ) -> tuple[list[str], QueryMap]:
+        """The bases that tell queries apart, and v(x); `pool`: candidates, None for a pair."""
+        d = features.shape[1]
+        most = None if pool is None else max(_POOL_DIM // (2 * pool), 2)
+        width = d if most is None else min(most, d)
+        bases = distinct_bases(self.bases, width)
+        curve = None if most is None else most // 2
+        return bases, learn_query_map(
+            features, bases, seed=self.seed, max_dim=width, max_curve=curve
+        )
 
     def transform(self, table: GainTable) -> GainTable:
         """The table with posterior gains on its preference rows.
