@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ DOUBTS = (2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 N_GOLD = 50
 PAIRS = "pairs"
 Cells = dict[tuple[str, str], dict[str, FloatArray]]
+Makers = Mapping[str, Callable[[int], Corrector]]
 
 
 def main() -> None:
@@ -61,7 +62,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
     log = Log(arguments.out)
-    run_mmlu(log, arguments.data, arguments.mmlu_seeds)
+    doubtful = {name_of(doubt): Doubtful(doubt) for doubt in DOUBTS}
+    run_mmlu(log, arguments.data, arguments.mmlu_seeds, doubtful)
     run_pairs(log, arguments.data, arguments.pair_seeds, arguments.jobs)
     report(log, arguments.results, arguments.mmlu_seeds)
 
@@ -83,19 +85,20 @@ class Doubtful:
         return EvidenceCorrector(priors=priors, seed=seed)
 
 
-MAKERS: dict[str, Callable[[int], Corrector]] = {
+MAKERS: Makers = {
     "gold_only": lambda seed: make_corrector("gold_only", seed=seed),
     **{f"ignore={doubt:g}": Doubtful(doubt) for doubt in DOUBTS},
 }
 
 
-def run_mmlu(log: Log, data: Path, seeds: range) -> None:
+def run_mmlu(log: Log, data: Path, seeds: range, makers: Makers) -> None:
+    """Areas of each maker's corrector, with ridge, under the simulated judges."""
     prompts = read_mmlu(data)
     for seed in seeds:
         for task in tasks(prompts, seed):
-            for name in log.missing(task.world, task.cell, seed, map(name_of, DOUBTS)):
+            for name in log.missing(task.world, task.cell, seed, makers):
                 with threadpool_limits(limits=1):
-                    corrector = MAKERS[name](seed)
+                    corrector = makers[name](seed)
                     gain = learn_gain(task.table, corrector, gain_model="ridge", seed=seed)
                     score = gain.predict(task.test_features).mean.ravel()
                 area = efficiency_gain_area(score, task.test_gain)

@@ -17,15 +17,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from doubt import PAIRS, Cells, pair_ratio, read_range, record
-from metarouter.correction import learn_gain
+from doubt import PAIRS, Cells, pair_ratio, read_range, record, run_mmlu
 from metarouter.correction.fidelity import EvidenceCorrector
 from metarouter.evaluation.experiment import compare
-from metarouter.evaluation.metrics import efficiency_gain_area
 from metarouter.features.bases import BASES
-from semi_synthetic import read_mmlu, tasks
 from study import Log, areas, markdown, with_interval
 
 FORMER = "line, 5, 12, sums"
@@ -47,7 +43,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
     log = Log(arguments.out)
-    run_mmlu(log, arguments.data, arguments.mmlu_seeds)
+    makers = {family: OfFamily(family) for family in FAMILIES}
+    run_mmlu(log, arguments.data, arguments.mmlu_seeds, makers)
     run_pairs(log, arguments.data, arguments.pair_seeds, arguments.jobs)
     report(log)
 
@@ -60,20 +57,6 @@ class OfFamily:
 
     def __call__(self, seed: int) -> EvidenceCorrector:
         return EvidenceCorrector(bases=FAMILIES[self.family], seed=seed)
-
-
-def run_mmlu(log: Log, data: Path, seeds: range) -> None:
-    prompts = read_mmlu(data)
-    for seed in seeds:
-        for task in tasks(prompts, seed):
-            for family in log.missing(task.world, task.cell, seed, FAMILIES):
-                with threadpool_limits(limits=1):
-                    corrector = OfFamily(family)(seed)
-                    gain = learn_gain(task.table, corrector, gain_model="ridge", seed=seed)
-                    score = gain.predict(task.test_features).mean.ravel()
-                area = efficiency_gain_area(score, task.test_gain)
-                log.add(record(task.world, task.cell, seed, family, area))
-        print(f"seed {seed} done", flush=True)
 
 
 def run_pairs(log: Log, data: Path, seeds: range, jobs: int) -> None:
