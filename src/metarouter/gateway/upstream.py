@@ -468,8 +468,8 @@ class _Upstream:
 
     def _find_sent_name(self, name: bytes) -> str:
         """A caller's header as it is sent on; "" for one that is not."""
-        is_kept = name in _NOT_SENT or name in self._own or name.startswith(_NOT_SENT_PREFIXES)
-        return "" if is_kept else _text(name)
+        stays = name in _NOT_SENT or name in self._own or name.startswith(_NOT_SENT_PREFIXES)
+        return "" if stays else _text(name)
 
     def _key(self, call: UpstreamCall) -> str | None:
         if self.settings.api_key_env is not None:
