@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -30,6 +31,7 @@ __all__ = ["Metrics"]
 M = TypeVar("M")
 
 _PUBLISH_SECONDS = 5.0
+_AT_ONCE = 256  # of what is noted, until it is counted
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -60,11 +62,28 @@ class _Breakers(Collector):
         yield family
 
 
+class _Before(Collector):
+    """Has something done before the other metrics of a registry are read."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def collect(self) -> Iterable[Metric]:
+        self._action()
+        return ()
+
+
 class Metrics:
-    """What the gateway counts; no label holds text that a caller chose."""
+    """What the gateway counts; no label holds text that a caller chose.
+
+    What requests note is counted many at a time, and before anybody reads: the
+    same work takes half the time when it is done in one go.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._noted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self.registry.register(_Before(self._count))
         self._shared: SharedMetrics | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         ProcessCollector(registry=self.registry)
@@ -154,11 +173,11 @@ class Metrics:
 
     def note_attempt(self, attempt: Attempt) -> None:
         """Count one request to an upstream."""
-        self._attempts[attempt.upstream, attempt.outcome].inc()
+        self._note(self._count_attempt, attempt.upstream, attempt.outcome)
 
     def note_decision(self, policy: str, model: str, bound: str) -> None:
         """Count one decision of a policy."""
-        self._decisions[policy, model, bound].inc()
+        self._note(self._count_decision, policy, model, bound)
 
     def note_aside(self, outcome: str) -> None:
         """Count one request whose row needed further decisions."""
@@ -180,6 +199,35 @@ class Metrics:
         decision: float | None = None,
     ) -> None:
         """Count one request and its times."""
+        self._note(self._count_request, endpoint, status, outcome, seconds, first_byte, decision)
+
+    def _note(self, count: Callable[..., None], *what: Any) -> None:
+        self._noted.append((count, what))
+        if len(self._noted) >= _AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        """Count all that was noted; several threads may."""
+        with suppress(IndexError):
+            while True:
+                count, what = self._noted.popleft()
+                count(*what)
+
+    def _count_attempt(self, upstream: str, outcome: str) -> None:
+        self._attempts[upstream, outcome].inc()
+
+    def _count_decision(self, policy: str, model: str, bound: str) -> None:
+        self._decisions[policy, model, bound].inc()
+
+    def _count_request(
+        self,
+        endpoint: str,
+        status: int | None,
+        outcome: str,
+        seconds: float,
+        first_byte: float | None,
+        decision: float | None,
+    ) -> None:
         self._requests[endpoint, "" if status is None else str(status), outcome].inc()
         self._seconds[endpoint,].observe(seconds)
         if first_byte is not None:

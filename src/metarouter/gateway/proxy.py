@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from metarouter.errors import MetarouterError
+from metarouter.gateway.coarse_timer import CoarseTimer
 from metarouter.gateway.following import call_name, read_call_ids, read_response_id, response_name
 from metarouter.gateway.keeping import keep_row
 from metarouter.gateway.options import read_options
@@ -94,7 +95,7 @@ class ProxyEndpoint:
             before_try=None if trace is None else trace.tries(exchange),
         )
         try:
-            await _unless_gone(receive, self._relay(plan, call, reply))
+            await _unless_gone(receive, self._relay(plan, call, reply), plan.upstreams.timer)
         except ClientGoneError:
             exchange.outcome = "client_left"
         except StreamBrokenError as error:
@@ -354,7 +355,9 @@ async def read_content(headers: Mapping[str, str], receive: Receive, limit: int)
             return b"".join(parts)
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+async def _unless_gone(
+    receive: Receive, work: Coroutine[Any, Any, None], timer: CoarseTimer
+) -> None:
     """Do the work until it is done or the caller leaves, which cancels it."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     gone = False
@@ -372,8 +375,8 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
         nonlocal watcher
         watcher = loop.create_task(watch())
 
-    # most answers are there sooner, and a timer costs a tenth of a task
-    timer = loop.call_later(_UNWATCHED, begin)
+    # most answers are there sooner
+    handle = timer.call_later(_UNWATCHED, begin)
     try:
         await work
     except asyncio.CancelledError:
@@ -382,6 +385,6 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
         task.uncancel()
         raise ClientGoneError("the caller left") from None
     finally:
-        timer.cancel()
+        handle.cancel()
         if watcher is not None:
             watcher.cancel()

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from metarouter.gateway.joining import JoiningTransport
 from metarouter.gateway.problems import Problem, error_bytes, problem_headers
 
 __all__ = ["guarded_protocol"]
@@ -37,7 +38,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._head_size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoiningTransport(transport, self.loop)))
         self._watch_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:

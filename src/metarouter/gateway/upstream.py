@@ -36,6 +36,7 @@ from yarl import URL
 
 from metarouter.gateway.any_llm import ProviderClient, ProviderRefusal
 from metarouter.gateway.breaker import CircuitBreaker
+from metarouter.gateway.coarse_timer import CoarseTimer
 from metarouter.gateway.settings import UpstreamSettings
 from metarouter.gateway.wire import answer_kind
 from metarouter.providers.chat import is_quota_error
@@ -210,6 +211,7 @@ class Upstreams:
         return new
 
     async def __aenter__(self) -> Upstreams:
+        self._pool.timer = CoarseTimer()  # of this event loop
         self._pool.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             max_line_size=_LONGEST_LINE,
@@ -224,6 +226,11 @@ class Upstreams:
     async def __aexit__(self, *_: object) -> None:
         if self._pool.session is not None:
             await self._pool.session.close()
+
+    @property
+    def timer(self) -> CoarseTimer:
+        """For time limits of requests; one for the pool."""
+        return self._pool.timer
 
     @property
     def models(self) -> list[str]:
@@ -337,7 +344,7 @@ class Upstreams:
         breaker = upstream.breaker(target.name)
         await upstream.enter(breaker, target)
         limit = time.monotonic() + upstream.settings.total_timeout
-        held = _Held(upstream, breaker, min(limit, call.deadline))
+        held = _Held(upstream, breaker, self.timer, min(limit, call.deadline))
         try:
             if upstream.provider is None:
                 answer = await _send(session, upstream, target, call, held)
@@ -369,6 +376,7 @@ class _Pool:
     """Connections that generations of upstreams share."""
 
     session: aiohttp.ClientSession | None = None
+    timer: CoarseTimer = field(default_factory=CoarseTimer)
 
 
 class _Upstream:
@@ -484,6 +492,7 @@ class _Held:
 
     upstream: _Upstream
     breaker: CircuitBreaker
+    timer: CoarseTimer
     deadline: float  # of the try, by time.monotonic
     response: aiohttp.ClientResponse | None = None
     is_held: bool = field(default=True)
@@ -507,7 +516,7 @@ async def _send(
     limit = _first_limit(call, held)
     body = call.body(target.name)
     try:
-        async with asyncio.timeout(limit):
+        with held.timer.limit(limit):
             response = await session.post(
                 upstream.url(call.path, call.query),
                 data=body if len(body) < _LARGE_BODY else io.BytesIO(body),
@@ -610,7 +619,7 @@ async def _rest(read: Callable[[], Awaitable[bytes]], held: _Held) -> AsyncItera
     try:
         while True:
             left = held.deadline - time.monotonic()
-            async with asyncio.timeout(min(idle, left)):
+            with held.timer.limit(min(idle, left)):
                 part = await read()
             if not part:
                 return

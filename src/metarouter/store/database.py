@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -234,7 +234,7 @@ def insert_new(
     ----------
     connection : of a transaction.
     table : sqlalchemy.Table
-    rows : of the same columns each, though on SQLite one that is null may lack.
+    rows : by column; one that is null may lack, and what is no column is left out.
 
     Returns
     -------
@@ -248,8 +248,8 @@ def insert_new(
         # one order in every process: no two of them wait for each other's rows
         insert, given = _insert(connection, table, sorted(rows, key=itemgetter(key.name)))
         return connection.execute(insert.on_conflict_do_nothing(), given).rowcount
-    names = _names_with_values(table, rows)
-    given, count = _tuples(table, names, rows), 0
+    columns = _columns_with_values(table, rows)
+    names, given, count = tuple(columns), list(zip(*columns.values(), strict=True)), 0
     most = _most_values(connection) // len(names) or 1
     for size in (n for n in _AT_ONCE if n <= most):
         n_whole = len(given) // size * size
@@ -260,10 +260,30 @@ def insert_new(
     return count
 
 
-def _names_with_values(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Columns that some row has a value for, and the key: to say null takes as long as a value."""
-    has_value = {name for row in rows for name, value in row.items() if value is not None}
-    return tuple(c.name for c in table.columns if c.primary_key or c.name in has_value)
+def _columns_with_values(
+    table: sa.Table, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Sequence[Any]]:
+    """Values as SQLite's driver takes them, by column, in half the time that the library needs.
+
+    Those of the key, and of columns that some row has a value for: to say null
+    takes as long as a value. The work is done by column, which is quicker again.
+    """
+    names = tuple(column.name for column in table.columns)
+    try:
+        by_row = list(map(itemgetter(*names), rows))
+    except KeyError:  # of another version, or given without what is null
+        by_row = [tuple(map(row.get, names)) for row in rows]
+    found: dict[str, Sequence[Any]] = {}
+    for column, values in zip(table.columns, zip(*by_row, strict=True), strict=True):
+        if not column.primary_key and values[0] is None and values.count(None) == len(values):
+            continue
+        found[column.name] = _as_text(values) if isinstance(column.type, sa.JSON) else values
+    return found
+
+
+def _as_text(values: Iterable[Any]) -> list[str | None]:
+    encode = msgspec.json.encode
+    return [None if value is None else encode(value).decode() for value in values]
 
 
 def _most_values(connection: sa.Connection) -> int:
@@ -280,21 +300,6 @@ def _new_sql(table: sa.Table, names: tuple[str, ...], n_rows: int) -> str:
     return one.replace(values, ", ".join([values] * n_rows))
 
 
-def _tuples(
-    table: sa.Table, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> list[tuple[Any, ...]]:
-    """Rows as SQLite's driver takes them: made here in half the time that the library needs."""
-    json_places = [i for i, name in enumerate(names) if isinstance(table.c[name].type, sa.JSON)]
-    encode, made = msgspec.json.encode, []
-    for row in rows:
-        values = list(map(row.get, names))
-        for i in json_places:
-            if values[i] is not None:
-                values[i] = encode(values[i]).decode()
-        made.append(tuple(values))
-    return made
-
-
 def insert_latest(
     connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, by: str
 ) -> None:
@@ -304,7 +309,7 @@ def insert_latest(
     ----------
     connection : of a transaction.
     table : sqlalchemy.Table
-    rows : of the same columns each, and a key of its own each.
+    rows : as :func:`insert_new` takes them, with a key of its own each.
     by : str, the column that says which is later.
     """
     if not rows:
@@ -324,14 +329,16 @@ def _insert(
 ) -> tuple[postgresql.Insert | sqlite.Insert, Any]:
     """A statement that inserts all rows, and what it is executed with."""
     if connection.dialect.name != "postgresql":
-        return sqlite.insert(table), list(rows)
+        names = table.columns.keys()
+        return sqlite.insert(table), [{name: row.get(name) for name in names} for row in rows]
     # One value holds all rows: the driver sends a row of its own in 0.3 ms, this in 6 µs.
     content = msgspec.json.encode(rows).decode()
-    return _insert_from_json(table, rows[0]), {"content": content}
+    return _insert_from_json(table), {"content": content}
 
 
-def _insert_from_json(table: sa.Table, given: Mapping[str, Any]) -> postgresql.Insert:
-    names = [column.name for column in table.columns if column.name in given]
+@lru_cache(16)
+def _insert_from_json(table: sa.Table) -> postgresql.Insert:
+    names = [column.name for column in table.columns]
     kind = sa.text(f"CAST(NULL AS {table.name})")
     content = sa.cast(sa.bindparam("content", type_=sa.Text), postgresql.JSON)
     rows = sa.func.json_populate_recordset(kind, content).table_valued(*names)

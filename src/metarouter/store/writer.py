@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -29,7 +29,7 @@ from metarouter.store.tables import decisions, feedback, remembered
 
 __all__ = ["LONGEST_PROMPT", "DecisionWriter", "StoreState"]
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 StoreState = Literal["ok", "catching up", "down"]
 
 LONGEST_PROMPT = 200_000
@@ -280,7 +280,7 @@ class DecisionWriter:
     def _insert_all(self, rows: Sequence[Row]) -> None:
         parts = _by_table(rows)
         for row in parts[decisions]:
-            row["instance"] = row["instance"] or self._spill.instance
+            row["instance"] = row.get("instance") or self._spill.instance
         with self.turn, self._engine.begin() as connection:
             insert_new(connection, decisions, parts[decisions])
             insert_new(connection, feedback, parts[feedback])
@@ -334,17 +334,10 @@ class DecisionWriter:
         return True
 
 
-_BLANK = {
-    table: dict.fromkeys(column.name for column in table.columns)
-    for table in (decisions, feedback, remembered)
-}
-
-
-def _by_table(rows: Sequence[Row]) -> dict[sa.Table, list[dict[str, Any]]]:
-    parts: dict[sa.Table, list[dict[str, Any]]] = {table: [] for table in _BLANK}
+def _by_table(rows: Sequence[Row]) -> dict[sa.Table, list[Row]]:
+    parts: dict[sa.Table, list[Row]] = {decisions: [], feedback: [], remembered: []}
     for row in rows:
-        table = _table_of(row)
-        parts[table].append(_whole(row, table))
+        parts[_table_of(row)].append(row)
     return parts
 
 
@@ -352,13 +345,6 @@ def _table_of(row: Row) -> sa.Table:
     if "feedback_id" in row:
         return feedback
     return remembered if "upstream" in row else decisions
-
-
-def _whole(row: Row, table: sa.Table) -> dict[str, Any]:
-    """The row with each column of the table: an older version knew fewer, a newer one more."""
-    blank = _BLANK[table]
-    whole = {**blank, **row}
-    return whole if len(whole) == len(blank) else {name: whole[name] for name in blank}
 
 
 def _fitting(row: Row) -> Row:
