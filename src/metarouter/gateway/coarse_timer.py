@@ -1,8 +1,8 @@
 """Time limits of many requests over one timer.
 
-A timer of the loop and ``asyncio.timeout`` around it take 14 us of a request, of
-the 230 that it takes in all, and nearly none of them ever goes off. Here they wait
-in one set, which is looked through 20 times a second while there is any.
+Nearly no limit is ever reached, but each ``asyncio.timeout`` takes 5 us to set and
+take back, where one of these takes 1.3. They wait in one set, which is looked through
+20 times a second while there is any.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class CoarseTimer:
         self._waiting: set[Handle] = set()
         self._next: asyncio.TimerHandle | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nothing looks."""
+        return self._next is None
+
     def call_later(self, seconds: float, action: Callable[[], None]) -> Handle:
         """Call `action` once `seconds` have passed, unless the handle is cancelled."""
         handle = Handle(self, time.monotonic() + seconds, action)
@@ -54,14 +59,15 @@ class CoarseTimer:
         self._waiting.discard(handle)
 
     def limit(self, seconds: float) -> _Limit:
-        """A context whose task is stopped after `seconds`, and raises TimeoutError then."""
+        """A context that raises TimeoutError in its task once `seconds` have passed."""
         return _Limit(self, seconds)
 
     def _look(self) -> None:
         now = time.monotonic()
         for handle in [handle for handle in self._waiting if handle.when <= now]:
-            self._waiting.discard(handle)
-            handle.action()
+            if handle in self._waiting:  # an action may have cancelled it
+                self._waiting.discard(handle)
+                handle.action()
         self._next = None
         if self._waiting:
             self._next = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
@@ -90,10 +96,8 @@ class _Limit:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         self._handle.cancel()
-        # another may have cancelled the task as well: that goes on
-        if (
-            self._is_over
-            and self._task.uncancel() <= self._before
-            and kind is asyncio.CancelledError
-        ):
+        if not self._is_over:
+            return
+        is_ours = self._task.uncancel() <= self._before  # else another cancelled the task too
+        if is_ours and kind is asyncio.CancelledError:
             raise TimeoutError

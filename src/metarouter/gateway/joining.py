@@ -1,7 +1,7 @@
 """One write for the head of an answer and what follows it at once.
 
-The server writes status and headers by themselves, and the system sends them on
-as a packet of their own: 9 us of a request, and a caller who wakes twice.
+The server writes status and headers by themselves, and the system sends them on as
+a packet of their own: one more call of the system, and a caller who wakes twice.
 """
 
 from __future__ import annotations
