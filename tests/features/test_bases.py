@@ -76,16 +76,27 @@ def test_the_unit_and_origin_of_features_do_not_matter() -> None:
         )
 
 
-def test_scoring_folded_is_transforming_and_multiplying() -> None:
+def with_index(query_map: QueryMap, X: FloatArray) -> QueryMap:
+    """The map with two linear functions of its components."""
+    width = query_map.rotation.shape[1]
+    return query_map.with_index(np.random.default_rng(5).normal(size=(width, 2)), X)
+
+
+@pytest.mark.parametrize("bases", [BASES, ("linear",), ("rbf12",)])
+@pytest.mark.parametrize("has_index", [False, True])
+def test_scoring_folded_is_transforming_and_multiplying(
+    bases: tuple[str, ...], has_index: bool
+) -> None:
     X, new = make_features(), make_features(7, seed=1)
-    for bases in (BASES, ("linear",), ("rbf12",)):
-        query_map = learn_query_map(X, bases)
-        weights = np.random.default_rng(2).normal(size=(query_map.dim, 3))
-        np.testing.assert_allclose(
-            query_map.lift()(new) @ query_map.fold(weights),
-            query_map.transform(new) @ weights,
-            atol=1e-8,
-        )
+    query_map = learn_query_map(X, bases)
+    if has_index:
+        query_map = with_index(query_map, X)
+    weights = np.random.default_rng(2).normal(size=(query_map.dim, 3))
+    np.testing.assert_allclose(
+        query_map.lift()(new) @ query_map.fold(weights),
+        query_map.transform(new) @ weights,
+        atol=1e-8,
+    )
 
 
 def test_bounds_on_the_width_hold_for_components_and_for_each_curve() -> None:
@@ -115,10 +126,24 @@ def test_a_basis_counts_once_where_there_are_few_features(
     assert distinct_bases(bases, n_features) == distinct
 
 
-def test_round_trip_gives_the_same_bits() -> None:
+def test_index_features_are_linear_and_of_mean_squared_length_one() -> None:
+    X = make_features()
+    query_map = with_index(learn_query_map(X, ("rbf3",)), X)
+    assert query_map.parts == ("rbf3", "index")
+    v = query_map.transform(X)[:, query_map.columns("index")]
+    assert v.shape[1] == 2
+    assert abs(((v - v.mean(axis=0)) ** 2).sum(axis=1).mean() - 1.0) < 1e-9
+    halfway = query_map.transform((X[:1] + X[1:2]) / 2)[:, query_map.columns("index")]
+    np.testing.assert_allclose(halfway[0], v[:2].mean(axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+def test_round_trip_gives_the_same_bits(has_index: bool) -> None:
     """Through JSON config and arrays as a file gives them back."""
     X = make_features()
     query_map = learn_query_map(X, BASES)
+    if has_index:
+        query_map = with_index(query_map, X)
     state = query_map.state()
     arrays = {name: np.frombuffer(a.tobytes()).reshape(a.shape) for name, a in state.arrays.items()}
     config = json.loads(json.dumps(state.config))

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from metarouter.correction.index import index_functions, learn_index
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
 from metarouter.features.bases import (
@@ -36,9 +37,15 @@ from metarouter.types import FloatArray, IntArray
 __all__ = ["EvidenceCorrector"]
 
 _CHUNK = 32_768
+_INDEX_COMPONENTS = 64  # in which directions are looked for
+_INDEX_ROWS = 10_000  # votes that tell them, about
+_INDEX_FOLDS = 4
+_TRIAL_STEPS = 8  # enough to tell whether there is anything
+_INDEX_CERTAINTY = 3.0  # standard errors of what it adds to f on votes left out
+_ROUNDING = 1e-12
 _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
 _JUDGE_BASES = ("linear", "rbf8", "linear+rbf8")
-_BASIS = r"(linear|rbf[1-9]\d*)(\+(linear|rbf[1-9]\d*))*"
+_BASIS = r"index|(linear|rbf[1-9]\d*)(\+(linear|rbf[1-9]\d*))*"
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
 _LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
 _SOURCED = 20_000  # queries on which it is learned who has gold, about
@@ -92,7 +99,7 @@ class EvidenceCorrector:
     """
 
     uses: Sequence[str] = USES
-    bases: Sequence[str] = BASES
+    bases: Sequence[str] = (*BASES, "index")
     average: bool = True
     priors: Priors = field(default_factory=Priors)
     n_folds: int = 5
@@ -115,7 +122,7 @@ class EvidenceCorrector:
                 "preferences at their word with the corrector none"
             )
         n_candidates = len(table.models) - 1
-        bases, query_map = self._learn_map(features, None if table.is_pair else n_candidates)
+        bases, query_map = self._learn_map(table, features)
         design = _design(query_map, gold)
         columns = [_basis_columns(query_map, basis, n_candidates) for basis in bases]
         constants = query_map.dim * np.arange(n_candidates)
@@ -163,17 +170,26 @@ class EvidenceCorrector:
             raise OptionError.of("n_folds", self.n_folds, "an integer of at least 2")
 
     def _learn_map(
-        self, features: NDArray[np.float32], pool: int | None
+        self, table: GainTable, features: NDArray[np.float32]
     ) -> tuple[list[str], QueryMap]:
-        """The bases that tell queries apart, and v(x); `pool`: candidates, None for a pair."""
+        """The bases that tell queries apart, and v(x)."""
         d = features.shape[1]
-        most = None if pool is None else max(_POOL_DIM // (2 * pool), 2)
+        most = None if table.is_pair else max(_POOL_DIM // (2 * (len(table.models) - 1)), 2)
         width = d if most is None else min(most, d)
-        bases = distinct_bases(self.bases, width)
-        curve = None if most is None else most // 2
-        return bases, learn_query_map(
-            features, bases, seed=self.seed, max_dim=width, max_curve=curve
+        unlabelled = [basis for basis in self.bases if "index" not in basis.split("+")]
+        bases = distinct_bases(unlabelled or ["linear"], width)
+        query_map = learn_query_map(
+            features,
+            bases,
+            seed=self.seed,
+            max_dim=width,
+            max_curve=None if most is None else most // 2,
         )
+        index = _index(query_map, table, self.seed) if len(unlabelled) < len(self.bases) else None
+        if index is None:
+            return bases, query_map
+        query_map = query_map.with_index(index, features[:: _step(features)])
+        return [*(bases if unlabelled else ()), "index"], query_map
 
     def transform(self, table: GainTable) -> GainTable:
         """The table with posterior gains on its preference rows.
@@ -295,7 +311,9 @@ def _basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArr
 
 def _judge_bases(bases: Sequence[str]) -> Sequence[str]:
     """What f may live in: some of the default bases, which bounds its time, or all others."""
-    return _JUDGE_BASES if set(_JUDGE_BASES) <= set(bases) else bases
+    if set(_JUDGE_BASES) <= set(bases):
+        return _JUDGE_BASES
+    return [basis for basis in bases if basis != "index"] or ["linear"]
 
 
 def _narrowed(
@@ -367,12 +385,87 @@ def _no_judge(p: int) -> _Judge:
     )
 
 
+def _index(query_map: QueryMap, table: GainTable, seed: int) -> FloatArray | None:
+    """Functions of the components that a pair's votes depend on, if the votes tell any.
+
+    They do where a model of a few such functions knows something of votes on other
+    queries that f does not. Else the functions would be any.
+    """
+    votes = table.preference()
+    if not table.is_pair or len(votes) < 2 or not votes.gain.std():
+        return None
+    votes = votes.rows(np.arange(0, len(votes), max(len(votes) // _INDEX_ROWS, 1)))
+    sums = np.bincount(votes.judge, votes.gain * votes.weight)
+    level = sums / np.maximum(np.bincount(votes.judge, votes.weight), 1e-300)
+    votes = votes.with_gains(votes.gain - level[votes.judge], votes.variance)
+    X = query_map.components(votes.row_features())[:, :_INDEX_COMPONENTS]
+    own = np.zeros(len(votes))
+    for k in range(_INDEX_FOLDS):
+        held = votes.query % _INDEX_FOLDS == k
+        rest = np.flatnonzero(~held)
+        trial = learn_index(
+            X[rest], votes.gain[rest], votes.weight[rest], steps=_TRIAL_STEPS, seed=seed
+        )
+        if trial is None:
+            return None
+        own[held] = trial.predict(X[held])
+    if not _adds(votes, _plain_votes(query_map, votes), own) > _INDEX_CERTAINTY:
+        return None
+    model = learn_index(X, votes.gain, votes.weight, seed=seed)
+    functions = np.zeros((0, 0)) if model is None else index_functions(model.slopes)
+    found = np.zeros((query_map.rotation.shape[1], functions.shape[1]))
+    found[: len(functions)] = functions
+    return found
+
+
+def _adds(votes: GainTable, plain: FloatArray, own: FloatArray) -> float:
+    """What `own` says of the votes beyond `plain`: its slope beside it, in standard errors.
+
+    Votes on one query are one observation.
+    """
+    root = np.sqrt(votes.weight)
+    others = np.column_stack([np.ones(len(plain)), plain]) * root[:, None]
+    both = np.column_stack([own, votes.gain]) * root[:, None]
+    left, told = (both - others @ np.linalg.lstsq(others, both, rcond=None)[0]).T
+    size = float(left @ left)
+    if size <= _ROUNDING * float(both[:, 0] @ both[:, 0]):
+        return 0.0
+    slope = float(left @ told) / size
+    error = float(np.linalg.norm(np.bincount(votes.query, left * (told - slope * left)))) / size
+    return slope / error if error > 0 else 0.0
+
+
+def _plain_votes(query_map: QueryMap, votes: GainTable) -> FloatArray:
+    """What f says of a pair's votes out of fold."""
+    named = {part for basis in _JUDGE_BASES for part in basis.split("+")}
+    bases = [part for part in query_map.parts if part in named] or list(query_map.parts[:1])
+    bases = [*bases, "+".join(bases)] if len(bases) > 1 else bases
+    narrow, _ = _narrowed(query_map, bases, 1)
+    columns = [_basis_columns(narrow, basis, 1) for basis in bases]
+    X, fold, none = _design(narrow, votes), votes.query % _INDEX_FOLDS, np.zeros(0, dtype=np.int64)
+    parts = [
+        Moments.of(X[fold == k], votes.gain[fold == k], votes.weight[fold == k])
+        for k in range(_INDEX_FOLDS)
+    ]
+    whole = functools.reduce(Moments.__add__, parts)
+    fits = [_fit_judge(whole, each, none) for each in columns]
+    best = int(np.argmin([fit.score for fit in fits]))
+    found = np.zeros(len(votes))
+    for k, part in enumerate(parts):
+        fit = _fit_judge(whole - part, columns[best], none, fits[best].penalty)
+        found[fold == k] = X[fold == k] @ fit.coef
+    return found
+
+
+def _step(features: NDArray[np.float32]) -> int:
+    return max(len(features) // _SIZED, 1)
+
+
 def _size_over_queries(
     query_map: QueryMap, features: NDArray[np.float32], coef: FloatArray, n_candidates: int
 ) -> float:
     """Standard deviation of f over queries, for a pool the mean of its candidates' squares."""
-    step = max(len(features) // _SIZED, 1)
-    mapped = query_map.transform(features[::step])
+    mapped = query_map.transform(features[:: _step(features)])
     by_candidate = coef.reshape(n_candidates, -1)
     return float(np.sqrt((mapped @ by_candidate.T).var(axis=0).mean()))
 

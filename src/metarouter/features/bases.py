@@ -9,7 +9,7 @@ and the evidence of the gold labels weighs them (see :mod:`metarouter.evidence`)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ BASES = (
     *("rbf3", "rbf8", "rbf20"),
     *("linear+rbf3", "linear+rbf8", "linear+rbf20"),
 )
-BASIS_PRIORS = {"linear": 3.0}  # 1 for any other
+BASIS_PRIORS = {"linear": 3.0, "index": 3.0}  # 1 for any other
+_STRAIGHT = frozenset({"linear", "index"})
 CURVES = ("rbf5", "rbf12")  # those of the features, which every gain model gets
 _SAMPLE = 20_000  # queries that a map is learned on
 _LANDMARKS = 150  # of each kernel
@@ -47,7 +48,8 @@ class QueryMap:
 
     ``linear`` holds principal components; ``rbfK`` holds Nyström features of a
     Gaussian kernel k on the leading K components, k(x, L) k(L, L)^(−1/2) for
-    landmarks L (Williams and Seeger 2001). Every part is centred and has unit
+    landmarks L (Williams and Seeger 2001); ``index`` holds linear functions of the
+    components that :meth:`with_index` is given. Every part is centred and has unit
     mean squared length over the training queries, so that one prior variance
     means the same in each. A *basis* is one part or several joined by ``+``.
 
@@ -65,6 +67,7 @@ class QueryMap:
     precision: Mapping[str, float]
     whitening: Mapping[str, FloatArray]  # (m, r) each
     offset: Mapping[str, FloatArray]  # (r,) each
+    index: FloatArray | None = None  # (k, r)
 
     @property
     def dim(self) -> int:
@@ -93,20 +96,43 @@ class QueryMap:
         for part in self.parts:
             if part == "linear":
                 blocks.append(components * self.scale)
+            elif part == "index":
+                blocks.append(components @ self._index())
             else:
                 near = _kernel(components, self.landmarks[part], self.precision[part])
                 blocks.append(near @ self.whitening[part] - self.offset[part])
         return np.hstack(blocks)
 
+    def components(self, X: NDArray[Any]) -> FloatArray:
+        """Principal components of rows of features, of mean squared length 1 in training."""
+        return self.scale * ((np.asarray(X, dtype=np.float64) - self.mean) @ self.rotation)
+
+    def with_index(self, functions: FloatArray, X: NDArray[Any]) -> QueryMap:
+        """The map with the part ``index``: linear functions of :meth:`components`.
+
+        Parameters
+        ----------
+        functions : array, shape (k, r)
+        X : array, shape (n, d), queries over which the part gets its size.
+        """
+        mapped = self.components(X) @ functions
+        size = _size(mapped - mapped.mean(axis=0)) or 1.0
+        index = np.ascontiguousarray(self.scale * functions / size)
+        return replace(self, parts=(*self.parts, "index"), index=index)
+
+    def _index(self) -> FloatArray:
+        assert self.index is not None  # noqa: S101 - with_index adds both
+        return self.index
+
     def lift(self) -> Lift:
         """The map x ↦ z(x) of which v(x) is linear; :meth:`fold` says how."""
-        curved = [part for part in self.parts if part != "linear"]
+        curved = [part for part in self.parts if part not in _STRAIGHT]
         width = max((self.landmarks[part].shape[1] for part in curved), default=0)
         exponents = [self._exponents(part, width) for part in curved]
         return Lift(
             near=np.ascontiguousarray(self.rotation[:, :width]),
             exponents=np.hstack([np.zeros((1 + 2 * width, 0)), *exponents]),
-            is_linear="linear" in self.parts,
+            is_linear=not _STRAIGHT.isdisjoint(self.parts),
         )
 
     def _exponents(self, part: str, width: int) -> FloatArray:
@@ -127,23 +153,27 @@ class QueryMap:
         query is several times faster than ``transform(x) @ weights``.
         """
         constant = weights[:1].copy()
-        linear: list[FloatArray] = []
+        linear: FloatArray | None = None
         curves: list[FloatArray] = []
         start = 1
         for part in self.parts:
             block = weights[start : start + self._width(part)]
             start += self._width(part)
-            if part == "linear":
-                linear = [self.scale * (self.rotation @ block)]
-                constant -= self.mean @ linear[0]
+            if part in _STRAIGHT:
+                inner = self.scale * block if part == "linear" else self._index() @ block
+                own = self.rotation @ inner
+                linear = own if linear is None else linear + own
+                constant -= self.mean @ own
             else:
                 curves.append(self.whitening[part] @ block)
                 constant -= self.offset[part] @ block
-        return np.vstack([constant, *linear, *curves])
+        return np.vstack([constant, *([] if linear is None else [linear]), *curves])
 
     def state(self) -> ModelState:
         """Arrays of kind "query_map"."""
         arrays: dict[str, NDArray[Any]] = {"mean": self.mean, "rotation": self.rotation}
+        if self.index is not None:
+            arrays["index"] = self.index
         for part in self.landmarks:
             arrays[f"{part}.landmarks"] = self.landmarks[part]
             arrays[f"{part}.whitening"] = self.whitening[part]
@@ -161,7 +191,8 @@ class QueryMap:
     @classmethod
     def restore(cls, state: ModelState) -> QueryMap:
         """Rebuild a map from its state."""
-        arrays, curved = state.arrays, [p for p in state.config["parts"] if p != "linear"]
+        arrays = state.arrays
+        curved = [part for part in state.config["parts"] if part not in _STRAIGHT]
         return cls(
             mean=arrays["mean"],
             rotation=arrays["rotation"],
@@ -171,9 +202,12 @@ class QueryMap:
             precision={part: float(state.config["precision"][part]) for part in curved},
             whitening={part: arrays[f"{part}.whitening"] for part in curved},
             offset={part: arrays[f"{part}.offset"] for part in curved},
+            index=arrays.get("index"),
         )
 
     def _width(self, part: str) -> int:
+        if part == "index":
+            return int(self._index().shape[1])
         block = self.rotation if part == "linear" else self.whitening[part]
         return int(block.shape[1])
 
