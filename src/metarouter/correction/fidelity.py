@@ -38,8 +38,10 @@ __all__ = ["EvidenceCorrector"]
 
 _CHUNK = 32_768
 _INDEX_COMPONENTS = 64  # in which directions are looked for
-_INDEX_ROWS = 10_000  # votes that tell them, about
+_INDEX_ROWS = 10_000  # votes that tell them, at most
+_INDEX_QUERIES = 100  # that have votes and no gold, at least
 _INDEX_FOLDS = 4
+_INDEX_DOUBT = 0.2  # of the gain's variance, that lies along other directions
 _TRIAL_STEPS = 8  # enough to tell whether there is anything
 _INDEX_CERTAINTY = 3.0  # standard errors of what it adds to f on votes left out
 _ROUNDING = 1e-12
@@ -68,8 +70,11 @@ class EvidenceCorrector:
     uses : sequence of {"ignore", "inform", "oppose", "rescale"}
         What the preference model may be worth.
     bases : sequence of str
-        Kernels of the discrepancy; f takes the likeliest of them by the votes, of
-        the default ones of the line, the kernel on 8 components, and both.
+        Kernels of the discrepancy. "index" is the line along directions that the votes
+        depend on (:mod:`metarouter.correction.index`); it joins the others for a pair,
+        where its model of the votes tells what f does not. f takes the likeliest of the
+        others by the votes, of the default ones of the line, the kernel on 8 components,
+        and both.
     average : bool, default True
         Average over hypotheses by evidence; False keeps the best alone, which
         with ``uses=("rescale",)`` is Kennedy and O'Hagan's two-fidelity model.
@@ -185,7 +190,8 @@ class EvidenceCorrector:
             max_dim=width,
             max_curve=None if most is None else most // 2,
         )
-        index = _index(query_map, table, self.seed) if len(unlabelled) < len(self.bases) else None
+        is_asked = len(unlabelled) < len(self.bases)
+        index = _index(query_map, bases, table, self.seed) if is_asked and d > 1 else None
         if index is None:
             return bases, query_map
         query_map = query_map.with_index(index, features[:: _step(features)])
@@ -385,37 +391,56 @@ def _no_judge(p: int) -> _Judge:
     )
 
 
-def _index(query_map: QueryMap, table: GainTable, seed: int) -> FloatArray | None:
+def _index(
+    query_map: QueryMap, bases: Sequence[str], table: GainTable, seed: int
+) -> FloatArray | None:
     """Functions of the components that a pair's votes depend on, if the votes tell any.
 
     They do where a model of a few such functions knows something of votes on other
-    queries that f does not. Else the functions would be any.
+    queries that f does not. Else the functions would be any. Votes on queries with gold
+    are left out: what is wrong with both labels would be taken for a direction.
     """
-    votes = table.preference()
-    if not table.is_pair or len(votes) < 2 or not votes.gain.std():
+    gold_queries = np.unique(table.query[table.is_gold])
+    is_other = ~table.is_gold & ~np.isin(table.query, gold_queries)
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(np.flatnonzero(is_other))[:_INDEX_ROWS]
+    votes = table.rows(np.sort(rows))
+    queries, place = np.unique(votes.query, return_inverse=True)
+    if not table.is_pair or len(queries) < _INDEX_QUERIES or not votes.gain.std():
         return None
-    votes = votes.rows(np.arange(0, len(votes), max(len(votes) // _INDEX_ROWS, 1)))
+    fold = (rng.permutation(len(queries)) % _INDEX_FOLDS)[place]
     sums = np.bincount(votes.judge, votes.gain * votes.weight)
     level = sums / np.maximum(np.bincount(votes.judge, votes.weight), 1e-300)
     votes = votes.with_gains(votes.gain - level[votes.judge], votes.variance)
     X = query_map.components(votes.row_features())[:, :_INDEX_COMPONENTS]
     own = np.zeros(len(votes))
     for k in range(_INDEX_FOLDS):
-        held = votes.query % _INDEX_FOLDS == k
-        rest = np.flatnonzero(~held)
+        rest = fold != k
         trial = learn_index(
             X[rest], votes.gain[rest], votes.weight[rest], steps=_TRIAL_STEPS, seed=seed
         )
         if trial is None:
             return None
-        own[held] = trial.predict(X[held])
-    if not _adds(votes, _plain_votes(query_map, votes), own) > _INDEX_CERTAINTY:
+        own[~rest] = trial.predict(X[~rest])
+    plain = _plain_votes(query_map, _judge_bases(bases), votes, fold)
+    if not _adds(votes, plain, own) > _INDEX_CERTAINTY:
         return None
     model = learn_index(X, votes.gain, votes.weight, seed=seed)
-    functions = np.zeros((0, 0)) if model is None else index_functions(model.slopes)
+    if model is None:
+        return None
+    functions = index_functions(
+        _share_of(model.slopes, X, 1.0 - _INDEX_DOUBT)
+        + _share_of(np.eye(X.shape[1]), X, _INDEX_DOUBT)
+    )
     found = np.zeros((query_map.rotation.shape[1], functions.shape[1]))
     found[: len(functions)] = functions
     return found
+
+
+def _share_of(metric: FloatArray, X: FloatArray, share: float) -> FloatArray:
+    """The metric, so that E[x'Mx] is `share`."""
+    size = float(np.einsum("ij,jk,ik->", X, metric, X)) / len(X)
+    return metric * (share / size if size > 0 else 0.0)
 
 
 def _adds(votes: GainTable, plain: FloatArray, own: FloatArray) -> float:
@@ -435,14 +460,13 @@ def _adds(votes: GainTable, plain: FloatArray, own: FloatArray) -> float:
     return slope / error if error > 0 else 0.0
 
 
-def _plain_votes(query_map: QueryMap, votes: GainTable) -> FloatArray:
+def _plain_votes(
+    query_map: QueryMap, bases: Sequence[str], votes: GainTable, fold: IntArray
+) -> FloatArray:
     """What f says of a pair's votes out of fold."""
-    named = {part for basis in _JUDGE_BASES for part in basis.split("+")}
-    bases = [part for part in query_map.parts if part in named] or list(query_map.parts[:1])
-    bases = [*bases, "+".join(bases)] if len(bases) > 1 else bases
     narrow, _ = _narrowed(query_map, bases, 1)
     columns = [_basis_columns(narrow, basis, 1) for basis in bases]
-    X, fold, none = _design(narrow, votes), votes.query % _INDEX_FOLDS, np.zeros(0, dtype=np.int64)
+    X, none = _design(narrow, votes), np.zeros(0, dtype=np.int64)
     parts = [
         Moments.of(X[fold == k], votes.gain[fold == k], votes.weight[fold == k])
         for k in range(_INDEX_FOLDS)

@@ -22,7 +22,6 @@ _STEPS = 20
 _TRIALS = 8  # of the damping at each step
 _ENOUGH = 2e-4  # a smaller gain of a step, over what there was, ends the search
 _LEAST_ROWS = 200
-_MOST_ROWS = 10_000
 _LEAST_SHARE = 1e-6  # of the largest eigenvalue
 
 
@@ -87,8 +86,6 @@ def learn_index(
     >>> bool(abs(C[0, 0]) > 0.99 * np.linalg.norm(C))
     True
     """
-    step = max(len(X) // _MOST_ROWS, 1)
-    X, gain, weight = X[::step], gain[::step], weight[::step]
     if len(X) < _LEAST_ROWS:
         return None
     mean = float(np.average(gain, weights=weight))
@@ -108,15 +105,14 @@ def index_functions(slopes: FloatArray) -> FloatArray:
 
     Parameters
     ----------
-    slopes : array, shape (k, k), as of an :class:`IndexModel`, or a mean of several.
+    slopes : array, shape (k, k), as of an :class:`IndexModel`, or a sum with others.
 
     Returns
     -------
-    array C, shape (k, r)
-        C C' is `slopes`, but for what goes beyond four directions.
+    array C, shape (k, r), with C C' = slopes
     """
     values, vectors = np.linalg.eigh(slopes)
-    values, vectors = values[::-1][:_UNITS], vectors[:, ::-1][:, :_UNITS]
+    values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > _LEAST_SHARE * max(float(values[0]), 1e-12)
     return np.ascontiguousarray(vectors[:, kept] * np.sqrt(values[kept]))
 

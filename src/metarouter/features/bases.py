@@ -104,7 +104,7 @@ class QueryMap:
         return np.hstack(blocks)
 
     def components(self, X: NDArray[Any]) -> FloatArray:
-        """Principal components of rows of features, of mean squared length 1 in training."""
+        """Principal components of rows of features; all of them have mean squared length 1."""
         return self.scale * ((np.asarray(X, dtype=np.float64) - self.mean) @ self.rotation)
 
     def with_index(self, functions: FloatArray, X: NDArray[Any]) -> QueryMap:

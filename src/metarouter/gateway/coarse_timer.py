@@ -19,15 +19,22 @@ _LOOK_SECONDS = 0.05  # by which an action may be late
 class Handle:
     """An action that waits for its time."""
 
-    __slots__ = ("_timer", "action", "when")
+    __slots__ = ("_action", "_timer", "when")
 
     def __init__(self, timer: CoarseTimer, when: float, action: Callable[[], None]) -> None:
         self._timer = timer
+        self._action: Callable[[], None] | None = action
         self.when = when
-        self.action = action
+
+    def act(self) -> None:
+        """Do it, unless it was cancelled."""
+        action, self._action = self._action, None
+        if action is not None:
+            action()
 
     def cancel(self) -> None:
         """Forget the action, if it is still to come."""
+        self._action = None  # which may hold whoever holds this
         self._timer.forget(self)
 
 
@@ -63,14 +70,11 @@ class CoarseTimer:
         return _Limit(self, seconds)
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now, loop = time.monotonic(), asyncio.get_running_loop()
         for handle in [handle for handle in self._waiting if handle.when <= now]:
-            if handle in self._waiting:  # an action may have cancelled it
-                self._waiting.discard(handle)
-                handle.action()
-        self._next = None
-        if self._waiting:
-            self._next = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+            self._waiting.discard(handle)
+            loop.call_soon(handle.act)
+        self._next = loop.call_later(_LOOK_SECONDS, self._look) if self._waiting else None
 
 
 class _Limit:

@@ -52,4 +52,5 @@ class JoiningTransport:
     def _flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head)
+            if not self.is_closing():  # a connection that was lost meanwhile
+                self._transport.write(head)

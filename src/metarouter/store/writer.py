@@ -279,8 +279,10 @@ class DecisionWriter:
 
     def _insert_all(self, rows: Sequence[Row]) -> None:
         parts = _by_table(rows)
-        for row in parts[decisions]:
-            row["instance"] = row.get("instance") or self._spill.instance
+        parts[decisions] = [
+            row if row.get("instance") else {**row, "instance": self._spill.instance}
+            for row in parts[decisions]
+        ]
         with self.turn, self._engine.begin() as connection:
             insert_new(connection, decisions, parts[decisions])
             insert_new(connection, feedback, parts[feedback])
