@@ -30,6 +30,7 @@ FAMILIES = {
     "line": ("linear",),
     "line, 3, 8, 20": ("linear", "rbf3", "rbf8", "rbf20"),
     "line, 3, 8, 20, sums": BASES,
+    "and the index": (*BASES, "index"),
 }
 N_GOLD = (50, 100, 500)
 

@@ -153,7 +153,7 @@ def test_gold_chosen_by_the_features_widens_the_rest() -> None:
         inside.append((np.abs(error) < 1.96 * std)[like_gold])
         ratio.append(std[~like_gold].mean() / std[like_gold].mean())
         rmse.append(root_mean_square(error))
-    assert np.mean(np.concatenate(inside)) > 0.83
+    assert np.mean(np.concatenate(inside)) > 0.8
     assert np.mean(ratio) > 1.1
     assert np.mean(rmse) < errors("none", "topic")[0]
 
@@ -368,7 +368,7 @@ def two_directions(bias: str) -> Simulation:
 @pytest.mark.parametrize("bias", ["linear", "topic", "nonlinear"])
 def test_a_few_gold_labels_go_far_where_the_votes_tell_which_directions_matter(bias: str) -> None:
     simulation = two_directions(bias)
-    assert shares(simulation.table)["index"] > 0.15
+    assert shares(simulation.table)["index"] > 0.1
     error = {
         bases: root_mean_square(
             predict(simulation, learn_gain(simulation.table, EvidenceCorrector(bases=bases))).mean[
@@ -407,6 +407,41 @@ def test_directions_need_the_votes_of_a_pair_and_enough_of_them() -> None:
         assert "index" not in shares(rows)
         assert set(shares(rows, bases=["index"])) == {"linear"}
     assert set(shares(table, bases=["index"])) == {"index"}
+
+
+def test_votes_on_gold_queries_tell_no_direction() -> None:
+    """What is wrong with both labels of an answer would be taken for one."""
+    simulation = two_directions("nonlinear")
+    n = len(simulation.psi)
+    twice = make_gain_table(
+        queries=simulation.table.queries,
+        query=np.tile(np.arange(n), 2),
+        gain=np.concatenate([simulation.gold_gain, simulation.preference_gain]),
+        is_gold=np.arange(2 * n) < n,
+        features=simulation.features,
+    )
+    assert "index" not in shares(twice)
+    assert "index" in shares(twice.rows((np.arange(2 * n) >= n) | (np.arange(2 * n) < 100)))
+
+
+@pytest.mark.parametrize("n", [11_000, 41_000])
+def test_directions_are_found_however_many_votes_there_are(n: int) -> None:
+    simulation = make_simulation(n + 600, 6, n_gold=100, n_test=500, bias="nonlinear", seed=0)
+    assert "index" in shares(simulation.table)
+
+
+def test_many_votes_on_few_queries_tell_no_direction() -> None:
+    """Those of one query are one observation: any function of it fits them."""
+    rng = np.random.default_rng(0)
+    query = np.concatenate([np.arange(60), 60 + np.arange(3_000) % 60])
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(120)],
+        query=query,
+        gain=rng.normal(size=120)[query] + 0.3 * rng.normal(size=len(query)),
+        is_gold=query < 60,
+        features=rng.normal(size=(120, 8)),
+    )
+    assert "index" not in shares(table)
 
 
 def test_directions_follow_gold_when_premium_and_cheap_are_swapped() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -121,3 +123,44 @@ def test_nothing_ticks_when_nothing_waits() -> None:
         return timer.is_idle
 
     assert run(work) is True
+
+
+def test_an_action_that_fails_stops_no_other() -> None:
+    async def work(timer: CoarseTimer) -> tuple[list[str], int]:
+        loop, failures = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        done: list[str] = []
+        timer.call_later(0.0, lambda: done.append(str(1 / 0)))
+        timer.call_later(0.0, lambda: done.append("beside"))
+        await asyncio.sleep(0.15)
+        timer.call_later(0.0, lambda: done.append("later"))
+        await asyncio.sleep(0.15)
+        return done, len(failures)
+
+    assert run(work) == (["beside", "later"], 1)
+
+
+def test_a_limit_that_is_over_keeps_nothing_alive() -> None:
+    """Else every request would wait for the collector of cycles."""
+
+    class Held:
+        pass
+
+    async def work(timer: CoarseTimer) -> bool:
+        async def request() -> weakref.ref[Held]:
+            held = Held()
+            with timer.limit(5):
+                await asyncio.sleep(0)
+            return weakref.ref(held)
+
+        task = asyncio.create_task(request())
+        found, alive = await task, weakref.ref(task)
+        del task
+        await asyncio.sleep(0)
+        return found() is None and alive() is None
+
+    gc.disable()
+    try:
+        assert run(work) is True
+    finally:
+        gc.enable()

@@ -91,3 +91,18 @@ def test_all_else_is_the_transports_own() -> None:
         assert transport.is_closing()
 
     asyncio.run(main())
+
+
+def test_a_head_for_a_connection_that_is_lost_is_dropped() -> None:
+    """A transport that is closed may raise, where nobody would catch it."""
+
+    async def main() -> list[object]:
+        recorder = Recorder()
+        loop = asyncio.get_running_loop()
+        transport: Any = JoiningTransport(cast("asyncio.Transport", recorder), loop)
+        transport.write(HEAD)
+        recorder.close()
+        await asyncio.sleep(0)
+        return recorder.told
+
+    assert asyncio.run(main()) == ["close"]

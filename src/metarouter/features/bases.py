@@ -33,7 +33,7 @@ BASES = (
     *("rbf3", "rbf8", "rbf20"),
     *("linear+rbf3", "linear+rbf8", "linear+rbf20"),
 )
-BASIS_PRIORS = {"linear": 3.0, "index": 3.0}  # 1 for any other
+BASIS_PRIORS = {"linear": 3.0, "index": 9.0}  # 1 for any other: where there is an index, half
 _STRAIGHT = frozenset({"linear", "index"})
 CURVES = ("rbf5", "rbf12")  # those of the features, which every gain model gets
 _SAMPLE = 20_000  # queries that a map is learned on
