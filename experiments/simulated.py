@@ -10,8 +10,8 @@ not blur the comparison. Intervals: bootstrap over seeds, 95 %.
 
 ``told`` is no method: it is given the preference mean of every query, the noise
 and the variance of the bias, and estimates the bias by the Bayes-optimal linear
-rule from the 100 gold labels. Nothing that has to learn those can be expected to
-do better where the bias is linear in the features.
+rule from the 100 gold labels. It takes all directions for equally likely; a method
+that learns from the votes which ones matter can do better.
 """
 
 from __future__ import annotations
