@@ -158,10 +158,14 @@ class _Problem:
 
     def jacobian(self, units: _Units) -> FloatArray:
         """Of the model at each row, (n, H (k + 2) + 1), rows times the root of their weight."""
-        slopes = (1.0 - units.active**2) * self.parts(units.flat)[2]
-        blocks = [self.X * slopes[:, h : h + 1] for h in range(_UNITS)]
-        found = np.hstack([*blocks, slopes, units.active, np.ones((len(self.X), 1))])
-        found *= np.sqrt(self.weight)[:, None]
+        n, k = self.X.shape
+        root = np.sqrt(self.weight)[:, None]
+        slopes = (1.0 - units.active**2) * self.parts(units.flat)[2] * root
+        found = np.empty((n, _UNITS * (k + 2) + 1))
+        for h in range(_UNITS):
+            np.multiply(self.X, slopes[:, h : h + 1], out=found[:, h * k : (h + 1) * k])
+        found[:, _UNITS * k : -1] = np.hstack([slopes, units.active * root])
+        found[:, -1:] = root
         return found
 
     def slopes(self, units: _Units) -> FloatArray:

@@ -95,7 +95,7 @@ class UpstreamSettings(BaseModel):
         description="Seconds; who asks for a longer pause is passed over.",
     )
     breaker_failures: int = Field(
-        default=5, ge=1, description="Failures of a model in a row that open its breaker."
+        default=10, ge=1, description="Failures of a model in a row that open its breaker."
     )
     breaker_seconds: Seconds = Field(
         default=10.0, description="Seconds until an open breaker tries again."
