@@ -426,7 +426,7 @@ def test_votes_on_gold_queries_tell_no_direction() -> None:
 
 @pytest.mark.parametrize("n", [11_000, 41_000])
 def test_directions_are_found_however_many_votes_there_are(n: int) -> None:
-    simulation = make_simulation(n + 600, 6, n_gold=100, n_test=500, bias="nonlinear", seed=0)
+    simulation = make_simulation(n + 600, 30, n_gold=100, n_test=500, bias="nonlinear", seed=0)
     assert "index" in shares(simulation.table)
 
 

@@ -81,9 +81,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
         self._noted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self.registry.register(_Before(self._count))
+        self.registry = self._counting_registry()
         self._shared: SharedMetrics | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         ProcessCollector(registry=self.registry)
@@ -141,6 +140,11 @@ class Metrics:
             "metarouter_first_byte_seconds", "Time to the first byte of an answer."
         )
         self._decision = self._histogram("metarouter_decision_seconds", "Time to know the model.")
+
+    def _counting_registry(self) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        registry.register(_Before(self._count))
+        return registry
 
     def _histogram(self, name: str, text: str) -> _Children[Histogram]:
         histogram = Histogram(name, text, ("endpoint",), registry=self.registry, buckets=_SECONDS)
