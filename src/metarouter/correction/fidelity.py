@@ -159,6 +159,11 @@ class EvidenceCorrector:
         # The evidence takes f as known; its own error adds ρ² times its variance. (That of
         # its level enters with κ², a few per cent of a doubt that b covers many times over.)
         covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance
+        if "index" in bases and "linear" in query_map.parts:
+            # Gold shrinks what lies along other directions as if these were known.
+            along = query_map.columns("linear")
+            of_index = evidence.discrepancy_variance([float(b == "index") for b in bases])
+            covariance[along, along] += _INDEX_DOUBT * of_index
         self.posterior_ = GainPosterior(
             query_map=query_map,
             mean=posterior.mean.reshape(n_candidates, -1),
