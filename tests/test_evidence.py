@@ -13,9 +13,11 @@ from metarouter.types import FloatArray
 
 SIGNALS = np.array([0.0, *np.logspace(-3.0, 1.5, 14)])
 SCALES = (0.01, 0.04, 0.16, 0.64)
-PRIORS = {"ignore": 8.0, "inform": 4.0, "oppose": 2.0, "rescale": 1.0}
+PRIORS = {"ignore": 1.0, "inform": 4.0, "oppose": 0.5, "rescale": 0.5}
 LEVEL = np.array([0])  # entry of θ that is the level
-SIZE = 1.3  # standard deviation of the judge
+SIZE = 1.3  # standard deviation of f
+VERDICT_SIZE = 1.5  # of the judge's mean verdict, which f does not tell in full
+LEVEL_ERROR = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Problem:
             weight=self.weight,
             level=self.level,
             judge_size=SIZE,
+            verdict_size=VERDICT_SIZE,
+            level_error=LEVEL_ERROR,
             **options,  # type: ignore[arg-type]
         )
 
@@ -69,12 +73,18 @@ def predicted(problem: Problem, evidence: Evidence, has_level: bool) -> tuple[Fl
 
 
 def hypotheses(
-    use: str, ratio: float, size: float = SIZE, level: float = 1.0
+    use: str,
+    ratio: float,
+    size: float = SIZE,
+    level: float = 1.0,
+    verdicts: float | None = None,
+    level_error: float = 0.0,
 ) -> list[tuple[float, ...]]:
     """Prior, var δ, ρ, its variance, κ − ρ and var b; variances over σ²."""
     fallible = use in ("inform", "oppose")
-    exact = ratio / (1 - ratio)
-    signals = [*SIGNALS[1:], *([exact] if ratio < 0.96 else [])] if fallible else list(SIGNALS)
+    verdicts = ratio if verdicts is None else verdicts
+    exact = verdicts / (1 - verdicts)
+    signals = [*SIGNALS[1:], *([exact] if verdicts < 0.96 else [])] if fallible else list(SIGNALS)
     prior = [np.exp(-0.5 * (np.log(s / 0.03) / 2.0) ** 2) if s else np.exp(-2.0) for s in signals]
     found: list[tuple[float, ...]] = []
     for p, s in zip(PRIORS[use] * np.array(prior) / sum(prior), signals, strict=True):
@@ -83,11 +93,14 @@ def hypotheses(
         elif use == "rescale":
             found += [(p / 4, s, 0.0, t / size**2, 0.0, level) for t in SCALES]
         else:
-            sign, v = 1.0 if use == "inform" else -1.0, ratio * (1 + s)
-            slope = min(s / v, 1.0)
-            left = s * (1 - slope) if slope < 1 else s - v
-            error, chance = max(v - s, 0.0), 0.04 * slope * (1 - slope) * v / size**2
-            found.append((p, left, sign * slope, chance, sign * (1 - slope), error + left))
+            sign, f, g = 1.0 if use == "inform" else -1.0, ratio * (1 + s), verdicts * (1 + s)
+            if s > g * (1 + 1e-9):
+                continue  # the judge's verdicts vary less than the gain that they show
+            slope = min(s / g, 1.0)
+            left, chance = s - slope**2 * f, 0.04 * slope * (1 - slope) * f / size**2
+            for share in (1 / 16, 1.0):
+                b = share * (max(g - s, 0.0) + left) + level_error * (1 + s)
+                found.append((p / 2, left, sign * slope, chance, sign * (1 - slope), b))
     return found
 
 
@@ -105,7 +118,11 @@ def predicted_densely(
     for P in problem.bases:
         for use in uses:
             for prior, d, slope, slope_variance, kept, b in hypotheses(
-                use, SIZE**2 / float(variance), level=own_level
+                use,
+                SIZE**2 / float(variance),
+                level=own_level,
+                verdicts=VERDICT_SIZE**2 / float(variance),
+                level_error=LEVEL_ERROR**2 / float(variance),
             ):
                 K = d * P @ P.T + b * has_level + slope_variance * np.outer(f, f)
                 offset = slope * f + kept * judge_level
@@ -225,7 +242,7 @@ def test_the_right_use_wins_with_more_labels(kind: str, use: str) -> None:
     few, many = (
         np.mean([judged(kind, n, seed).share(use) for seed in range(6)]) for n in (20, 400)
     )
-    assert many > 0.8
+    assert many > 0.7  # a slope near 0 is as good as none
     assert many > few or few > 0.9
 
 
@@ -245,12 +262,12 @@ def test_std_is_calibrated_on_draws_from_the_model() -> None:
     rng = np.random.default_rng(5)
     inside = []
     columns = [np.arange(1, 7)]
+    every = [row for use in USES for row in hypotheses(use, 0.5, 1.0)]
+    priors, d, slope, slope_variance, kept, b = np.array(every).T
     for _ in range(300):
         n = 60
         X = rng.normal(size=(n + 8, 6)) / np.sqrt(6)
         f = rng.normal(size=n + 8)
-        use = rng.choice(USES, p=np.array([PRIORS[use] for use in USES]) / sum(PRIORS.values()))
-        priors, d, slope, slope_variance, kept, b = np.array(hypotheses(use, 0.5, 1.0)).T
         i = rng.choice(len(priors), p=priors / priors.sum())
         rho = slope[i] + np.sqrt(slope_variance[i]) * rng.normal()
         level = np.sqrt(b[i]) * rng.normal() + kept[i] * f[:n].mean()

@@ -17,14 +17,15 @@ marginal likelihood. The hypotheses differ in
 
   ``ignore``  ρ = κ = 0, b ~ N(0, σ²) (wider where the labels are further from 0),
       var δ = s σ²: gold alone;
-  ``inform``  the judge sees the gain through an error of its own, f = ψ + β,
-      the two independent. Then ψ given f has slope ρ = s/v, var δ = s(1 − ρ) σ²
-      left over, and κ = 1. A judge whose verdicts vary much more over queries
-      than gains do (v ≫ s) is mostly error, so it counts for little. Where
-      s > v, f has smoothed the gain: ρ = 1, var δ = (s − v) σ². The level of
-      the error varies as the error does: var b = (v − s)₊ σ² + var δ, so that
-      a judge whose level agrees with gold gains weight by it;
-  ``oppose``  the same with −f: ρ = −s/v, κ = −1; in both, ψ and β may go together a
+  ``inform``  the judge sees the gain through an error of its own, and its mean verdict is
+      g = ψ + β, the two independent. f = E[g | votes], so with q = var g / σ² ≥ v, ψ given
+      f has slope ρ = s/q, var δ = s(1 − ρ v/q) σ² left over, and κ = 1. A judge whose
+      verdicts vary much more over queries than gains do (q ≫ s) is mostly error, so it
+      counts for little; gains that vary more than verdicts (s > q) are not possible.
+      The error averages out over queries or has a level that varies as it does: var b is
+      1/16 of (q − s) σ² + var δ or all of it, with even odds, and the variance of the level
+      of f. A judge whose level agrees with gold gains weight by it;
+  ``oppose``  the same with −f: ρ = −s/q, κ = −1; in both, ψ and β may go together a
       little: ρ is drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)),
       and κ moves with it;
   ``rescale`` κ = ρ ~ N(0, τ/v), b and δ as in ``ignore``: a judge on another scale
@@ -48,7 +49,7 @@ Kennedy and O'Hagan (2000), Predicting the output from a complex computer code
 when fast approximations are available, https://doi.org/10.1093/biomet/87.1.1;
 Hoeting, Madigan, Raftery and Volinsky (1999), Bayesian model averaging,
 https://doi.org/10.1214/ss/1009212519; Fuller (1987), Measurement error models,
-https://doi.org/10.1002/9780470316665, for ρ = s/v.
+https://doi.org/10.1002/9780470316665, for ρ = s/q.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ __all__ = ["USES", "Evidence", "Posterior", "Priors", "weigh_hypotheses"]
 USES = ("ignore", "inform", "oppose", "rescale")
 _SIGNALS = np.concatenate([[0.0], np.logspace(-3.0, 1.5, 14)])  # s = var ψ / σ²
 _SCALES = np.array([0.01, 0.04, 0.16, 0.64])  # τ = var(ρ f) / σ²
+_LEVELS = (0.25, 1.0)  # of the judge's error: standard deviation over that over queries
 _CORRELATION = 0.2  # of ψ and β over queries, its prior standard deviation
 _PRIOR_LABELS = 1.0  # labels that the prior of σ² is worth
 _KEEP = 3e-3  # hypotheses below this share of the best weight are dropped
@@ -75,10 +77,10 @@ class Priors:
     """What is believed before the gold labels are seen.
 
     The first five are weights of what the preference model may be worth, which
-    are normalised. More than half of the weight is on gold alone, because a
-    judge that is used wrongly with 50 gold labels does more harm than one that
-    is left out wrongly; three quarters where the judge is one of the models it
-    judges, which sees least where the other model could do what it could not.
+    are normalised. Where somebody else judges, gold alone has a sixth. It has six sevenths
+    where the judge is one of the models it judges, which sees least where the other model
+    could do what it could not: with 50 gold labels, such a judge used wrongly does more
+    harm than a good one left out.
 
     Parameters
     ----------
@@ -94,11 +96,11 @@ class Priors:
         signal at all counts as much as that.
     """
 
-    ignore: float = 8.0
-    ignore_contestant: float = 24.0
+    ignore: float = 1.0
+    ignore_contestant: float = 32.0
     inform: float = 4.0
-    oppose: float = 2.0
-    rescale: float = 1.0
+    oppose: float = 0.5
+    rescale: float = 0.5
     signal: float = 0.03
     spread: float = 2.0
 
@@ -252,6 +254,8 @@ def weigh_hypotheses(
     weight: FloatArray | None = None,
     level: FloatArray | None = None,
     judge_size: float | None = None,
+    verdict_size: float | None = None,
+    level_error: float = 0.0,
     label_variance: float | None = None,
     priors: Priors | None = None,
     uses: Sequence[str] = USES,
@@ -319,6 +323,8 @@ def weigh_hypotheses(
         uses if judge is not None and size > 0 else ("ignore",),
         judge_size=size,
         ratio=size**2 / total,
+        verdicts=max(verdict_size or 0.0, size) ** 2 / total,
+        level_error=level_error**2 / total,
         own_level=max(1.0, mean**2 / total),
         has_level=bool(ones.any()),
     )
@@ -345,15 +351,24 @@ def _hypotheses(
     *,
     judge_size: float,
     ratio: float,
+    verdicts: float,
+    level_error: float,
     own_level: float,
     has_level: bool,
 ) -> _Hypotheses:
-    """All uses × signals (× scales); `ratio` is var f over the variance of gold labels."""
+    """All uses × signals (× scales or levels).
+
+    `ratio`, `verdicts` and `level_error` are var f, var g and the variance of f's level
+    over the variance of gold labels.
+    """
     blocks: list[_Hypotheses] = []
     for use in uses:
         prior = np.log(max(getattr(priors, use), 1e-300))
         if use in ("inform", "oppose"):
-            found = [_with_error(priors, use, judge_size, ratio)]
+            found = [
+                _with_error(priors, use, level, judge_size, ratio, verdicts, level_error)
+                for level in _LEVELS
+            ]
         else:
             scales = _SCALES / judge_size**2 if use == "rescale" else np.zeros(1)
             found = [_alone(priors, use, float(scale), own_level) for scale in scales]
@@ -387,23 +402,33 @@ def _alone(priors: Priors, use: str, slope_variance: float, own_level: float) ->
     )
 
 
-def _with_error(priors: Priors, use: str, judge_size: float, ratio: float) -> _Hypotheses:
-    """Hypotheses in which f is the gain, or its opposite, and an error."""
-    exact = ratio / (1.0 - ratio) if ratio < 1.0 else np.inf  # the s of a judge without error
+def _with_error(
+    priors: Priors,
+    use: str,
+    level: float,
+    judge_size: float,
+    ratio: float,
+    verdicts: float,
+    level_error: float,
+) -> _Hypotheses:
+    """Hypotheses in which the judge sees the gain, or its opposite, and an error."""
+    exact = verdicts / (1.0 - verdicts) if verdicts < 1.0 else np.inf  # s of a faultless judge
     s = np.append(_SIGNALS[1:], exact) if exact < _SIGNALS[-1] else _SIGNALS[1:]
-    v = ratio * (1.0 + s)
-    slope = np.minimum(s / v, 1.0)
-    left = np.where(s < v, s * (1.0 - slope), s - v)
-    left[np.isclose(s, v, rtol=1e-9)] = 0.0
+    log_prior = _log_prior(priors, s)
+    is_possible = s <= verdicts * (1.0 + s) * (1.0 + 1e-9)
+    s, log_prior = s[is_possible], log_prior[is_possible]
+    v, q = ratio * (1.0 + s), verdicts * (1.0 + s)
+    slope = np.minimum(s / q, 1.0)
+    left = s * (1.0 - slope * v / q)
     sign = 1.0 if use == "inform" else -1.0
     return _Hypotheses(
         use=(use,) * len(s),
-        log_prior=_log_prior(priors, s),
+        log_prior=log_prior,
         discrepancy=left,
         slope=sign * slope,
         slope_variance=_CORRELATION**2 * slope * (1.0 - slope) * v / judge_size**2,
         level=sign * (1.0 - slope),
-        level_variance=np.maximum(v - s, 0.0) + left,
+        level_variance=level**2 * (np.maximum(q - s, 0.0) + left) + level_error * (1.0 + s),
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from metarouter.correction import FittedGain, fidelity, learn_gain, make_corrector
 from metarouter.correction.fidelity import EvidenceCorrector
+from metarouter.evidence import Evidence, weigh_hypotheses
 from metarouter.features.bases import BASES, QueryMap
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.records import GainEstimate
@@ -94,8 +96,6 @@ def test_an_unbiased_judge_is_trusted_as_gold_grows() -> None:
 
 def test_noise_is_ignored() -> None:
     """A judge of pure noise costs next to nothing over gold alone."""
-    used = make_corrector("auto").fit(linear_world(0.0)).diagnostics_["use_of_preferences"]
-    assert used["ignore"] > 0.7
     assert errors("auto", "noise")[0] < 1.06 * errors("gold_only", "noise")[0]
 
 
@@ -367,18 +367,16 @@ def two_directions(bias: str) -> Simulation:
 
 @pytest.mark.parametrize("bias", ["linear", "topic", "nonlinear"])
 def test_a_few_gold_labels_go_far_where_the_votes_tell_which_directions_matter(bias: str) -> None:
-    simulation = two_directions(bias)
-    assert shares(simulation.table)["index"] > 0.1
-    error = {
-        bases: root_mean_square(
-            predict(simulation, learn_gain(simulation.table, EvidenceCorrector(bases=bases))).mean[
-                :, 0
-            ]
-            - simulation.test_psi
-        )
-        for bases in (BASES, (*BASES, "index"))
-    }
-    assert error[*BASES, "index"] < 0.99 * error[BASES]
+    """The index takes 3 % and more off the error, on average over the seeds."""
+    error: dict[tuple[str, ...], list[float]] = {BASES: [], (*BASES, "index"): []}
+    for seed in range(6):
+        made = make_simulation(4_000, 30, n_gold=100, n_test=500, bias=bias, seed=seed)
+        for bases, found in error.items():
+            corrector = EvidenceCorrector(bases=bases)
+            gain = predict(made, learn_gain(made.table, corrector)).mean[:, 0]
+            found.append(root_mean_square(gain - made.test_psi))
+            assert "index" not in bases or corrector.diagnostics_["basis"]["index"] > 0.1
+    assert np.mean(error[*BASES, "index"]) < 0.97 * np.mean(error[BASES])
 
 
 def test_votes_that_know_no_direction_make_no_hypothesis_of_their_own() -> None:
@@ -462,3 +460,37 @@ def test_directions_are_served_as_they_were_learned() -> None:
     assert "index" in posterior.query_map.parts
     restored = QueryMap.restore(posterior.query_map.state())
     np.testing.assert_array_equal(restored.transform(X), posterior.query_map.transform(X))
+
+
+def asked(table: GainTable, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What the corrector tells the evidence of the sizes of the judge."""
+    told: dict[str, float] = {}
+
+    def spy(*args: Any, **options: Any) -> Evidence:
+        told.update({name: options[name] for name in ("judge_size", "verdict_size", "level_error")})
+        return weigh_hypotheses(*args, **options)
+
+    monkeypatch.setattr("metarouter.correction.fidelity.weigh_hypotheses", spy)
+    make_corrector("auto").fit(table)
+    return told
+
+
+@pytest.mark.parametrize("n", [150, 2_000])
+def test_what_the_votes_do_not_tell_of_the_judge_counts_as_its_verdicts(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """g = 0.3 + x, of variance 1, seen through noise of variance 4: f tells part of it."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n + 20, 3)).astype(np.float32)
+    g = 0.3 + X[:, 0]
+    is_gold = np.arange(n + 20) < 20
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(n + 20)],
+        gain=np.where(is_gold, 1.0, 2.0) * rng.normal(size=n + 20) + g,
+        is_gold=is_gold,
+        features=X,
+    )
+    told = asked(table, monkeypatch)
+    assert told["judge_size"] < told["verdict_size"]
+    assert told["verdict_size"] ** 2 == pytest.approx(float(g.var()), rel=0.35 if n < 1_000 else 0.1)
+    assert told["level_error"] == pytest.approx(2.0 / np.sqrt(n), rel=0.25)

@@ -168,9 +168,9 @@ def test_intervals_are_honest_in_every_world(world: str) -> None:
 
 @pytest.mark.parametrize("bias", SIMULATED_BIASES)
 def test_intervals_are_honest_where_features_hold_the_gain(bias: str) -> None:
-    """92 % and more."""
+    """92 % and more; the queries of one seed share a fit, so it takes a few."""
     inside = []
-    for seed in range(3):
+    for seed in range(8):
         made = make_simulation(1_400, 8, n_gold=100, n_test=400, bias=bias, seed=seed)
         estimate = learn_gain(made.table, make_corrector("auto")).predict(made.test.row_features())
         error = np.abs(estimate.mean[:, 0] - made.test_psi)

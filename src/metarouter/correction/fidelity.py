@@ -135,7 +135,7 @@ class EvidenceCorrector:
             query_map, bases, gold, preference, design, constants
         )
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
-        size = _size_over_queries(query_map, features, judge.coef, n_candidates)
+        size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             gold.gain,
@@ -146,6 +146,8 @@ class EvidenceCorrector:
             judge_size=size
             if len(preference) and size > _LEAST_JUDGE * preference.gain.std()
             else 0.0,
+            verdict_size=verdict_size,
+            level_error=level_error,
             label_variance=label_noise(table),
             priors=self.priors.of_judges(_contestants(preference)),
             uses=self.uses,
@@ -490,13 +492,27 @@ def _step(features: NDArray[np.float32]) -> int:
     return max(len(features) // _SIZED, 1)
 
 
-def _size_over_queries(
-    query_map: QueryMap, features: NDArray[np.float32], coef: FloatArray, n_candidates: int
-) -> float:
-    """Standard deviation of f over queries, for a pool the mean of its candidates' squares."""
+def _sizes(
+    query_map: QueryMap, features: NDArray[np.float32], judge: _Judge, n_candidates: int
+) -> tuple[float, float, float]:
+    """Standard deviations over queries of f and of the judge's mean verdict, and of f's level.
+
+    For a pool, of the mean of its candidates' variances.
+    """
     mapped = query_map.transform(features[:: _step(features)])
-    by_candidate = coef.reshape(n_candidates, -1)
-    return float(np.sqrt((mapped @ by_candidate.T).var(axis=0).mean()))
+    by_candidate = judge.coef.reshape(n_candidates, -1)
+    size = float((mapped @ by_candidate.T).var(axis=0).mean())
+    unlearned = level = 0.0
+    for m in range(n_candidates):
+        own = (judge.at >= m * query_map.dim) & (judge.at < (m + 1) * query_map.dim)
+        at = judge.at[own] - m * query_map.dim
+        covariance = judge.covariance[np.ix_(own, own)]
+        mean = mapped[:, at].mean(axis=0)
+        around = mapped[:, at] - mean
+        unlearned += float(np.einsum("ij,jk,ik->", around, covariance, around)) / len(mapped)
+        level += float(mean @ covariance @ mean)
+    total = size + unlearned / n_candidates
+    return float(np.sqrt(size)), float(np.sqrt(total)), float(np.sqrt(level / n_candidates))
 
 
 def _fit_judge(
