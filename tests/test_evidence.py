@@ -170,8 +170,12 @@ def test_the_unit_of_gains_does_not_matter() -> None:
     """Gain and judge times three: the same weights, everything else times three."""
     problem = make_problem()
     P, f = problem.bases[0], problem.judge[:30]
-    one = weigh_hypotheses([P[:30]], problem.gain, f)
-    three = weigh_hypotheses([P[:30]], 3 * problem.gain, 3 * f)
+    one = weigh_hypotheses(
+        [P[:30]], problem.gain, f, judge_size=SIZE, verdict_size=1.5, level_error=0.2
+    )
+    three = weigh_hypotheses(
+        [P[:30]], 3 * problem.gain, 3 * f, judge_size=3 * SIZE, verdict_size=4.5, level_error=0.6
+    )
     for use in USES:
         assert three.share(use) == pytest.approx(one.share(use), abs=1e-9)
     columns, judge = [np.arange(1, 13)], np.zeros(13)
@@ -242,7 +246,7 @@ def test_the_right_use_wins_with_more_labels(kind: str, use: str) -> None:
     few, many = (
         np.mean([judged(kind, n, seed).share(use) for seed in range(6)]) for n in (20, 400)
     )
-    assert many > 0.7  # a slope near 0 is as good as none
+    assert many > (0.7 if kind == "noise" else 0.99)  # a slope near 0 is as good as none
     assert many > few or few > 0.9
 
 

@@ -21,10 +21,11 @@ marginal likelihood. The hypotheses differ in
       g = ψ + β, the two independent. f = E[g | votes], so with q = var g / σ² ≥ v, ψ given
       f has slope ρ = s/q, var δ = s(1 − ρ v/q) σ² left over, and κ = 1. A judge whose
       verdicts vary much more over queries than gains do (q ≫ s) is mostly error, so it
-      counts for little; gains that vary more than verdicts (s > q) are not possible.
-      The error averages out over queries or has a level that varies as it does: var b is
-      1/16 of (q − s) σ² + var δ or all of it, with even odds, and the variance of the level
-      of f. A judge whose level agrees with gold gains weight by it;
+      counts for little. Gains that vary more than verdicts (s > q) are not possible, and
+      what they had of the prior is lost to this use. The error averages out over queries
+      or has a level that varies as it does: var b is 1/16 of (q − s) σ² + var δ or all of
+      it, with even odds, and the variance of the level of f. A judge whose level agrees
+      with gold gains weight by it;
   ``oppose``  the same with −f: ρ = −s/q, κ = −1; in both, ψ and β may go together a
       little: ρ is drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)),
       and κ moves with it;
@@ -77,10 +78,11 @@ class Priors:
     """What is believed before the gold labels are seen.
 
     The first five are weights of what the preference model may be worth, which
-    are normalised. Where somebody else judges, gold alone has a sixth. It has six sevenths
-    where the judge is one of the models it judges, which sees least where the other model
-    could do what it could not: with 50 gold labels, such a judge used wrongly does more
-    harm than a good one left out.
+    are normalised. Where somebody else judges, gold alone has a sixth, and more where the
+    verdicts vary so little that few signals are possible. It has about six sevenths where the
+    judge is one of the models it judges, which sees least where the other model could do
+    what it could not: with 50 gold labels, such a judge used wrongly does more harm than a
+    good one left out.
 
     Parameters
     ----------
@@ -193,7 +195,7 @@ class Evidence:
         return float(sum(part.weight @ part.solution.coef[:, 1] for part in self.parts))
 
     def judge_slope_square(self) -> float:
-        """Posterior mean of ρ², by which the variance of f enters that of the gain."""
+        """Posterior mean of ρ²."""
         total = 0.0
         for part in self.parts:
             found = part.solution
@@ -285,6 +287,13 @@ def weigh_hypotheses(
     judge_size : float, or None
         Standard deviation over queries of f without its levels; that over the
         gold rows when None.
+    verdict_size : float, or None
+        Standard deviation over queries of the judge's mean verdict g, of which f is what the
+        votes tell; `judge_size`, as if they told all, when None or smaller. It is taken as
+        known, which with few votes it is not.
+    level_error : float, default 0
+        Standard deviation of the level of f, by the votes; no part of pools, whose levels the
+        bases hold.
     label_variance : float, or None
         Variance of a gold label of weight 1 around the mean of its contrast,
         positive; that of `gain` when None. It sets the scale of the weak prior
@@ -301,7 +310,7 @@ def weigh_hypotheses(
     Returns
     -------
     Evidence
-        Scaling `gain` and `judge` by a constant changes no weight.
+        Scaling `gain`, `judge` and what is in their unit by a constant changes no weight.
     """
     gain = np.asarray(gain, dtype=np.float64)
     n = len(gain)

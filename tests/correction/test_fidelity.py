@@ -94,8 +94,8 @@ def test_an_unbiased_judge_is_trusted_as_gold_grows() -> None:
     assert used["ignore"] < few["use_of_preferences"]["ignore"]
 
 
-def test_noise_is_ignored() -> None:
-    """A judge of pure noise costs next to nothing over gold alone."""
+def test_noise_costs_next_to_nothing() -> None:
+    """Over gold alone; whatever the judge is taken for, δ takes it back."""
     assert errors("auto", "noise")[0] < 1.06 * errors("gold_only", "noise")[0]
 
 
@@ -475,11 +475,33 @@ def asked(table: GainTable, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]
     return told
 
 
+def test_in_a_pool_verdicts_vary_by_candidate_and_no_level_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The levels of a pool are in its bases."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, 3)).astype(np.float32)
+    candidate = 1 + np.arange(900) % 2
+    g = np.where(candidate == 1, X[:, 0], 2 * X[:, 1])  # of variance 1 and 4
+    table = make_gain_table(
+        queries=[f"q{i}" for i in range(900)],
+        gain=g + rng.normal(size=900),
+        is_gold=np.arange(900) < 60,
+        features=X,
+        models=("cheap", "middle", "premium"),
+        candidate=candidate,
+    )
+    told = asked(table, monkeypatch)
+    assert told["level_error"] == 0.0
+    assert told["judge_size"] < told["verdict_size"]
+    assert told["verdict_size"] ** 2 == pytest.approx(2.5, rel=0.2)
+
+
 @pytest.mark.parametrize("n", [150, 2_000])
 def test_what_the_votes_do_not_tell_of_the_judge_counts_as_its_verdicts(
     n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """g = 0.3 + x, of variance 1, seen through noise of variance 4: f tells part of it."""
+    """Verdicts 0.3 + x, of variance 1, seen through noise of variance 4: f tells part of it."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n + 20, 3)).astype(np.float32)
     g = 0.3 + X[:, 0]
@@ -492,5 +514,7 @@ def test_what_the_votes_do_not_tell_of_the_judge_counts_as_its_verdicts(
     )
     told = asked(table, monkeypatch)
     assert told["judge_size"] < told["verdict_size"]
-    assert told["verdict_size"] ** 2 == pytest.approx(float(g.var()), rel=0.35 if n < 1_000 else 0.1)
+    assert told["verdict_size"] ** 2 == pytest.approx(
+        float(g.var()), rel=0.35 if n < 1_000 else 0.1
+    )
     assert told["level_error"] == pytest.approx(2.0 / np.sqrt(n), rel=0.25)

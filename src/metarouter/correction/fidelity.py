@@ -158,8 +158,9 @@ class EvidenceCorrector:
         self.evidence_ = evidence
         posterior = evidence.posterior(columns, judge.coef, constants)
         covariance = posterior.covariance
-        # The evidence takes f as known; its own error adds ρ² times its variance. (That of
-        # its level enters with κ², a few per cent of a doubt that b covers many times over.)
+        # Where f is rescaled, its own error adds ρ² times its variance. The other uses hold
+        # it in δ and b already, and gold shrinks it there as if f's kernel were right, which
+        # it is not: without this term intervals are too narrow where a judge is trusted.
         covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance
         if "index" in bases and "linear" in query_map.parts:
             # Gold shrinks what lies along other directions as if these were known.
@@ -497,7 +498,7 @@ def _sizes(
 ) -> tuple[float, float, float]:
     """Standard deviations over queries of f and of the judge's mean verdict, and of f's level.
 
-    For a pool, of the mean of its candidates' variances.
+    For a pool, of the mean of its candidates' variances, and no level.
     """
     mapped = query_map.transform(features[:: _step(features)])
     by_candidate = judge.coef.reshape(n_candidates, -1)
@@ -505,14 +506,13 @@ def _sizes(
     unlearned = level = 0.0
     for m in range(n_candidates):
         own = (judge.at >= m * query_map.dim) & (judge.at < (m + 1) * query_map.dim)
-        at = judge.at[own] - m * query_map.dim
+        known = mapped[:, judge.at[own] - m * query_map.dim]
         covariance = judge.covariance[np.ix_(own, own)]
-        mean = mapped[:, at].mean(axis=0)
-        around = mapped[:, at] - mean
-        unlearned += float(np.einsum("ij,jk,ik->", around, covariance, around)) / len(mapped)
-        level += float(mean @ covariance @ mean)
-    total = size + unlearned / n_candidates
-    return float(np.sqrt(size)), float(np.sqrt(total)), float(np.sqrt(level / n_candidates))
+        mean = known.mean(axis=0)
+        around = known - mean
+        unlearned += float(np.vdot(around @ covariance, around)) / len(mapped) / n_candidates
+        level = float(mean @ covariance @ mean) if n_candidates == 1 else 0.0
+    return float(np.sqrt(size)), float(np.sqrt(size + unlearned)), float(np.sqrt(level))
 
 
 def _fit_judge(
