@@ -254,7 +254,8 @@ class EvidenceCorrector:
         judges = np.arange(len(entries), len(whole.x_sum))
         fits = [_fit_judge(whole, each, judges) for each in candidates]
         best = int(np.argmin([fit.score for fit in fits]))
-        judge, basis = fits[best].among(entries, design.shape[1]), candidates[best]
+        judge, basis = fits[best].with_covariance(), candidates[best]
+        judge = judge.among(entries, design.shape[1])
         at_gold = design @ judge.coef
         for k, part in parts.items():
             rows = fold[gold.query] == k
@@ -378,9 +379,18 @@ class _Judge:
 
     coef: FloatArray  # (p,)
     at: IntArray  # (r,) entries of u that were estimated
-    covariance: FloatArray  # (r, r) of their coefficients
+    model: Ridge | None = None
+    has_level: bool = False  # of its own, beside the columns
+    covariance: FloatArray  # (r, r) of their coefficients; empty until it is asked for
     penalty: float
     score: float  # lower is better
+
+    def with_covariance(self) -> _Judge:
+        """The same with the covariance of what the votes tell."""
+        assert self.model is not None  # noqa: S101 - set by the fit
+        first = 0 if self.has_level else 1
+        last = first + len(self.at)
+        return replace(self, covariance=self.model.covariance()[first:last, first:last])
 
     def among(self, entries: IntArray, p: int) -> _Judge:
         """The same where the entries of u are some of p."""
@@ -500,6 +510,11 @@ def _sizes(
 
     For a pool, of the mean of its candidates' variances, and no level.
     """
+    if not len(judge.at):
+        return 0.0, 0.0, 0.0
+    parts = [p for p in query_map.parts if np.isin(query_map.columns(p), judge.at).any()]
+    query_map, entries = _narrowed(query_map, parts, n_candidates)
+    judge = replace(judge, coef=judge.coef[entries], at=np.searchsorted(entries, judge.at))
     mapped = query_map.transform(features[:: _step(features)])
     by_candidate = judge.coef.reshape(n_candidates, -1)
     size = float((mapped @ by_candidate.T).var(axis=0).mean())
@@ -509,8 +524,8 @@ def _sizes(
         known = mapped[:, judge.at[own] - m * query_map.dim]
         covariance = judge.covariance[np.ix_(own, own)]
         mean = known.mean(axis=0)
-        around = known - mean
-        unlearned += float(np.vdot(around @ covariance, around)) / len(mapped) / n_candidates
+        spread = known.T @ known / len(mapped) - np.outer(mean, mean)
+        unlearned += float(np.vdot(covariance, spread)) / n_candidates
         level = float(mean @ covariance @ mean) if n_candidates == 1 else 0.0
     return float(np.sqrt(size)), float(np.sqrt(size + unlearned)), float(np.sqrt(level))
 
@@ -528,15 +543,14 @@ def _fit_judge(
     assert model.coef_ is not None  # noqa: S101 - set by the fit
     coef = np.zeros(len(moments.x_sum) - len(judges))
     coef[columns] = model.coef_[: len(columns)]
-    estimated, covariance = columns, model.covariance()[: len(columns) + 1, : len(columns) + 1]
     if is_pair:
-        coef[0], estimated = model.intercept_, np.concatenate([[0], columns])
-    else:
-        covariance = covariance[1:, 1:]
+        coef[0] = model.intercept_
     return _Judge(
         coef=coef,
-        at=estimated,
-        covariance=covariance,
+        at=np.concatenate([[0], columns]) if is_pair else columns,
+        model=model,
+        has_level=is_pair,
+        covariance=np.zeros((0, 0)),
         penalty=model.penalty_,
         score=float(problem.evidence(np.array([model.penalty_]))[0]),
     )
