@@ -13,7 +13,7 @@ hindsight, averaged over the judges and gold sizes, and the lowest of them. Inte
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from metarouter.labels.split import take_queries
 from metarouter.labels.table import GainTable
 from metarouter.types import FloatArray, IntArray
 from semi_synthetic import read_mmlu, tasks
-from study import Log, Task, areas, markdown, with_interval
+from study import Log, Task, areas, markdown, ratio_to_hindsight, with_interval
 
 N_TEST, PAIR_GOLD = 500, (50, 100)
 RIVALS = ("gold_only", "none", "r")
@@ -180,10 +180,10 @@ def report(log: Log) -> None:
             with_interval(partial(pair_ratio, _of_size(cells, n), name, ("gold_only",)), 500)
             for n in PAIR_GOLD
         ]
-        worst = min(judged, key=lambda key: ratio_to_rivals(judged[key], name))
+        worst = min(judged, key=lambda key: ratio_to_hindsight(judged[key], name))
         figures += [
             with_interval(partial(mean_ratio, judged, name), 500),
-            with_interval(partial(ratio_to_rivals, judged[worst], name), 500),
+            with_interval(partial(ratio_to_hindsight, judged[worst], name), 500),
             " ".join(worst),
         ]
         rows.append([name, *figures])
@@ -199,18 +199,9 @@ def _of_size(cells: Cells, n_gold: int) -> Cells:
     }
 
 
-def ratio_to_rivals(
-    by: Mapping[str, FloatArray], name: str, rng: np.random.Generator | None = None
-) -> float:
-    """Mean area over that of the best rival in hindsight; seeds redrawn."""
-    n = len(by[name])
-    at = np.arange(n) if rng is None else rng.integers(n, size=n)
-    return float(by[name][at].mean() / max(by[rival][at].mean() for rival in RIVALS))
-
-
 def mean_ratio(cells: Cells, name: str, rng: np.random.Generator | None = None) -> float:
     """Mean over cells, each with seeds of its own."""
-    return float(np.mean([ratio_to_rivals(by, name, rng) for by in cells.values()]))
+    return float(np.mean([ratio_to_hindsight(by, name, rng) for by in cells.values()]))
 
 
 if __name__ == "__main__":
