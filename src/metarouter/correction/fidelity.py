@@ -136,6 +136,7 @@ class EvidenceCorrector:
         )
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
+        is_model = len(preference) > 0 and size > _LEAST_JUDGE * preference.gain.std()
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             gold.gain,
@@ -143,9 +144,7 @@ class EvidenceCorrector:
             judge_level=design[:, constants] @ judge.coef[constants],
             weight=gold.weight,
             level=None if table.is_pair else np.zeros(len(gold)),
-            judge_size=size
-            if len(preference) and size > _LEAST_JUDGE * preference.gain.std()
-            else 0.0,
+            judge_size=size * is_model,
             verdict_size=verdict_size,
             level_error=level_error,
             label_variance=label_noise(table),
@@ -158,9 +157,8 @@ class EvidenceCorrector:
         self.evidence_ = evidence
         posterior = evidence.posterior(columns, judge.coef, constants)
         covariance = posterior.covariance
-        # Where f is rescaled, its own error adds ρ² times its variance. The other uses hold
-        # it in δ and b already, and gold shrinks it there as if f's kernel were right, which
-        # it is not: without this term intervals are too narrow where a judge is trusted.
+        # Uses but rescale hold f's error in δ already, where gold shrinks it as if f's kernel
+        # were right: without this term intervals are too narrow where a judge is trusted.
         covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance
         if "index" in bases and "linear" in query_map.parts:
             # Gold shrinks what lies along other directions as if these were known.
