@@ -281,3 +281,21 @@ def test_a_judge_of_the_study_of_asked_shares_votes_on_all_and_gold_on_half(
     assert table.gain[table.is_gold].tolist() == benchmark.gain[:20].tolist()
     assert table.query[~table.is_gold].tolist() == list(range(40))
     assert set(table.gain[~table.is_gold].tolist()) <= {-1.0, 0.0, 1.0}
+
+
+def test_the_prior_in_use_gives_the_area_of_auto(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken while `auto` fits, the others beside it."""
+    import made_worlds
+    import priors
+    from study import OWN_POSTERIOR, Log
+
+    monkeypatch.setattr(made_worlds, "N_QUERIES", 150)
+    monkeypatch.setattr(made_worlds, "N_TEST", 100)
+    log = Log(tmp_path / "priors.jsonl")
+    priors.run(log, made_worlds.make_task("topic_bias", 40, 0), [OWN_POSTERIOR])
+    area = {r.method: r.area for r in log.records}
+    assert set(area) == {OWN_POSTERIOR, *priors.PRIORS}
+    assert area[priors.USED] == pytest.approx(area[OWN_POSTERIOR], abs=1e-9)
+    assert area["ignore 8"] != area[priors.USED]
