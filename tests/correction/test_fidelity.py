@@ -95,7 +95,13 @@ def test_an_unbiased_judge_is_trusted_as_gold_grows() -> None:
 
 
 def test_noise_costs_next_to_nothing() -> None:
-    """Over gold alone; whatever the judge is taken for, δ takes it back."""
+    """Over gold alone; whatever the judge is taken for, the gain does not follow it."""
+    table = linear_world(0.0)
+    X = table.row_features().astype(np.float64)
+    predicted = learn_gain(table, make_corrector("auto")).predict(X).mean[:, 0]
+    slope = np.linalg.lstsq(np.column_stack([np.ones(len(X)), X]), predicted, rcond=None)[0]
+    assert slope[1:3] @ [0.5, -0.5] / 0.5 == pytest.approx(0.0, abs=0.1)  # of the judge's f
+    assert slope[3] == pytest.approx(0.4, abs=0.1)
     assert errors("auto", "noise")[0] < 1.06 * errors("gold_only", "noise")[0]
 
 
@@ -375,7 +381,7 @@ def test_a_few_gold_labels_go_far_where_the_votes_tell_which_directions_matter(b
             corrector = EvidenceCorrector(bases=bases)
             gain = predict(made, learn_gain(made.table, corrector)).mean[:, 0]
             found.append(root_mean_square(gain - made.test_psi))
-            assert "index" not in bases or corrector.diagnostics_["basis"]["index"] > 0.1
+            assert "index" not in bases or corrector.diagnostics_["basis"]["index"] > 0.15
     assert np.mean(error[*BASES, "index"]) < 0.97 * np.mean(error[BASES])
 
 
