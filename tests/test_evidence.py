@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
 from metarouter.types import FloatArray
 
 SIGNALS = np.array([0.0, *np.logspace(-3.0, 1.5, 14)])
 SCALES = (0.01, 0.04, 0.16, 0.64)
-PRIORS = {"ignore": 1.0, "inform": 4.0, "oppose": 0.5, "rescale": 0.5}
+PRIORS = {"ignore": 1.0, "inform": 16.0, "oppose": 2.0, "rescale": 0.5}
 LEVEL = np.array([0])  # entry of θ that is the level
 SIZE = 1.3  # standard deviation of f
 VERDICT_SIZE = 1.5  # of the judge's mean verdict, which f does not tell in full
@@ -83,15 +84,18 @@ def hypotheses(
     """Prior, var δ, ρ, its variance, κ − ρ and var b; variances over σ²."""
     fallible = use in ("inform", "oppose")
     verdicts = ratio if verdicts is None else verdicts
-    exact = verdicts / (1 - verdicts)
+    exact, to_f = verdicts / (1 - verdicts), ratio / verdicts / size**2
     signals = [*SIGNALS[1:], *([exact] if verdicts < 0.96 else [])] if fallible else list(SIGNALS)
-    prior = [np.exp(-0.5 * (np.log(s / 0.03) / 2.0) ** 2) if s else np.exp(-2.0) for s in signals]
+    prior = stats.t(df=3).pdf([np.log(s / 0.1) if s else 2.0 for s in signals])
     found: list[tuple[float, ...]] = []
     for p, s in zip(PRIORS[use] * np.array(prior) / sum(prior), signals, strict=True):
         if use == "ignore":
-            found.append((p, s, 0.0, 0.0, 0.0, level))
+            apart = verdicts * (1 + s) + s
+            levels = [b * apart + level_error * (1 + s) for b in (1 / 16, 1.0)]
+            found.append((p / 3, s, 0.0, 0.0, 0.0, level))
+            found += [(p / 3, s, 0.0, 0.0, 1.0, b) for b in levels]
         elif use == "rescale":
-            found += [(p / 4, s, 0.0, t / size**2, 0.0, level) for t in SCALES]
+            found += [(p / 4, s, 0.0, t * to_f, 0.0, level) for t in SCALES]
         else:
             sign, f, g = 1.0 if use == "inform" else -1.0, ratio * (1 + s), verdicts * (1 + s)
             if s > g * (1 + 1e-9):
@@ -206,13 +210,30 @@ def test_the_order_of_rows_does_not_matter() -> None:
     np.testing.assert_allclose(a.covariance, b.covariance, atol=1e-9)
 
 
-def test_no_judge_is_a_judge_that_is_ignored() -> None:
+def test_no_judge_is_a_judge_of_another_level_that_is_ignored() -> None:
     problem = make_problem()
     none = problem.weigh(None)
-    ignored = problem.weigh(problem.judge[:30], uses=("ignore",))
+    far = problem.judge[:30] + 50.0
+    ignored = problem.weigh(far, judge_level=np.full(30, 50.0), uses=("ignore",))
     assert none.share("ignore") == pytest.approx(1.0, abs=1e-12)
     for a, b in zip(predicted(problem, none, True), predicted(problem, ignored, True), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
+
+
+def test_a_judge_of_the_right_mean_tells_the_level_and_no_query() -> None:
+    """Three labels, and verdicts that vary little around 1: a level nearer 1, ρ = 0."""
+    problem = make_problem()
+    P, f = problem.bases[0][:3], np.ones(3)
+    gain = np.array([0.2, 0.9, 0.7])
+    options = {"judge_size": 0.0, "verdict_size": 0.01, "label_variance": 1.0}
+    found = {}
+    for name, judge in (("none", None), ("flat", f)):
+        evidence = weigh_hypotheses([P], gain, judge, **options)  # type: ignore[arg-type]
+        posterior = evidence.posterior([np.arange(1, 13)], np.eye(13)[0], LEVEL)
+        found[name] = posterior.mean[0], posterior.covariance[0, 0]
+        assert evidence.judge_slope() == 0
+    assert found["none"][0] < gain.mean() < found["flat"][0] < 1.0
+    assert found["flat"][1] < found["none"][1]
 
 
 def test_priors_move_the_shares() -> None:

@@ -15,8 +15,11 @@ marginal likelihood. The hypotheses differ in
   ratio s = var ψ / σ² of the gain;
 * what f is worth. With v = var f / σ²:
 
-  ``ignore``  ρ = κ = 0, b ~ N(0, σ²) (wider where the labels are further from 0),
-      var δ = s σ²: gold alone;
+  ``ignore``  ρ = 0, var δ = s σ²: which queries differ is told by gold alone. The level is
+      its own, κ = 0 and b ~ N(0, σ²) (wider where the labels are further from 0), or the
+      verdicts', κ = 1, which a judge without a model of queries can share by having the
+      right mean: what tells gain from verdict varies by (q + s) σ² over queries (q below),
+      and b has 1/16 of it or all, as under ``inform``. Odds are even between the three;
   ``inform``  the judge sees the gain through an error of its own, and its mean verdict is
       g = ψ + β, the two independent. f = E[g | votes], so with q = var g / σ² ≥ v, ψ given
       f has slope ρ = s/q, var δ = s(1 − ρ v/q) σ² left over, and κ = 1. A judge whose
@@ -29,7 +32,7 @@ marginal likelihood. The hypotheses differ in
   ``oppose``  the same with −f: ρ = −s/q, κ = −1; in both, ψ and β may go together a
       little: ρ is drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)),
       and κ moves with it;
-  ``rescale`` κ = ρ ~ N(0, τ/v), b and δ as in ``ignore``: a judge on another scale
+  ``rescale`` κ = ρ ~ N(0, τ/q), b and δ as for gold alone: a judge on another scale
       or weak, of either sign.
 
 σ² is integrated out under an inverse-gamma prior worth one label, around the
@@ -66,9 +69,10 @@ __all__ = ["USES", "Evidence", "Posterior", "Priors", "weigh_hypotheses"]
 
 USES = ("ignore", "inform", "oppose", "rescale")
 _SIGNALS = np.concatenate([[0.0], np.logspace(-3.0, 1.5, 14)])  # s = var ψ / σ²
-_SCALES = np.array([0.01, 0.04, 0.16, 0.64])  # τ = var(ρ f) / σ²
+_SCALES = np.array([0.01, 0.04, 0.16, 0.64])  # τ = var(ρ g) / σ²
 _LEVELS = (0.25, 1.0)  # of the judge's error: standard deviation over that over queries
 _CORRELATION = 0.2  # of ψ and β over queries, its prior standard deviation
+_TAIL = 3.0  # degrees of freedom of log s: few, for rubrics can show signals above σ²
 _PRIOR_LABELS = 1.0  # labels that the prior of σ² is worth
 _KEEP = 3e-3  # hypotheses below this share of the best weight are dropped
 
@@ -78,8 +82,8 @@ class Priors:
     """What is believed before the gold labels are seen.
 
     The first five are weights of what the preference model may be worth, which
-    are normalised. Where somebody else judges, gold alone has a sixth, and more where the
-    verdicts vary so little that few signals are possible. It has about six sevenths where the
+    are normalised. Where somebody else judges, gold alone has a twentieth, and more where the
+    verdicts vary so little that few signals are possible. It has seven eighths where the
     judge is one of the models it judges, which sees least where the other model could do
     what it could not: with 50 gold labels, such a judge used wrongly does more harm than a
     good one left out.
@@ -90,21 +94,21 @@ class Priors:
         Weights, at least 0.
     ignore_contestant : float
         Weight of gold alone where the judge is one of the two models compared.
-    signal : float, default 0.03
-        Median of the prior of s: a query explains a few per cent of the
-        variance of a gold label, which is what exact-match labels show.
-    spread : float, default 2
-        Standard deviation of log s, wide: s = 1.6 is two of them away. No
-        signal at all counts as much as that.
+    signal : float, default 0.1
+        Median of the prior of s. Exact-match labels show less, rubrics more.
+    spread : float, default 1
+        Of log s, in whose Student's t with three degrees of freedom s is below 0.014 or above
+        0.74 with odds of one in seven. No signal at all counts as much as one two of these
+        units away.
     """
 
     ignore: float = 1.0
-    ignore_contestant: float = 32.0
-    inform: float = 4.0
-    oppose: float = 0.5
+    ignore_contestant: float = 128.0
+    inform: float = 16.0
+    oppose: float = 2.0
     rescale: float = 0.5
-    signal: float = 0.03
-    spread: float = 2.0
+    signal: float = 0.1
+    spread: float = 1.0
 
     def of_judges(self, contestants: float) -> Priors:
         """Priors for verdicts of which the share `contestants` is by a contestant."""
@@ -335,6 +339,7 @@ def weigh_hypotheses(
         verdicts=max(verdict_size or 0.0, size) ** 2 / total,
         level_error=level_error**2 / total,
         own_level=max(1.0, mean**2 / total),
+        has_judge=judge is not None,
         has_level=bool(ones.any()),
     )
     rotated = [_rotate(each * np.sqrt(w)[:, None], columns) for each in mapped]
@@ -363,6 +368,7 @@ def _hypotheses(
     verdicts: float,
     level_error: float,
     own_level: float,
+    has_judge: bool,
     has_level: bool,
 ) -> _Hypotheses:
     """All uses × signals (× scales or levels).
@@ -378,9 +384,13 @@ def _hypotheses(
                 _with_error(priors, use, level, judge_size, ratio, verdicts, level_error)
                 for level in _LEVELS
             ]
+        elif use == "rescale":
+            free = _SCALES / verdicts * (ratio / judge_size**2)
+            found = [_alone(priors, use, own_level, slope_variance=float(each)) for each in free]
         else:
-            scales = _SCALES / judge_size**2 if use == "rescale" else np.zeros(1)
-            found = [_alone(priors, use, float(scale), own_level) for scale in scales]
+            found = [_alone(priors, use, own_level)]
+        if use == "ignore" and has_judge:
+            found += [_at_judges_level(found[0], level, verdicts, level_error) for level in _LEVELS]
         blocks += [
             replace(each, log_prior=each.log_prior + prior - np.log(len(found))) for each in found
         ]
@@ -397,7 +407,9 @@ def _hypotheses(
     return replace(joined, level_variance=np.zeros_like(joined.level_variance))
 
 
-def _alone(priors: Priors, use: str, slope_variance: float, own_level: float) -> _Hypotheses:
+def _alone(
+    priors: Priors, use: str, own_level: float, *, slope_variance: float = 0.0
+) -> _Hypotheses:
     """Hypotheses in which δ is all of the gain, but for a free slope."""
     s = _SIGNALS
     return _Hypotheses(
@@ -408,6 +420,19 @@ def _alone(priors: Priors, use: str, slope_variance: float, own_level: float) ->
         slope_variance=np.full_like(s, slope_variance),
         level=np.zeros_like(s),
         level_variance=np.full_like(s, own_level),
+    )
+
+
+def _at_judges_level(
+    alone: _Hypotheses, level: float, verdicts: float, level_error: float
+) -> _Hypotheses:
+    """The same with the level of the verdicts, which otherwise tell nothing."""
+    s = alone.discrepancy
+    apart = verdicts * (1.0 + s) + s  # variance over queries of gain less verdict
+    return replace(
+        alone,
+        level=np.ones_like(s),
+        level_variance=level**2 * apart + level_error * (1.0 + s),
     )
 
 
@@ -442,9 +467,9 @@ def _with_error(
 
 
 def _log_prior(priors: Priors, s: FloatArray) -> FloatArray:
-    """Log-normal in s, summing to one; s = 0 as two standard deviations away."""
+    """Student's t in log s, summing to one; s = 0 as two units of spread away."""
     away = (np.log(np.maximum(s, 1e-300)) - np.log(priors.signal)) / priors.spread
-    log = -0.5 * np.where(s > 0, away, 2.0) ** 2
+    log = -(_TAIL + 1.0) / 2.0 * np.log1p(np.where(s > 0, away, 2.0) ** 2 / _TAIL)
     result: FloatArray = log - np.log(np.exp(log).sum())
     return result
 

@@ -181,7 +181,7 @@ def test_rows_of_pseudo_gold_state_their_precision() -> None:
 
 
 def test_votes_of_gold_queries_do_not_vouch_for_themselves() -> None:
-    """A judge of noise about the same queries as gold is as often opposed as believed."""
+    """Noise that gold and votes on one query share makes no judge of other queries."""
     slopes, opposed = [], []
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -196,7 +196,7 @@ def test_votes_of_gold_queries_do_not_vouch_for_themselves() -> None:
         corrected = make_corrector("auto").fit(table)
         slopes.append(float(corrected.diagnostics_["preference_slope"]))
         opposed.append(corrected.diagnostics_["use_of_preferences"]["oppose"])
-    assert abs(np.mean(slopes)) < 0.2  # 0.8 when the votes of gold queries count
+    assert abs(np.mean(slopes)) < 0.35  # 0.8 when the votes of gold queries count
     assert np.mean(opposed) < 0.3
 
 
