@@ -38,22 +38,25 @@ from metarouter.types import FloatArray, IntArray
 from semi_synthetic import read_mmlu, tasks
 from study import Log, Task, areas, markdown, ratio_to_hindsight, with_interval
 
-N_TEST, PAIR_GOLD = 500, (50, 100)
+N_TEST, PAIR_GOLD, MMLU_GOLD = 500, (50, 100), (50, 100, 250)
 RIVALS = ("gold_only", "none", "r")
 USED = "in use"
 PRIORS = {
     USED: Priors(),
-    "weights before": Priors(ignore=8, ignore_contestant=24, oppose=2, rescale=1),
-    "ignore 0.5": Priors(ignore=0.5),
-    "ignore 2": Priors(ignore=2),
-    "ignore 4": Priors(ignore=4),
-    "ignore 8": Priors(ignore=8),
-    "oppose 0.25": Priors(oppose=0.25),
+    "weights before": Priors(
+        ignore_contestant=32, inform=4, oppose=0.5, rescale=0.5, signal=0.03, spread=2
+    ),
+    "gold alone 2": Priors(ignore=2),
+    "gold alone 4": Priors(ignore=4),
     "oppose 1": Priors(oppose=1),
-    "oppose 2": Priors(oppose=2),
-    "contestant 16": Priors(ignore_contestant=16),
-    "contestant 24": Priors(ignore_contestant=24),
-    "contestant 48": Priors(ignore_contestant=48),
+    "oppose 4": Priors(oppose=4),
+    "contestant 32": Priors(ignore_contestant=32),
+    "contestant 64": Priors(ignore_contestant=64),
+    "contestant 256": Priors(ignore_contestant=256),
+    "signal 0.03": Priors(signal=0.03),
+    "signal 0.05": Priors(signal=0.05),
+    "signal 0.05, spread 0.8": Priors(signal=0.05, spread=0.8),
+    "spread 2": Priors(spread=2),
 }
 
 
@@ -62,13 +65,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("results/priors.jsonl"))
     parser.add_argument("--pair-seeds", type=read_range, default=range(100, 112))
-    parser.add_argument("--mmlu-seeds", type=read_range, default=range(16))
+    parser.add_argument("--mmlu-seeds", type=read_range, default=range(40))
     arguments = parser.parse_args()
     log = Log(arguments.out)
     prompts = read_mmlu(arguments.data)
     for seed in arguments.mmlu_seeds:
         for task in tasks(prompts, seed):
-            run(log, task, RIVALS)
+            if int(task.cell.removeprefix("n_gold=")) in MMLU_GOLD:
+                run(log, task, RIVALS)
         print(f"seed {seed} done", flush=True)
     for folder in sorted(p for p in (arguments.data / PAIRS).iterdir() if p.is_dir()):
         for task in pair_tasks(folder, arguments.pair_seeds):

@@ -9,7 +9,7 @@ test set. Features are the default pipeline, fitted on the 5,000 training
 prompts. A cell is a judge and a number of gold labels; its yardstick is the
 fixed method whose mean area over the seeds is the largest, which the user could
 not have known. Intervals: bootstrap over seeds, the yardstick chosen anew in
-every draw, 95 %. The priors of ``auto`` were set on seeds 0 to 15: report others.
+every draw, 95 %. The priors of ``auto`` were set on seeds 0 to 39: report others.
 """
 
 from __future__ import annotations

@@ -298,4 +298,4 @@ def test_the_prior_in_use_gives_the_area_of_auto(
     area = {r.method: r.area for r in log.records}
     assert set(area) == {OWN_POSTERIOR, *priors.PRIORS}
     assert area[priors.USED] == pytest.approx(area[OWN_POSTERIOR], abs=1e-9)
-    assert area["ignore 8"] != area[priors.USED]
+    assert area["gold alone 4"] != area[priors.USED]
