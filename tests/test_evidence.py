@@ -80,6 +80,7 @@ def hypotheses(
     level: float = 1.0,
     verdicts: float | None = None,
     level_error: float = 0.0,
+    pool: bool = False,
 ) -> list[tuple[float, ...]]:
     """Prior, var δ, ρ, its variance, κ − ρ and var b; variances over σ²."""
     fallible = use in ("inform", "oppose")
@@ -89,22 +90,20 @@ def hypotheses(
     prior = stats.t(df=3).pdf([np.log(s / 0.1) if s else 2.0 for s in signals])
     found: list[tuple[float, ...]] = []
     for p, s in zip(PRIORS[use] * np.array(prior) / sum(prior), signals, strict=True):
-        if use == "ignore":
-            apart = verdicts * (1 + s) + s
-            levels = [b * apart + level_error * (1 + s) for b in (1 / 16, 1.0)]
-            found.append((p / 3, s, 0.0, 0.0, 0.0, level))
-            found += [(p / 3, s, 0.0, 0.0, 1.0, b) for b in levels]
-        elif use == "rescale":
+        sign, f, g = -1.0 if use == "oppose" else 1.0, ratio * (1 + s), verdicts * (1 + s)
+        if use == "rescale":
             found += [(p / 4, s, 0.0, t * to_f, 0.0, level) for t in SCALES]
-        else:
-            sign, f, g = 1.0 if use == "inform" else -1.0, ratio * (1 + s), verdicts * (1 + s)
-            if s > g * (1 + 1e-9):
-                continue  # the judge's verdicts vary less than the gain that they show
-            slope = min(s / g, 1.0)
-            left, chance = s - slope**2 * f, 0.04 * slope * (1 - slope) * f / size**2
-            for share in (1 / 16, 1.0):
-                b = share * (max(g - s, 0.0) + left) + level_error * (1 + s)
-                found.append((p / 2, left, sign * slope, chance, sign * (1 - slope), b))
+            continue
+        if fallible and s > g * (1 + 1e-9):
+            continue  # the judge's verdicts vary less than the gain that they show
+        slope = min(s / g, 1.0) if fallible else 0.0
+        left, chance = s - slope**2 * f, 0.04 * slope * (1 - slope) * f / size**2
+        apart = max(g - s, 0.0) + left if fallible else g + s
+        is_own = [True] if pool and not fallible else [False] if pool else [True, False, False]
+        for own, share in zip(is_own, (0.0, 1 / 16, 1.0), strict=False):
+            b = level if own else share * apart + level_error * (1 + s)
+            kept = -sign * slope if own else sign * (1 - slope)
+            found.append((p / len(is_own), left, sign * slope, chance, kept, b))
     return found
 
 
@@ -127,6 +126,7 @@ def predicted_densely(
                 level=own_level,
                 verdicts=VERDICT_SIZE**2 / float(variance),
                 level_error=LEVEL_ERROR**2 / float(variance),
+                pool=not has_level,
             ):
                 K = d * P @ P.T + b * has_level + slope_variance * np.outer(f, f)
                 offset = slope * f + kept * judge_level

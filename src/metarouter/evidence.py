@@ -15,25 +15,25 @@ marginal likelihood. The hypotheses differ in
   ratio s = var ψ / σ² of the gain;
 * what f is worth. With v = var f / σ²:
 
-  ``ignore``  ρ = 0, var δ = s σ²: which queries differ is told by gold alone. The level is
-      its own, κ = 0 and b ~ N(0, σ²) (wider where the labels are further from 0), or the
-      verdicts', κ = 1, which a judge without a model of queries can share by having the
-      right mean: what tells gain from verdict varies by (q + s) σ² over queries (q below),
-      and b has 1/16 of it or all, as under ``inform``. Odds are even between the three;
+  ``ignore``  ρ = 0, var δ = s σ²: which queries differ is told by gold alone;
   ``inform``  the judge sees the gain through an error of its own, and its mean verdict is
       g = ψ + β, the two independent. f = E[g | votes], so with q = var g / σ² ≥ v, ψ given
-      f has slope ρ = s/q, var δ = s(1 − ρ v/q) σ² left over, and κ = 1. A judge whose
-      verdicts vary much more over queries than gains do (q ≫ s) is mostly error, so it
-      counts for little. Gains that vary more than verdicts (s > q) are not possible, and
-      what they had of the prior is lost to this use. The error averages out over queries
-      or has a level that varies as it does: var b is 1/16 of (q − s) σ² + var δ or all of
-      it, with even odds, and the variance of the level of f. A judge whose level agrees
-      with gold gains weight by it;
-  ``oppose``  the same with −f: ρ = −s/q, κ = −1; in both, ψ and β may go together a
-      little: ρ is drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)),
-      and κ moves with it;
-  ``rescale`` κ = ρ ~ N(0, τ/q), b and δ as for gold alone: a judge on another scale
-      or weak, of either sign.
+      f has slope ρ = s/q and var δ = s(1 − ρ v/q) σ² left over. A judge whose verdicts vary
+      much more over queries than gains do (q ≫ s) is mostly error, so it counts for little.
+      Gains that vary more than verdicts (s > q) are not possible, and what they had of the
+      prior is lost to this use;
+  ``oppose``  the same with −f: ρ = −s/q; in both, ψ and β may go together a little: ρ is
+      drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)), and κ with it;
+  ``rescale`` κ = ρ ~ N(0, τ/q), var δ = s σ²: a judge on another scale or weak, of either
+      sign;
+
+* the level, with even odds of three for the uses but ``rescale``. It is gold's own, κ = 0 and
+  b ~ N(0, σ²) (wider where the labels are further from 0), as it is for ``rescale`` and for
+  verdicts of a contestant; or the judge's, κ = 1 (−1 for ``oppose``), where
+  gain and verdict, which are a certain variance apart over queries, (q − s) σ² + var δ or for
+  ``ignore`` (q + s) σ², have a level of 1/16 of it (the error averages out) or of all of it;
+  to either comes the variance of the level of f. So a judge that sees no query as it is, but
+  has the right mean, is not believed about queries for that.
 
 σ² is integrated out under an inverse-gamma prior worth one label, around the
 variance τ² of the gold labels (of which s leaves σ² = τ²/(1 + s) in v), so the
@@ -94,6 +94,10 @@ class Priors:
         Weights, at least 0.
     ignore_contestant : float
         Weight of gold alone where the judge is one of the two models compared.
+    judges_level : float, default 2/3
+        Share of every use but ``rescale`` in which the level of the verdicts is that of the
+        gain up to an error. That of a contestant never is: to prefer one's own words is a
+        level before all. No part of pools.
     signal : float, default 0.1
         Median of the prior of s. Exact-match labels show less, rubrics more.
     spread : float, default 1
@@ -107,13 +111,15 @@ class Priors:
     inform: float = 16.0
     oppose: float = 2.0
     rescale: float = 0.5
+    judges_level: float = 2 / 3
     signal: float = 0.1
     spread: float = 1.0
 
     def of_judges(self, contestants: float) -> Priors:
         """Priors for verdicts of which the share `contestants` is by a contestant."""
         ignore = self.ignore + contestants * (self.ignore_contestant - self.ignore)
-        return replace(self, ignore=ignore)
+        judges_level = self.judges_level * (1.0 - contestants)
+        return replace(self, ignore=ignore, judges_level=judges_level)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +128,19 @@ class Posterior:
 
     mean: FloatArray
     covariance: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """Scales that the labels show, most as variances over that of gold labels."""
+
+    judge_size: float  # standard deviation of f, in its unit
+    ratio: float  # var f
+    verdicts: float  # var g
+    level_error: float  # variance of the level of f
+    own_level: float  # of b where nothing is known of it, over σ²
+    has_judge: bool
+    has_level: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,9 +350,7 @@ def weigh_hypotheses(
     # Labels that are all equal still have a scale.
     total = max(spread, 1e-12 * max(mean**2, size**2), 1e-300)
     columns = np.stack([ones, f, f_level, gain], axis=1) * np.sqrt(w)[:, None]
-    hypotheses = _hypotheses(
-        priors or Priors(),
-        uses if judge is not None and size > 0 else ("ignore",),
+    known = _Known(
         judge_size=size,
         ratio=size**2 / total,
         verdicts=max(verdict_size or 0.0, size) ** 2 / total,
@@ -342,6 +359,8 @@ def weigh_hypotheses(
         has_judge=judge is not None,
         has_level=bool(ones.any()),
     )
+    is_told = known.has_judge and size > 0
+    hypotheses = _hypotheses(priors or Priors(), uses if is_told else ("ignore",), known)
     rotated = [_rotate(each * np.sqrt(w)[:, None], columns) for each in mapped]
     sizes = np.ones(len(mapped)) if basis_sizes is None else np.asarray(basis_sizes)
     scaled = [
@@ -359,41 +378,14 @@ def weigh_hypotheses(
     return Evidence(parts=tuple(_kept(*each) for each in parts), mean_weight=float(raw.mean()))
 
 
-def _hypotheses(
-    priors: Priors,
-    uses: Sequence[str],
-    *,
-    judge_size: float,
-    ratio: float,
-    verdicts: float,
-    level_error: float,
-    own_level: float,
-    has_judge: bool,
-    has_level: bool,
-) -> _Hypotheses:
-    """All uses × signals (× scales or levels).
-
-    `ratio`, `verdicts` and `level_error` are var f, var g and the variance of f's level
-    over the variance of gold labels.
-    """
+def _hypotheses(priors: Priors, uses: Sequence[str], known: _Known) -> _Hypotheses:
+    """All uses × signals × forms of the level (or scales)."""
     blocks: list[_Hypotheses] = []
     for use in uses:
-        prior = np.log(max(getattr(priors, use), 1e-300))
-        if use in ("inform", "oppose"):
-            found = [
-                _with_error(priors, use, level, judge_size, ratio, verdicts, level_error)
-                for level in _LEVELS
-            ]
-        elif use == "rescale":
-            free = _SCALES / verdicts * (ratio / judge_size**2)
-            found = [_alone(priors, use, own_level, slope_variance=float(each)) for each in free]
-        else:
-            found = [_alone(priors, use, own_level)]
-        if use == "ignore" and has_judge:
-            found += [_at_judges_level(found[0], level, verdicts, level_error) for level in _LEVELS]
-        blocks += [
-            replace(each, log_prior=each.log_prior + prior - np.log(len(found))) for each in found
-        ]
+        for share, block in _forms(priors, use, known):
+            if share > 0:
+                weight = np.log(max(getattr(priors, use) * share, 1e-300))
+                blocks.append(replace(block, log_prior=block.log_prior + weight))
     joined = _Hypotheses(
         use=tuple(use for block in blocks for use in block.use),
         **{
@@ -402,68 +394,78 @@ def _hypotheses(
             if name != "use"
         },
     )
-    if has_level:
+    if known.has_level:
         return joined
     return replace(joined, level_variance=np.zeros_like(joined.level_variance))
 
 
+def _forms(priors: Priors, use: str, known: _Known) -> list[tuple[float, _Hypotheses]]:
+    """One use with every form of the level (or scale), and their shares of its weight."""
+    if use == "rescale":
+        free = _SCALES / known.verdicts * (known.ratio / known.judge_size**2)
+        return [(1 / len(free), _alone(priors, use, known, None, float(each))) for each in free]
+    make = _alone if use == "ignore" else _with_error
+    if not known.has_level:
+        return [(1.0, make(priors, use, known, None if use == "ignore" else 0.0))]
+    told = priors.judges_level if known.has_judge else 0.0
+    judges = [(told / len(_LEVELS), make(priors, use, known, level)) for level in _LEVELS]
+    return [(1.0 - told, make(priors, use, known, None)), *judges]
+
+
 def _alone(
-    priors: Priors, use: str, own_level: float, *, slope_variance: float = 0.0
+    priors: Priors, use: str, known: _Known, level: float | None, slope_variance: float = 0.0
 ) -> _Hypotheses:
     """Hypotheses in which δ is all of the gain, but for a free slope."""
     s = _SIGNALS
+    apart = known.verdicts * (1.0 + s) + s
+    kept, level_variance = _level(known, level, np.zeros_like(s), 1.0, apart, s)
     return _Hypotheses(
         use=(use,) * len(s),
         log_prior=_log_prior(priors, s),
         discrepancy=s,
         slope=np.zeros_like(s),
         slope_variance=np.full_like(s, slope_variance),
-        level=np.zeros_like(s),
-        level_variance=np.full_like(s, own_level),
+        level=kept,
+        level_variance=level_variance,
     )
 
 
-def _at_judges_level(
-    alone: _Hypotheses, level: float, verdicts: float, level_error: float
-) -> _Hypotheses:
-    """The same with the level of the verdicts, which otherwise tell nothing."""
-    s = alone.discrepancy
-    apart = verdicts * (1.0 + s) + s  # variance over queries of gain less verdict
-    return replace(
-        alone,
-        level=np.ones_like(s),
-        level_variance=level**2 * apart + level_error * (1.0 + s),
-    )
-
-
-def _with_error(
-    priors: Priors,
-    use: str,
-    level: float,
-    judge_size: float,
-    ratio: float,
-    verdicts: float,
-    level_error: float,
-) -> _Hypotheses:
+def _with_error(priors: Priors, use: str, known: _Known, level: float | None) -> _Hypotheses:
     """Hypotheses in which the judge sees the gain, or its opposite, and an error."""
+    verdicts = known.verdicts
     exact = verdicts / (1.0 - verdicts) if verdicts < 1.0 else np.inf  # s of a faultless judge
     s = np.append(_SIGNALS[1:], exact) if exact < _SIGNALS[-1] else _SIGNALS[1:]
     log_prior = _log_prior(priors, s)
     is_possible = s <= verdicts * (1.0 + s) * (1.0 + 1e-9)
     s, log_prior = s[is_possible], log_prior[is_possible]
-    v, q = ratio * (1.0 + s), verdicts * (1.0 + s)
+    v, q = known.ratio * (1.0 + s), verdicts * (1.0 + s)
     slope = np.minimum(s / q, 1.0)
     left = s * (1.0 - slope * v / q)
     sign = 1.0 if use == "inform" else -1.0
+    kept, level_variance = _level(known, level, slope, sign, np.maximum(q - s, 0.0) + left, s)
     return _Hypotheses(
         use=(use,) * len(s),
         log_prior=log_prior,
         discrepancy=left,
         slope=sign * slope,
-        slope_variance=_CORRELATION**2 * slope * (1.0 - slope) * v / judge_size**2,
-        level=sign * (1.0 - slope),
-        level_variance=level**2 * (np.maximum(q - s, 0.0) + left) + level_error * (1.0 + s),
+        slope_variance=_CORRELATION**2 * slope * (1.0 - slope) * v / known.judge_size**2,
+        level=kept,
+        level_variance=level_variance,
     )
+
+
+def _level(
+    known: _Known,
+    level: float | None,
+    slope: FloatArray,
+    sign: float,
+    apart: FloatArray,
+    s: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """κ − ρ and var b: the judge's level, off by `level` of what varies by `apart`, or none."""
+    if level is None:
+        return -sign * slope, np.full_like(s, known.own_level)
+    return sign * (1.0 - slope), level**2 * apart + known.level_error * (1.0 + s)
 
 
 def _log_prior(priors: Priors, s: FloatArray) -> FloatArray:
