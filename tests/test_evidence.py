@@ -244,6 +244,38 @@ def test_priors_move_the_shares() -> None:
     assert wary.share("ignore") > 0.99 > even.share("ignore")
 
 
+def test_a_contestant_is_doubted_by_its_share_of_the_verdicts_and_its_level_never_believed() -> (
+    None
+):
+    priors = Priors(ignore=2.0, ignore_contestant=10.0, judges_level=0.6)
+    half, whole = priors.of_judges(0.5), priors.of_judges(1.0)
+    assert (half.ignore, half.judges_level) == (6.0, pytest.approx(0.3))
+    assert (whole.ignore, whole.judges_level) == (10.0, 0.0)
+    assert priors.of_judges(0.0) == priors
+    assert Priors().ignore_contestant / Priors().inform == 8.0  # most of the weight
+
+
+def test_a_level_that_is_not_believed_is_not_used() -> None:
+    """Verdicts that rank as gold does, ten above it: gold's own level, without harm."""
+    problem = make_problem()
+    P, psi = problem.bases[0][:30], problem.judge[:30]
+    gain = psi + np.random.default_rng(1).normal(size=30) / 2
+    levels = {}
+    for name, share in (("own", 0.0), ("either", 2 / 3)):
+        evidence = weigh_hypotheses(
+            [P],
+            gain,
+            psi + 10.0,
+            judge_level=np.full(30, 10.0),
+            priors=Priors(judges_level=share),
+        )
+        assert evidence.share("inform") > 0.9
+        posterior = evidence.posterior([np.arange(1, 13)], 10.0 * np.eye(13)[0], LEVEL)
+        levels[name] = posterior.mean[0]
+    assert levels["own"] == pytest.approx(gain.mean() - psi.mean(), abs=0.3)
+    assert levels["either"] == pytest.approx(levels["own"], abs=0.05)
+
+
 def test_a_basis_with_all_the_prior_gets_all_the_weight() -> None:
     problem = make_problem()
     evidence = problem.weigh(problem.judge[:30], basis_priors=[1.0, 1e-12])

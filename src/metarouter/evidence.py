@@ -23,7 +23,7 @@ marginal likelihood. The hypotheses differ in
       Gains that vary more than verdicts (s > q) are not possible, and what they had of the
       prior is lost to this use;
   ``oppose``  the same with −f: ρ = −s/q; in both, ψ and β may go together a little: ρ is
-      drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)), and κ with it;
+      drawn around that value, with standard deviation 0.2 √(|ρ|(1 − |ρ|)), and κ moves with it;
   ``rescale`` κ = ρ ~ N(0, τ/q), var δ = s σ²: a judge on another scale or weak, of either
       sign;
 
@@ -33,7 +33,8 @@ marginal likelihood. The hypotheses differ in
   gain and verdict, which are a certain variance apart over queries, (q − s) σ² + var δ or for
   ``ignore`` (q + s) σ², have a level of 1/16 of it (the error averages out) or of all of it;
   to either comes the variance of the level of f. So a judge that sees no query as it is, but
-  has the right mean, is not believed about queries for that.
+  has the right mean, is not believed about queries for that. Where δ holds the levels, as in
+  pools, b = 0, and κ is 0 for ``ignore``, ±1 for ``inform`` and ``oppose``.
 
 σ² is integrated out under an inverse-gamma prior worth one label, around the
 variance τ² of the gold labels (of which s leaves σ² = τ²/(1 + s) in v), so the
@@ -82,7 +83,7 @@ class Priors:
     """What is believed before the gold labels are seen.
 
     The first five are weights of what the preference model may be worth, which
-    are normalised. Where somebody else judges, gold alone has a twentieth, and more where the
+    are normalised. Where somebody else judges, ``ignore`` has a twentieth, and more where the
     verdicts vary so little that few signals are possible. It has seven eighths where the
     judge is one of the models it judges, which sees least where the other model could do
     what it could not: with 50 gold labels, such a judge used wrongly does more harm than a
@@ -93,7 +94,7 @@ class Priors:
     ignore, inform, oppose, rescale : float
         Weights, at least 0.
     ignore_contestant : float
-        Weight of gold alone where the judge is one of the two models compared.
+        Weight of ``ignore`` where the judge is one of the two models compared.
     judges_level : float, default 2/3
         Share of every use but ``rescale`` in which the level of the verdicts is that of the
         gain up to an error. That of a contestant never is: to prefer one's own words is a
@@ -101,9 +102,9 @@ class Priors:
     signal : float, default 0.1
         Median of the prior of s. Exact-match labels show less, rubrics more.
     spread : float, default 1
-        Of log s, in whose Student's t with three degrees of freedom s is below 0.014 or above
-        0.74 with odds of one in seven. No signal at all counts as much as one two of these
-        units away.
+        Scale of log s, in Student's t with three degrees of freedom. Four fifths of the prior
+        are between 0.02 and 0.6, a twentieth is at no signal at all, which counts as much as
+        one two of these units away, and another twentieth above 1.
     """
 
     ignore: float = 1.0

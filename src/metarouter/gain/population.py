@@ -49,8 +49,8 @@ class Population:
     root : array, shape (m, r); V = root root'.
     level_variance : float; v_b, in squared gain units.
     departure : float, default 0.03
-        Median of s where the model departs at all: the core's prior of a gain's
-        signal.
+        Median of s where the model departs at all: little, as exact-match labels
+        show it.
     no_departure : float in (0, 1), default 0.1
         Prior probability that it does not, s = 0.
     """
