@@ -57,6 +57,8 @@ PRIORS = {
     "signal 0.05": Priors(signal=0.05),
     "signal 0.05, spread 0.8": Priors(signal=0.05, spread=0.8),
     "spread 2": Priors(spread=2),
+    "judge's level 0": Priors(judges_level=0),
+    "judge's level 0.8": Priors(judges_level=0.8),
 }
 
 
