@@ -58,7 +58,8 @@ PRIORS = {
     "signal 0.05, spread 0.8": Priors(signal=0.05, spread=0.8),
     "spread 2": Priors(spread=2),
     "judge's level 0": Priors(judges_level=0),
-    "judge's level 0.8": Priors(judges_level=0.8),
+    "judge's level 0.67": Priors(judges_level=2 / 3),
+    "judge's level 1": Priors(judges_level=1),
 }
 
 

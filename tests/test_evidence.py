@@ -103,7 +103,8 @@ def hypotheses(
         for own, share in zip(is_own, (0.0, 1 / 16, 1.0), strict=False):
             b = level if own else share * apart + level_error * (1 + s)
             kept = -sign * slope if own else sign * (1 - slope)
-            found.append((p / len(is_own), left, sign * slope, chance, kept, b))
+            of_form = 1.0 if pool else 0.2 if own else 0.4
+            found.append((p * of_form, left, sign * slope, chance, kept, b))
     return found
 
 
@@ -261,7 +262,7 @@ def test_a_level_that_is_not_believed_is_not_used() -> None:
     P, psi = problem.bases[0][:30], problem.judge[:30]
     gain = psi + np.random.default_rng(1).normal(size=30) / 2
     levels = {}
-    for name, share in (("own", 0.0), ("either", 2 / 3)):
+    for name, share in (("own", 0.0), ("either", 0.8)):
         evidence = weigh_hypotheses(
             [P],
             gain,

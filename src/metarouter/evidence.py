@@ -27,10 +27,10 @@ marginal likelihood. The hypotheses differ in
   ``rescale`` κ = ρ ~ N(0, τ/q), var δ = s σ²: a judge on another scale or weak, of either
       sign;
 
-* the level, with even odds of three for the uses but ``rescale``. It is gold's own, κ = 0 and
-  b ~ N(0, σ²) (wider where the labels are further from 0), as it is for ``rescale`` and for
-  verdicts of a contestant; or the judge's, κ = 1 (−1 for ``oppose``), where
-  gain and verdict, which are a certain variance apart over queries, (q − s) σ² + var δ or for
+* the level, for the uses but ``rescale``. With a chance of one in five it is gold's own, κ = 0
+  and b ~ N(0, σ²) (wider where the labels are further from 0), as it always is for ``rescale``
+  and for verdicts of a contestant; or, with even odds, one of two forms of the judge's,
+  κ = 1 (−1 for ``oppose``), where gain and verdict, which are a certain variance apart over queries, (q − s) σ² + var δ or for
   ``ignore`` (q + s) σ², have a level of 1/16 of it (the error averages out) or of all of it;
   to either comes the variance of the level of f. So a judge that sees no query as it is, but
   has the right mean, is not believed about queries for that. Where δ holds the levels, as in
@@ -95,7 +95,7 @@ class Priors:
         Weights, at least 0.
     ignore_contestant : float
         Weight of ``ignore`` where the judge is one of the two models compared.
-    judges_level : float, default 2/3
+    judges_level : float, default 0.8
         Share of every use but ``rescale`` in which the level of the verdicts is that of the
         gain up to an error. That of a contestant never is: to prefer one's own words is a
         level before all. No part of pools.
@@ -112,7 +112,7 @@ class Priors:
     inform: float = 16.0
     oppose: float = 2.0
     rescale: float = 0.5
-    judges_level: float = 2 / 3
+    judges_level: float = 0.8
     signal: float = 0.1
     spread: float = 1.0
 
