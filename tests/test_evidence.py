@@ -61,14 +61,13 @@ def make_problem(n: int = 30, has_level: bool = True) -> Problem:
     )
 
 
-def predicted(problem: Problem, evidence: Evidence, has_level: bool) -> tuple[FloatArray, ...]:
+def predicted(problem: Problem, evidence: Evidence) -> tuple[FloatArray, ...]:
     """Posterior mean and std at the rows to predict, from θ."""
     P, Q = problem.bases
     U = np.column_stack([np.ones(len(P)), P, Q, problem.judge])[problem.n :]
     columns = [np.arange(1, 13), np.arange(13, 18)]
-    constants = np.arange(1 if has_level else 0)
-    judge = np.eye(19)[18] + 0.4 * has_level * np.eye(19)[0]
-    posterior = evidence.posterior(columns, judge, constants)
+    judge = np.eye(19)[18] + 0.4 * np.eye(19)[0]
+    posterior = evidence.posterior(columns, judge, LEVEL)
     variance = np.einsum("ij,jk,ik->i", U, posterior.covariance, U)
     return U @ posterior.mean, np.sqrt(variance)
 
@@ -113,7 +112,7 @@ def predicted_densely(
 ) -> tuple[FloatArray, ...]:
     """The same by a loop over hypotheses, each with kernels between all rows."""
     n, y, f = problem.n, problem.gain, problem.judge
-    judge_level = 0.4 * has_level
+    judge_level = 0.4
     f = f + judge_level
     w = problem.weight / problem.weight.mean()
     variance = np.average((y - np.average(y, weights=w)) ** 2, weights=w)
@@ -154,11 +153,10 @@ def test_posterior_is_that_of_the_dense_mixture(
 ) -> None:
     """Mean and std over all hypotheses, with weights, more rows than columns or fewer."""
     problem = make_problem(n, has_level)
-    shift = 0.4 * has_level
     evidence = problem.weigh(
-        problem.judge[:n] + shift, judge_level=np.full(n, shift), uses=uses, average=average
+        problem.judge[:n] + 0.4, judge_level=np.full(n, 0.4), uses=uses, average=average
     )
-    mean, std = predicted(problem, evidence, has_level)
+    mean, std = predicted(problem, evidence)
     dense_mean, dense_std = predicted_densely(problem, uses, has_level, average)
     np.testing.assert_allclose(mean, dense_mean, atol=1e-8)
     np.testing.assert_allclose(std, dense_std, atol=1e-8)
@@ -217,24 +215,25 @@ def test_no_judge_is_a_judge_of_another_level_that_is_ignored() -> None:
     far = problem.judge[:30] + 50.0
     ignored = problem.weigh(far, judge_level=np.full(30, 50.0), uses=("ignore",))
     assert none.share("ignore") == pytest.approx(1.0, abs=1e-12)
-    for a, b in zip(predicted(problem, none, True), predicted(problem, ignored, True), strict=True):
+    for a, b in zip(predicted(problem, none), predicted(problem, ignored), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
 
 
 def test_a_judge_of_the_right_mean_tells_the_level_and_no_query() -> None:
-    """Three labels, and verdicts that vary little around 1: a level nearer 1, ρ = 0."""
+    """Three labels, and verdicts that vary little around 1: a level nearer 1, if they vary."""
     problem = make_problem()
     P, f = problem.bases[0][:3], np.ones(3)
     gain = np.array([0.2, 0.9, 0.7])
-    options = {"judge_size": 0.0, "verdict_size": 0.01, "label_variance": 1.0}
     found = {}
-    for name, judge in (("none", None), ("flat", f)):
-        evidence = weigh_hypotheses([P], gain, judge, **options)  # type: ignore[arg-type]
+    for size in (0.0, 0.01):
+        evidence = weigh_hypotheses(
+            [P], gain, f, judge_size=size, verdict_size=0.01, label_variance=1.0, uses=("ignore",)
+        )
         posterior = evidence.posterior([np.arange(1, 13)], np.eye(13)[0], LEVEL)
-        found[name] = posterior.mean[0], posterior.covariance[0, 0]
+        found[size] = posterior.mean[0], posterior.covariance[0, 0]
         assert evidence.judge_slope() == 0
-    assert found["none"][0] < gain.mean() < found["flat"][0] < 1.0
-    assert found["flat"][1] < found["none"][1]
+    assert found[0.0][0] < gain.mean() < found[0.01][0] < 1.0
+    assert found[0.01][1] < found[0.0][1]
 
 
 def test_priors_move_the_shares() -> None:

@@ -27,14 +27,14 @@ marginal likelihood. The hypotheses differ in
   ``rescale`` κ = ρ ~ N(0, τ/q), var δ = s σ²: a judge on another scale or weak, of either
       sign;
 
-* the level, for the uses but ``rescale``. With a chance of one in five it is gold's own, κ = 0
-  and b ~ N(0, σ²) (wider where the labels are further from 0), as it always is for ``rescale``
-  and for verdicts of a contestant; or, with even odds, one of two forms of the judge's,
-  κ = 1 (−1 for ``oppose``), where gain and verdict, which are a certain variance apart over queries, (q − s) σ² + var δ or for
-  ``ignore`` (q + s) σ², have a level of 1/16 of it (the error averages out) or of all of it;
-  to either comes the variance of the level of f. So a judge that sees no query as it is, but
-  has the right mean, is not believed about queries for that. Where δ holds the levels, as in
-  pools, b = 0, and κ is 0 for ``ignore``, ±1 for ``inform`` and ``oppose``.
+* the level, but for ``rescale``, which has κ = ρ and b ~ N(0, σ²) (wider where the labels are
+  further from 0). With a chance of one in five it is gold's own: such a b, and prior mean 0 of
+  κ. Else it is the judge's: κ = 1 (−1 for ``oppose``), and the level of gain less verdict,
+  b, follows from their variance over queries, (q − s) σ² + var δ, for ``ignore`` (q + s) σ².
+  With even odds var b is 1/16 of that (the error averages out) or all of it, and to it comes
+  the variance of the level of f. So a judge that sees no query as it is, but has the right
+  mean, is not believed about queries for that. The level of a contestant is not believed.
+  Where δ holds the levels, as in pools, b = 0, and κ is 0 for ``ignore``, ±1 for the next two.
 
 σ² is integrated out under an inverse-gamma prior worth one label, around the
 variance τ² of the gold labels (of which s leaves σ² = τ²/(1 + s) in v), so the
@@ -97,8 +97,9 @@ class Priors:
         Weight of ``ignore`` where the judge is one of the two models compared.
     judges_level : float, default 0.8
         Share of every use but ``rescale`` in which the level of the verdicts is that of the
-        gain up to an error. That of a contestant never is: to prefer one's own words is a
-        level before all. No part of pools.
+        gain up to an error. A contestant's is not believed, since to prefer one's own words
+        is a level before all; other verdicts beside his get less. No part of pools, nor of a
+        judge that says the same of every query.
     signal : float, default 0.1
         Median of the prior of s. Exact-match labels show less, rubrics more.
     spread : float, default 1
@@ -140,7 +141,7 @@ class _Known:
     verdicts: float  # var g
     level_error: float  # variance of the level of f
     own_level: float  # of b where nothing is known of it, over σ²
-    has_judge: bool
+    has_judge: bool  # whose verdicts differ over queries
     has_level: bool
 
 
@@ -357,11 +358,11 @@ def weigh_hypotheses(
         verdicts=max(verdict_size or 0.0, size) ** 2 / total,
         level_error=level_error**2 / total,
         own_level=max(1.0, mean**2 / total),
-        has_judge=judge is not None,
+        has_judge=judge is not None and size > 0,
         has_level=bool(ones.any()),
     )
-    is_told = known.has_judge and size > 0
-    hypotheses = _hypotheses(priors or Priors(), uses if is_told else ("ignore",), known)
+    of_judge = uses if known.has_judge else ("ignore",)
+    hypotheses = _hypotheses(priors or Priors(), of_judge, known)
     rotated = [_rotate(each * np.sqrt(w)[:, None], columns) for each in mapped]
     sizes = np.ones(len(mapped)) if basis_sizes is None else np.asarray(basis_sizes)
     scaled = [
