@@ -2,8 +2,8 @@
 
     ./run python experiments/doubt.py --results results/v3 --out results/doubt.jsonl
 
-The prior weight of gold alone (one for every judge here; 32 by default where he is a
-contestant, else 1, beside 4 + 0.5 + 0.5 for the ways to use him) is swept: on the pairs with 50
+The prior weight of gold alone (one for every judge here; 128 by default where he is a
+contestant, else 1, beside 16 + 2 + 0.5 for the ways to use him) is swept: on the pairs with 50
 gold labels, and on the simulated judges on MMLU. By default over the splits that
 docs/results.md reports, where nothing may be chosen: it shows what a choice in hindsight could
 have reached. The splits for choosing are

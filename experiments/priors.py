@@ -43,7 +43,7 @@ RIVALS = ("gold_only", "none", "r")
 USED = "in use"
 PRIORS = {
     USED: Priors(),
-    "weights before": Priors(
+    "weights and signal before": Priors(
         ignore_contestant=32, inform=4, oppose=0.5, rescale=0.5, signal=0.03, spread=2
     ),
     "gold alone 2": Priors(ignore=2),
