@@ -122,8 +122,9 @@ def test_every_page_is_drawn_and_readable(seen: Page, scheme: Any, width: int) -
     seen.set_viewport_size({"width": width, "height": 900})
     if seen.locator(".canvas").count():
         seen.locator(".canvas canvas").first.wait_for()
+    # A chart takes the new width at the next resize that it observes.
     root = "document.documentElement"
-    assert seen.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+    seen.wait_for_function(f"() => {root}.scrollWidth <= {root}.clientWidth")
     assert seen.evaluate(_LOW_CONTRAST) == []
     is_dark = seen.evaluate("getComputedStyle(document.body).backgroundColor") == DARK
     assert is_dark == (scheme == "dark")
