@@ -324,7 +324,8 @@ def weigh_hypotheses(
         positive; that of `gain` when None. It sets the scale of the weak prior
         of σ².
     priors, uses
-        Prior beliefs, and the uses considered.
+        Prior beliefs, and the uses considered: ``ignore`` alone where there is no judge, or
+        one that says the same of every query.
     basis_priors : sequence of float, or None
         Prior weight of each basis; equal when None.
     basis_sizes : sequence of float, or None
