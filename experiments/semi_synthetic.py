@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--first-seed", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("results/semi_synthetic.jsonl"))
     arguments = parser.parse_args()
     log = Log(arguments.out)
