@@ -1,6 +1,6 @@
 """Real prompts and gold gains of MMLU, judges made from a formula.
 
-    ./run python experiments/semi_synthetic.py --data ../shared/data --first-seed 100 --seeds 20
+    ./run python experiments/semi_synthetic.py --data ../shared/data --first-seed 100 --seeds 40
 
 GPT-4 against Mixtral, contaminated prompts left out. For each seed 1,000
 prompts may carry gold labels (the first n of them do), 4,000 others carry votes
