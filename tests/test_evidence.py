@@ -236,6 +236,17 @@ def test_a_judge_of_the_right_mean_tells_the_level_and_no_query() -> None:
     assert found[0.01][1] < found[0.0][1]
 
 
+def test_verdicts_vary_at_least_as_what_the_votes_tell_of_them() -> None:
+    problem = make_problem()
+    P, f = problem.bases[0][:30], problem.judge[:30]
+    told, less = (
+        weigh_hypotheses([P], problem.gain, f, judge_size=SIZE, verdict_size=size)
+        for size in (SIZE, 0.5 * SIZE)
+    )
+    for use in USES:
+        assert less.share(use) == told.share(use)
+
+
 def test_priors_move_the_shares() -> None:
     problem = make_problem()
     f = problem.judge[:30]
