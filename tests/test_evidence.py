@@ -264,7 +264,9 @@ def test_a_contestant_is_doubted_by_its_share_of_the_verdicts_and_its_level_neve
     assert half.judges_level == pytest.approx(0.3)
     assert (whole.ignore, whole.judges_level) == (10.0, 0.0)
     assert priors.of_judges(0.0) == priors
-    assert Priors().ignore_contestant / Priors().inform == 8.0  # most of the weight
+    of_others = Priors().inform + Priors().oppose + Priors().rescale
+    assert Priors().ignore < 0.1 * of_others  # another judge is believed first
+    assert Priors().ignore_contestant > 3.0 * of_others
 
 
 def test_a_level_that_is_not_believed_is_not_used() -> None:

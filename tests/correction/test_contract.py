@@ -212,11 +212,13 @@ def test_transform_needs_fit(name: str) -> None:
 def test_constant_labels_stay_constant(name: str) -> None:
     """Both sources say 0.5 of every query: so do the corrected labels.
 
-    The priors of the evidence-weighted model draw the level to 0 by one label's weight.
+    The priors of the evidence-weighted model draw the level to 0 by one label's weight, and by
+    some more where a free slope takes a part of it (two_fidelity).
     """
     table = make_table()
     constant = table.with_gains(np.full(len(table), 0.5), table.variance)
-    tolerance = 1.5 * 0.5 / 60 if name in EVIDENCE else 1e-6
+    labels = 1.35 if name == "two_fidelity" else 1.2
+    tolerance = labels * 0.5 / 60 if name in EVIDENCE else 1e-6
     np.testing.assert_allclose(corrected(name, constant).gain, 0.5, atol=tolerance)
 
 

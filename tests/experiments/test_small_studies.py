@@ -299,3 +299,14 @@ def test_the_prior_in_use_gives_the_area_of_auto(
     assert set(area) == {OWN_POSTERIOR, *priors.PRIORS}
     assert area[priors.USED] == pytest.approx(area[OWN_POSTERIOR], abs=1e-9)
     assert area["gold alone 4"] != area[priors.USED]
+
+
+def test_the_level_of_a_judge_helps_where_it_is_right_and_misleads_where_it_is_not() -> None:
+    """Mean error with ten labels, always believed or never."""
+    import judges_level
+
+    def error(off: float, chance: float) -> float:
+        return float(np.mean([judges_level.level_error(off, 10, chance, s)[0] for s in range(30)]))
+
+    assert error(0.4, 1.0) > error(0.4, 0.0) + 0.1
+    assert abs(error(0.0, 1.0)) < 0.05
