@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.correction.index import index_functions, learn_index
+from metarouter.correction.scatter import learn_scatter, relative_noise
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
 from metarouter.features.bases import (
@@ -37,7 +38,8 @@ from metarouter.types import FloatArray, IntArray
 __all__ = ["EvidenceCorrector"]
 
 _CHUNK = 32_768
-_INDEX_COMPONENTS = 64  # in which directions are looked for
+_SCATTER_ROWS = 10_000  # votes whose scatter is looked at, at most
+_INDEX_COMPONENTS = 64  # in which directions, and the scatter of votes, are looked for
 _INDEX_ROWS = 10_000  # votes that tell them, at most
 _INDEX_QUERIES = 100  # that have votes and no gold, at least
 _INDEX_FOLDS = 4
@@ -136,18 +138,22 @@ class EvidenceCorrector:
         )
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
+        noise = label_noise(table)
+        v, scatter = np.ones(len(gold)), 0.0
+        if table.is_pair and at_gold is not None:
+            v, scatter = self._relative_noise(query_map, gold, preference, judge, at_gold, noise)
         is_model = len(preference) > 0 and size > _LEAST_JUDGE * preference.gain.std()
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             gold.gain,
             at_gold,
             judge_level=design[:, constants] @ judge.coef[constants],
-            weight=gold.weight,
+            weight=gold.weight / v,
             level=None if table.is_pair else np.zeros(len(gold)),
             judge_size=size * is_model,
             verdict_size=verdict_size,
             level_error=level_error,
-            label_variance=label_noise(table),
+            label_variance=noise,
             priors=self.priors.of_judges(_contestants(preference)),
             uses=self.uses,
             basis_priors=[BASIS_PRIORS.get(basis, 1.0) for basis in bases],
@@ -172,6 +178,7 @@ class EvidenceCorrector:
             elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
         self.diagnostics_ = self._describe(evidence, bases, len(gold), preference)
+        self.diagnostics_["noise_follows_votes"] = round(scatter, 4)
         return self
 
     def _check_options(self) -> None:
@@ -265,6 +272,34 @@ class EvidenceCorrector:
                 at_gold[rows] = design[rows] @ left_out
         return judge, at_gold
 
+    def _relative_noise(
+        self,
+        query_map: QueryMap,
+        gold: GainTable,
+        preference: GainTable,
+        judge: _Judge,
+        at_gold: FloatArray,
+        noise: float,
+    ) -> tuple[FloatArray, float]:
+        """Noise of each gold label over its mean, as the scatter of a pair's votes tells it.
+
+        Votes on queries with gold are left out: noise of both labels would be found in itself.
+        """
+        others = np.flatnonzero(~np.isin(preference.query, gold.query))
+        rows = np.random.default_rng(self.seed).permutation(others)[:_SCATTER_ROWS]
+        votes = preference.rows(np.sort(rows))
+        narrow, judge = _with_judge(query_map, judge, 1)
+        model = learn_scatter(
+            _leading(query_map, votes),
+            votes.gain - _design(narrow, votes) @ judge.coef,
+            votes.weight,
+            votes.judge,
+        )
+        if model is None:
+            return np.ones(len(gold)), 0.0
+        scatter = model.predict(_leading(query_map, gold))
+        return relative_noise(scatter, gold.gain, at_gold, gold.weight, noise)
+
     def _describe(
         self, evidence: Evidence, bases: Sequence[str], n_gold: int, preference: GainTable
     ) -> dict[str, Any]:
@@ -307,6 +342,10 @@ def _elsewhere(table: GainTable, variance: float) -> Elsewhere | None:
     assert model.coef_ is not None  # noqa: S101 - set by the fit
     weights = np.concatenate([[share - model.intercept_], -model.coef_]) / share
     return Elsewhere(weights=weights, variance=variance)
+
+
+def _leading(query_map: QueryMap, table: GainTable) -> FloatArray:
+    return query_map.components(table.row_features(), _INDEX_COMPONENTS)
 
 
 def _design(query_map: QueryMap, table: GainTable) -> FloatArray:
@@ -428,7 +467,7 @@ def _index(
     sums = np.bincount(votes.judge, votes.gain * votes.weight)
     level = sums / np.maximum(np.bincount(votes.judge, votes.weight), 1e-300)
     votes = votes.with_gains(votes.gain - level[votes.judge], votes.variance)
-    X = query_map.components(votes.row_features())[:, :_INDEX_COMPONENTS]
+    X = _leading(query_map, votes)
     own = np.zeros(len(votes))
     for k in range(_INDEX_FOLDS):
         rest = fold != k
@@ -497,6 +536,14 @@ def _plain_votes(
     return found
 
 
+def _with_judge(query_map: QueryMap, judge: _Judge, n_candidates: int) -> tuple[QueryMap, _Judge]:
+    """The map with the parts in which f lives alone, and f there."""
+    parts = [p for p in query_map.parts if np.isin(query_map.columns(p), judge.at).any()]
+    narrow, entries = _narrowed(query_map, parts, n_candidates)
+    judge = replace(judge, coef=judge.coef[entries], at=np.searchsorted(entries, judge.at))
+    return narrow, judge
+
+
 def _step(features: NDArray[np.float32]) -> int:
     return max(len(features) // _SIZED, 1)
 
@@ -510,9 +557,7 @@ def _sizes(
     """
     if not len(judge.at):
         return 0.0, 0.0, 0.0
-    parts = [p for p in query_map.parts if np.isin(query_map.columns(p), judge.at).any()]
-    query_map, entries = _narrowed(query_map, parts, n_candidates)
-    judge = replace(judge, coef=judge.coef[entries], at=np.searchsorted(entries, judge.at))
+    query_map, judge = _with_judge(query_map, judge, n_candidates)
     mapped = query_map.transform(features[:: _step(features)])
     by_candidate = judge.coef.reshape(n_candidates, -1)
     size = float((mapped @ by_candidate.T).var(axis=0).mean())

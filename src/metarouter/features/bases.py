@@ -103,9 +103,10 @@ class QueryMap:
                 blocks.append(near @ self.whitening[part] - self.offset[part])
         return np.hstack(blocks)
 
-    def components(self, X: NDArray[Any]) -> FloatArray:
-        """Principal components of rows of features; all of them have mean squared length 1."""
-        return self.scale * ((np.asarray(X, dtype=np.float64) - self.mean) @ self.rotation)
+    def components(self, X: NDArray[Any], most: int | None = None) -> FloatArray:
+        """Leading principal components of rows of features; all have mean squared length 1."""
+        centred = np.asarray(X, dtype=np.float64) - self.mean
+        return self.scale * (centred @ self.rotation[:, :most])
 
     def with_index(self, functions: FloatArray, X: NDArray[Any]) -> QueryMap:
         """The map with the part ``index``: linear functions of :meth:`components`.
