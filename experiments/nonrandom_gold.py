@@ -5,7 +5,9 @@
 Generated worlds choose 200 of 2,000 queries with a probability that depends on
 topic, difficulty and length ("covariate", "weak_overlap" of
 ``metarouter.testing``). On MMLU, 200 of 2,200 prompts get a gold label, 95 % of
-them in a third of the subjects; a simulated judge votes on the rest. The test
+them in a third of the subjects; a simulated judge votes on the rest. Both label
+files name the subject as the query's domain, which warnings may use and the
+router, which sees the text alone, may not. The test
 set is always a random sample of all queries. Yardstick: the better of pooled
 and gold-only, by their means over the seeds. The warnings are those of the audit
 that every fit makes and its report shows. Intervals: bootstrap over seeds, 95 %.
@@ -114,8 +116,13 @@ def mmlu_case(prompts: pd.DataFrame, judge: str, seed: int) -> Case:
     is_gold[rng.choice(np.flatnonzero(~favoured), N_GOLD - n_in, replace=False)] = True
     gain = train["gain"].to_numpy()
     votes = semi_synthetic_votes(gain, list(train["prompt"]), list(train["subject"]), judge, rng)
+    names, domain = np.unique(train["subject"], return_inverse=True)
     table = make_gain_table(
-        queries=list(train["prompt"]), gain=np.where(is_gold, gain, votes), is_gold=is_gold
+        queries=list(train["prompt"]),
+        gain=np.where(is_gold, gain, votes),
+        is_gold=is_gold,
+        domains=[str(name) for name in names],
+        domain=domain,
     )
     return Case(
         world=f"mmlu, {judge}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from metarouter.features.pipeline import make_pipeline
 from metarouter.fitting import FitOptions, fit_table
 from metarouter.labels.table import GainTable, make_gain_table
 from metarouter.testing import World, make_simulation, make_world
-from metarouter.types import IntArray
+from metarouter.types import BoolArray, IntArray
 
 
 def _with_features(table: GainTable) -> GainTable:
@@ -56,6 +57,42 @@ def test_random_gold_raises_no_warning(world: World, features: Any) -> None:
 def test_gold_chosen_by_topic_raises_a_warning(world: World, features: Any) -> None:
     found = audit_labels(_gold_by_topic(world, features))
     assert any("other kinds of queries" in text for text in found["overlap"]["warnings"])
+
+
+def _of_kinds(
+    names_domains: Callable[[BoolArray], BoolArray], by_kind: bool, n: int = 1200
+) -> GainTable:
+    """Features that know nothing of forty domains; 150 gold labels, of a third of them or any."""
+    rng = np.random.default_rng(3)
+    domain = rng.integers(40, size=n)
+    chance = np.where(domain < 13, 1.0, 0.02) if by_kind else np.ones(n)
+    is_gold = np.zeros(n, dtype=np.bool_)
+    is_gold[rng.choice(n, 150, replace=False, p=chance / chance.sum())] = True
+    return make_gain_table(
+        queries=[f"query {i}" for i in range(n)],
+        gain=rng.normal(size=n),
+        is_gold=is_gold,
+        domains=[f"domain {i}" for i in range(40)],
+        domain=np.where(names_domains(is_gold), domain, -1),
+        features=rng.normal(size=(n, 5)),
+    )
+
+
+def test_gold_of_few_domains_is_warned_of_though_the_features_do_not_tell() -> None:
+    found = audit_labels(_of_kinds(np.ones_like, by_kind=True))["overlap"]
+    assert found["auc"]["low"] > 0.75
+    assert any("other kinds of queries" in text for text in found["warnings"])
+
+
+def test_random_gold_of_many_domains_raises_no_warning() -> None:
+    assert audit_labels(_of_kinds(np.ones_like, by_kind=False))["overlap"]["warnings"] == []
+
+
+def test_domains_that_one_file_names_alone_are_no_kinds_of_queries() -> None:
+    audit = audit_labels(_of_kinds(np.logical_not, by_kind=False))
+    assert audit["overlap"]["warnings"] == []
+    benchmarks = audit["sensitivity"]["mean_bias"]["benchmarks"]
+    assert "domain" not in [strength["name"] for strength in benchmarks]
 
 
 def test_weak_overlap_is_warned_of_in_the_words_of_labels() -> None:

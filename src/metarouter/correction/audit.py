@@ -43,6 +43,7 @@ _MAX_PLAIN = 5_000  # every covariate that is left out costs another fit
 _COMPONENTS = 16
 _LEADING = 4
 _MAX_DOMAINS = 12
+_MAX_KINDS = 100  # domains that overlap is looked at in, of the largest
 # An AUC that random gold does not reach; a convention, like those of causal.overlap.
 _OTHER_KIND_AUC = 0.65
 
@@ -67,7 +68,8 @@ def audit_labels(
     -------
     dict of plain JSON values
         ``bias_map`` as :meth:`BiasMap.to_dict`; ``overlap`` as a flat
-        :class:`OverlapReport`; ``sensitivity`` with ``mean_bias`` and
+        :class:`OverlapReport`, given features and, where every query has one, the
+        domain; ``sensitivity`` with ``mean_bias`` and
         ``routing_value``, each a :class:`Sensitivity`. Where the labels cannot
         tell, a sentence that begins with "cannot be told" stands instead.
 
@@ -108,9 +110,13 @@ def audit_labels(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Study:
-    """Units with out-of-fold nuisances: `full`, and without each group of covariates."""
+    """Units with out-of-fold nuisances: `full`, and without each group of covariates.
+
+    `kinds` are all features and domains, which tell what kind of query each unit is.
+    """
 
     units: SourceUnits
+    kinds: FloatArray
     folds: IntArray
     full: Nuisances
     without: Mapping[str, Nuisances]
@@ -125,8 +131,10 @@ class _Study:
             return fit_nuisances(X[:, kept], units.gain, units.is_gold, folds, share=units.share)
 
         every = list(range(X.shape[1]))
+        domains = _domain_columns(pair.domain[units.query], _MAX_KINDS)
         return cls(
             units=units,
+            kinds=np.column_stack([units.features, domains]),
             folds=folds,
             full=fit(every),
             without={
@@ -184,7 +192,7 @@ def _covariates(pair: GainTable, units: SourceUnits) -> tuple[FloatArray, dict[s
     """Leading components, log length and domains, and the columns of each group."""
     components = units.features[:, :_COMPONENTS]
     length = np.log1p([len(pair.queries[i]) for i in units.query])
-    domains = _domain_columns(pair.domain[units.query])
+    domains = _domain_columns(pair.domain[units.query], _MAX_DOMAINS)
     d = components.shape[1]
     groups = {
         "the leading components": list(range(min(_LEADING, d))),
@@ -211,18 +219,23 @@ def _without_bound(estimate: Estimate, n_gold: int) -> str:
     )
 
 
-def _domain_columns(domain: IntArray) -> FloatArray:
-    """Indicators of the largest domains but one, shape (n, at most 12)."""
+def _domain_columns(domain: IntArray, most: int) -> FloatArray:
+    """Indicators of the largest domains but one, shape (n, at most `most`).
+
+    None where a query has no domain: if one file names domains and the other does not, they
+    tell the files apart and no kinds of queries.
+    """
+    if (domain < 0).any():
+        return np.zeros((len(domain), 0))
     names, count = np.unique(domain, return_counts=True)
     largest = names[np.argsort(-count, kind="stable")]
-    kept = largest[: min(_MAX_DOMAINS, len(names) - 1)]
+    kept = largest[: min(most, len(names) - 1)]
     return np.asarray(domain[:, None] == kept, dtype=np.float64)
 
 
 def _overlap(study: _Study) -> dict[str, Any]:
-    """The overlap of the sources given all features, flat."""
-    units = study.units
-    report = Propensity().estimate(units.features, units.is_gold, study.folds).overlap
+    """The overlap of the sources given all features and domains, flat."""
+    report = Propensity().estimate(study.kinds, study.units.is_gold, study.folds).overlap
     found = asdict(report)
     del found["quantiles"]
     return found | {"warnings": _overlap_warnings(report)}
