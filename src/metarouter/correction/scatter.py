@@ -26,6 +26,7 @@ __all__ = ["learn_scatter", "relative_noise"]
 _LEAST_VOTES = 200
 _STRENGTHS = np.array([0.0, 1.0, 2.0])  # λ
 _PRIOR = np.array([0.5, 0.25, 0.25])
+_ROUNDING = 1e-24  # squares below this share of what they were before a mean was taken out
 _LOW, _HIGH = 0.2, 5.0  # of v over its mean: no label counts for more than five, or less than 1/5
 
 
@@ -62,16 +63,16 @@ def learn_scatter(
     """
     if len(deviation) < _LEAST_VOTES:
         return None
-    share = np.bincount(group, weight)
-    level = np.bincount(group, weight * deviation) / np.maximum(share, 1e-300)
+    _, group = np.unique(group, return_inverse=True)
+    level = np.bincount(group, weight * deviation) / np.bincount(group, weight)
     square = weight * (deviation - level[group]) ** 2
-    count = np.bincount(group)
-    size = np.bincount(group, square) / np.maximum(count, 1)
-    varies = size[group] > 0
+    total = np.bincount(group, square)
+    is_rounding = total <= _ROUNDING * np.bincount(group, weight * deviation**2)
+    varies = ~is_rounding[group]
     if not varies.any():
         return None
-    relative = square[varies] / size[group][varies]
-    return Ridge().fit(X[varies], relative)
+    size = (total / np.bincount(group))[group]
+    return Ridge().fit(X[varies], square[varies] / size[varies])
 
 
 def relative_noise(
