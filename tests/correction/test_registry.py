@@ -23,7 +23,8 @@ from metarouter.types import FloatArray
         ("r:annotation_propensity=null", {"annotation_propensity": None}),
         ("x:estimate_propensity=false", {"estimate_propensity": False}),
         ('auto:uses=["ignore","inform"]:average=false', {"uses": ["ignore", "inform"]}),
-        ('two_fidelity:bases=["linear+rbf7"]', {"bases": ["linear+rbf7"]}),
+        ("auto:scatter=false", {"scatter": False}),
+        ('two_fidelity:bases=["linear+rbf7"]', {"bases": ["linear+rbf7"], "scatter": False}),
     ],
 )
 def test_options_may_stand_in_a_name(name: str, options: dict[str, object]) -> None:
@@ -44,7 +45,10 @@ def test_an_option_of_the_call_goes_before_that_of_the_name() -> None:
         ("gold_only:alignment=none", r"options of gold_only = 'alignment'; allowed: none"),
         ("mean_shift:alignment=half", r"mean_shift:alignment = 'half'; allowed: none, range, "),
         ("dr:learner=r", r"options of dr = 'learner'; allowed: annotation_propensity, "),
-        ("auto:priors=2", r"options of auto = 'priors'; allowed: uses, bases, average, n_folds$"),
+        (
+            "auto:priors=2",
+            r"options of auto = 'priors'; allowed: uses, bases, average, scatter, n_folds$",
+        ),
         ("auto:uses=ignore", r"auto:uses = 'ignore'; allowed: a list such as "),
         ("auto:uses=[]", r"auto:uses = \[\]; allowed: a list such as "),
         ("auto:bases=[5]", r"auto:bases = \[5\]; allowed: a list such as "),

@@ -80,6 +80,10 @@ class EvidenceCorrector:
     average : bool, default True
         Average over hypotheses by evidence; False keeps the best alone, which
         with ``uses=("rescale",)`` is Kennedy and O'Hagan's two-fidelity model.
+    scatter : bool, default True
+        A gold label of a pair is as noisy as votes on such queries scatter
+        (:mod:`metarouter.correction.scatter`), as far as gold confirms it; False
+        takes all as equally noisy.
     priors : Priors
     n_folds : int, default 5
         Folds by query for f where gold queries have preference labels too.
@@ -90,7 +94,8 @@ class EvidenceCorrector:
     posterior_ : GainPosterior
     evidence_ : Evidence
     diagnostics_ : dict
-        Posterior probability of each use and basis, slope of f, noise.
+        Posterior probability of each use and basis, slope of f, noise, and how
+        far it follows the votes (0 not at all, to 2).
 
     Raises
     ------
@@ -108,6 +113,7 @@ class EvidenceCorrector:
     uses: Sequence[str] = USES
     bases: Sequence[str] = (*BASES, "index")
     average: bool = True
+    scatter: bool = True
     priors: Priors = field(default_factory=Priors)
     n_folds: int = 5
     seed: int = 0
@@ -139,9 +145,9 @@ class EvidenceCorrector:
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
         noise = label_noise(table)
-        v, scatter = np.ones(len(gold)), 0.0
-        if table.is_pair and at_gold is not None:
-            v, scatter = self._relative_noise(query_map, gold, preference, judge, at_gold, noise)
+        v, strength = np.ones(len(gold)), 0.0
+        if self.scatter and table.is_pair and at_gold is not None:
+            v, strength = self._relative_noise(query_map, gold, preference, judge, at_gold, noise)
         is_model = len(preference) > 0 and size > _LEAST_JUDGE * preference.gain.std()
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
@@ -178,7 +184,7 @@ class EvidenceCorrector:
             elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
         self.diagnostics_ = self._describe(evidence, bases, len(gold), preference)
-        self.diagnostics_["noise_follows_votes"] = round(scatter, 4)
+        self.diagnostics_["noise_follows_votes"] = round(strength, 4)
         return self
 
     def _check_options(self) -> None:

@@ -69,8 +69,13 @@ def _auto(seed: int, options: dict[str, Any]) -> Corrector:
 def _two_fidelity(seed: int, options: dict[str, Any]) -> Corrector:
     from metarouter.correction.fidelity import EvidenceCorrector
 
-    settings = {"uses": ("rescale",), "bases": ("linear",), "average": False, **options}
-    return EvidenceCorrector(seed=seed, **settings)
+    settings: dict[str, Any] = {
+        "uses": ("rescale",),
+        "bases": ("linear",),
+        "average": False,
+        "scatter": False,
+    }
+    return EvidenceCorrector(seed=seed, **(settings | options))
 
 
 def _meta(learner: str) -> Callable[[int, dict[str, Any]], Corrector]:
