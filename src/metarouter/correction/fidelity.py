@@ -145,9 +145,7 @@ class EvidenceCorrector:
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
         noise = label_noise(table)
-        v, strength = np.ones(len(gold)), 0.0
-        if self.scatter and table.is_pair and at_gold is not None:
-            v, strength = self._relative_noise(query_map, gold, preference, judge, at_gold, noise)
+        v, strength = self._relative_noise(query_map, gold, preference, judge, at_gold, noise)
         is_model = len(preference) > 0 and size > _LEAST_JUDGE * preference.gain.std()
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
@@ -183,8 +181,7 @@ class EvidenceCorrector:
             covariance=covariance,
             elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
-        self.diagnostics_ = self._describe(evidence, bases, len(gold), preference)
-        self.diagnostics_["noise_follows_votes"] = round(strength, 4)
+        self.diagnostics_ = self._describe(evidence, bases, len(gold), preference, strength)
         return self
 
     def _check_options(self) -> None:
@@ -284,13 +281,15 @@ class EvidenceCorrector:
         gold: GainTable,
         preference: GainTable,
         judge: _Judge,
-        at_gold: FloatArray,
+        at_gold: FloatArray | None,
         noise: float,
     ) -> tuple[FloatArray, float]:
         """Noise of each gold label over its mean, as the scatter of a pair's votes tells it.
 
         Votes on queries with gold are left out: noise of both labels would be found in itself.
         """
+        if not self.scatter or at_gold is None or not gold.is_pair:
+            return np.ones(len(gold)), 0.0
         others = np.flatnonzero(~np.isin(preference.query, gold.query))
         rows = np.random.default_rng(self.seed).permutation(others)[:_SCATTER_ROWS]
         votes = preference.rows(np.sort(rows))
@@ -307,7 +306,12 @@ class EvidenceCorrector:
         return relative_noise(scatter, gold.gain, at_gold, gold.weight, noise)
 
     def _describe(
-        self, evidence: Evidence, bases: Sequence[str], n_gold: int, preference: GainTable
+        self,
+        evidence: Evidence,
+        bases: Sequence[str],
+        n_gold: int,
+        preference: GainTable,
+        strength: float,
     ) -> dict[str, Any]:
         return {
             "n_gold": n_gold,
@@ -317,6 +321,7 @@ class EvidenceCorrector:
             "basis": {basis: round(evidence.basis_share(i), 4) for i, basis in enumerate(bases)},
             "preference_slope": evidence.judge_slope(),
             "noise_variance": evidence.noise_variance(),
+            "noise_follows_votes": round(strength, 4),
         }
 
 
