@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.correction.index import index_functions, learn_index
-from metarouter.correction.scatter import learn_scatter, relative_noise
+from metarouter.correction.scatter import learn_scatter, relative_weight
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
 from metarouter.features.bases import (
@@ -94,8 +94,8 @@ class EvidenceCorrector:
     posterior_ : GainPosterior
     evidence_ : Evidence
     diagnostics_ : dict
-        Posterior probability of each use and basis, slope of f, noise, and how
-        far it follows the votes (0 not at all, to 2).
+        Posterior probability of each use and basis, slope of f, noise, and the largest
+        weight that the scatter of votes gives a gold label over the smallest.
 
     Raises
     ------
@@ -145,14 +145,14 @@ class EvidenceCorrector:
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
         noise = label_noise(table)
-        v, strength = self._relative_noise(query_map, gold, preference, judge, at_gold, noise)
+        relative = self._relative_weight(query_map, gold, preference, judge, at_gold, noise)
         is_model = len(preference) > 0 and size > _LEAST_JUDGE * preference.gain.std()
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
             gold.gain,
             at_gold,
             judge_level=design[:, constants] @ judge.coef[constants],
-            weight=gold.weight / v,
+            weight=gold.weight * relative,
             level=None if table.is_pair else np.zeros(len(gold)),
             judge_size=size * is_model,
             verdict_size=verdict_size,
@@ -181,7 +181,7 @@ class EvidenceCorrector:
             covariance=covariance,
             elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
-        self.diagnostics_ = self._describe(evidence, bases, len(gold), preference, strength)
+        self.diagnostics_ = self._describe(evidence, bases, preference, relative)
         return self
 
     def _check_options(self) -> None:
@@ -275,7 +275,7 @@ class EvidenceCorrector:
                 at_gold[rows] = design[rows] @ left_out
         return judge, at_gold
 
-    def _relative_noise(
+    def _relative_weight(
         self,
         query_map: QueryMap,
         gold: GainTable,
@@ -283,13 +283,13 @@ class EvidenceCorrector:
         judge: _Judge,
         at_gold: FloatArray | None,
         noise: float,
-    ) -> tuple[FloatArray, float]:
-        """Noise of each gold label over its mean, as the scatter of a pair's votes tells it.
+    ) -> FloatArray:
+        """Weight of each gold label of a pair, over its own, as the scatter of votes tells it.
 
         Votes on queries with gold are left out: noise of both labels would be found in itself.
         """
         if not self.scatter or at_gold is None or not gold.is_pair:
-            return np.ones(len(gold)), 0.0
+            return np.ones(len(gold))
         others = np.flatnonzero(~np.isin(preference.query, gold.query))
         rows = np.random.default_rng(self.seed).permutation(others)[:_SCATTER_ROWS]
         votes = preference.rows(np.sort(rows))
@@ -301,27 +301,26 @@ class EvidenceCorrector:
             votes.judge,
         )
         if model is None:
-            return np.ones(len(gold)), 0.0
+            return np.ones(len(gold))
         scatter = model.predict(_leading(query_map, gold))
-        return relative_noise(scatter, gold.gain, at_gold, gold.weight, noise)
+        return relative_weight(scatter, gold.gain, at_gold, gold.weight, noise)
 
     def _describe(
         self,
         evidence: Evidence,
         bases: Sequence[str],
-        n_gold: int,
         preference: GainTable,
-        strength: float,
+        relative: FloatArray,
     ) -> dict[str, Any]:
         return {
-            "n_gold": n_gold,
+            "n_gold": len(relative),
             "n_preference": len(preference),
             "judged_by_contestant": round(_contestants(preference), 4),
             "use_of_preferences": {use: round(evidence.share(use), 4) for use in self.uses},
             "basis": {basis: round(evidence.basis_share(i), 4) for i, basis in enumerate(bases)},
             "preference_slope": evidence.judge_slope(),
             "noise_variance": evidence.noise_variance(),
-            "noise_follows_votes": round(strength, 4),
+            "gold_weight_ratio": round(float(relative.max() / relative.min()), 4),
         }
 
 
