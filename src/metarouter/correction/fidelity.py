@@ -145,7 +145,9 @@ class EvidenceCorrector:
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
         noise = label_noise(table)
-        relative = self._relative_weight(query_map, gold, preference, judge, at_gold, noise)
+        relative, seeming_gain = self._relative_weight(
+            query_map, gold, preference, judge, at_gold, noise
+        )
         is_model = len(preference) > 0 and size > _LEAST_JUDGE * preference.gain.std()
         evidence = weigh_hypotheses(
             [design[:, each] for each in columns],
@@ -166,15 +168,8 @@ class EvidenceCorrector:
         )
         self.evidence_ = evidence
         posterior = evidence.posterior(columns, judge.coef, constants)
-        covariance = posterior.covariance
-        # Uses but rescale hold f's error in δ already, where gold shrinks it as if f's kernel
-        # were right: without this term intervals are too narrow where a judge is trusted.
-        covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance
-        if "index" in bases and "linear" in query_map.parts:
-            # Gold shrinks what lies along other directions as if these were known.
-            along = query_map.columns("linear")
-            of_index = evidence.discrepancy_variance([float(b == "index") for b in bases])
-            covariance[along, along] += _INDEX_DOUBT * of_index
+        covariance = posterior.covariance * seeming_gain
+        _add_doubts(covariance, evidence, judge, bases, query_map)
         self.posterior_ = GainPosterior(
             query_map=query_map,
             mean=posterior.mean.reshape(n_candidates, -1),
@@ -283,13 +278,13 @@ class EvidenceCorrector:
         judge: _Judge,
         at_gold: FloatArray | None,
         noise: float,
-    ) -> FloatArray:
+    ) -> tuple[FloatArray, float]:
         """Weight of each gold label of a pair, over its own, as the scatter of votes tells it.
 
         Votes on queries with gold are left out: noise of both labels would be found in itself.
         """
         if not self.scatter or at_gold is None or not gold.is_pair:
-            return np.ones(len(gold))
+            return np.ones(len(gold)), 1.0
         others = np.flatnonzero(~np.isin(preference.query, gold.query))
         rows = np.random.default_rng(self.seed).permutation(others)[:_SCATTER_ROWS]
         votes = preference.rows(np.sort(rows))
@@ -301,7 +296,7 @@ class EvidenceCorrector:
             votes.judge,
         )
         if model is None:
-            return np.ones(len(gold))
+            return np.ones(len(gold)), 1.0
         scatter = model.predict(_leading(query_map, gold))
         return relative_weight(scatter, gold.gain, at_gold, gold.weight, noise)
 
@@ -335,6 +330,24 @@ def _check_named(option: str, given: Sequence[str], form: str, allowed: str) -> 
     wrong = [name for name in given if re.fullmatch(form, name) is None]
     if wrong or not len(given):
         raise OptionError.of(option, wrong[0] if wrong else given, allowed)
+
+
+def _add_doubts(
+    covariance: FloatArray,
+    evidence: Evidence,
+    judge: _Judge,
+    bases: Sequence[str],
+    query_map: QueryMap,
+) -> None:
+    """Add to the covariance of θ what the hypotheses take as known: f, and the index."""
+    # Uses but rescale hold f's error in δ already, where gold shrinks it as if f's kernel
+    # were right: without this term intervals are too narrow where a judge is trusted.
+    covariance[np.ix_(judge.at, judge.at)] += evidence.judge_slope_square() * judge.covariance
+    if "index" in bases and "linear" in query_map.parts:
+        # Gold shrinks what lies along other directions as if these were known.
+        along = query_map.columns("linear")
+        of_index = evidence.discrepancy_variance([float(b == "index") for b in bases])
+        covariance[along, along] += _INDEX_DOUBT * of_index
 
 
 def _elsewhere(table: GainTable, variance: float) -> Elsewhere | None:

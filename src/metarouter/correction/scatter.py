@@ -15,7 +15,9 @@ tells nothing has λ = 0. The gold labels weigh λ by their likelihood.
 Gold labels count by 1/√v, not 1/v. Where labels hardly vary the gain is next to
 nothing as well, so that such a label, precise as it is, tells less of how gains
 vary than its precision says; counted by 1/v it makes the model sure of itself
-where labels vary.
+where labels vary. For the same reason stated variances take no credit for what
+the weights gain: they are to be multiplied by the mean squared residual of the
+gold labels over its weighted mean.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ def learn_scatter(
 
 def relative_weight(
     scatter: FloatArray, gain: FloatArray, judge: FloatArray, weight: FloatArray, noise: float
-) -> FloatArray:
-    r"""Weight of each gold label beside its own: 1/√v over its mean.
+) -> tuple[FloatArray, float]:
+    r"""Weight of each gold label beside its own, 1/√v over its mean, and what it seems to gain.
 
     λ is the posterior mean over 0 (beforehand as likely as the others together), 1 and 2, given
     gold gains that are linear in f, by their restricted likelihood, with σ² integrated out
@@ -111,9 +113,12 @@ def relative_weight(
 
     Returns
     -------
-    array, shape (n,)
+    weight : array, shape (n,)
         The largest is at most five times the smallest, and the mean weighted by `weight` is 1.
         Ones where gold gains are linear in f, which leaves nothing to learn from.
+    seeming_gain : float, at least 1
+        Mean squared residual of gold gains beyond f, over its weighted mean: by how much the
+        noise seems smaller than that of equal labels.
 
     References
     ----------
@@ -126,15 +131,18 @@ def relative_weight(
     >>> rng = np.random.default_rng(0)
     >>> h = np.repeat([0.4, 1.6], 200)
     >>> gain = rng.normal(size=400) * np.sqrt(h)
-    >>> w = relative_weight(h, gain, np.zeros(400), np.ones(400), 1.0)
-    >>> w[[0, -1]].round(1).tolist()
-    [1.3, 0.7]
+    >>> w, seeming_gain = relative_weight(h, gain, np.zeros(400), np.ones(400), 1.0)
+    >>> w[[0, -1]].round(1).tolist(), round(seeming_gain, 1)
+    ([1.3, 0.7], 1.3)
     """
     design = np.stack([np.ones_like(judge), judge], axis=1)
     strength = _strength(scatter, gain, design, weight, noise)
     found = 1.0 / np.sqrt(_variance(scatter, strength))
-    result: FloatArray = found / np.average(found, weights=weight)
-    return result
+    found /= np.average(found, weights=weight)
+    square = _residual(design, gain, weight * found) ** 2
+    weighted = float(square.mean())
+    seeming_gain = float((square / found).mean()) / weighted if weighted > 0 else 1.0
+    return found, max(seeming_gain, 1.0)
 
 
 def _variance(scatter: FloatArray, strength: float) -> FloatArray:
