@@ -84,7 +84,8 @@ def learn_scatter(
         return None
     size = np.bincount(judge, square) + _JUDGE_VOTES * pooled
     size /= np.bincount(judge) + _JUDGE_VOTES
-    return Ridge().fit(X, np.minimum(square / size[judge], _LARGEST))
+    relative = square / size[judge]
+    return Ridge().fit(X, np.minimum(relative / relative.mean(), _LARGEST))
 
 
 def relative_weight(
