@@ -310,3 +310,26 @@ def test_the_level_of_a_judge_helps_where_it_is_right_and_misleads_where_it_is_n
 
     assert error(0.4, 1.0) > error(0.4, 0.0) + 0.1
     assert abs(error(0.0, 1.0)) < 0.05
+
+
+def test_made_worlds_of_the_study_of_scatter_have_the_noise_they_name() -> None:
+    """And the two settings are measured on the same split against ψ."""
+    import scatter
+
+    noisy = {}
+    for kind in scatter.MADE:
+        task = scatter.made(kind, 50, 0)
+        votes, gold = task.table.preference(), task.table.gold()
+        assert len(gold) == 50
+        assert len(votes) == scatter.N_VOTES
+        assert len(task.test_gain) == scatter.N_TEST
+        noisy[kind] = scatter.EvidenceCorrector().fit(task.table).diagnostics_["gold_weight_ratio"]
+    assert noisy["both"] > 1.1 > noisy["neither"]
+    assert set(np.unique(scatter.made("exact", 50, 0).table.gold().gain)) == {-1.0, 0.0, 1.0}
+    found = scatter.collect([scatter.made("both", 50, seed) for seed in (0, 1)])
+    values = scatter.seeds_of(found["both, 50"])
+    assert values.shape == (2, 2, 3)
+    assert scatter.error_ratio(values) == pytest.approx(
+        values[:, 0, 1].mean() / values[:, 1, 1].mean()
+    )
+    assert ((values[:, :, 2] > 0) & (values[:, :, 2] <= 1)).all()
