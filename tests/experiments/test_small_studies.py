@@ -315,6 +315,7 @@ def test_the_level_of_a_judge_helps_where_it_is_right_and_misleads_where_it_is_n
 def test_made_worlds_of_the_study_of_scatter_have_the_noise_they_name() -> None:
     """And the two settings are measured on the same split against ψ."""
     import scatter
+    from metarouter.correction.fidelity import EvidenceCorrector
 
     noisy = {}
     for kind in scatter.MADE:
@@ -323,7 +324,7 @@ def test_made_worlds_of_the_study_of_scatter_have_the_noise_they_name() -> None:
         assert len(gold) == 50
         assert len(votes) == scatter.N_VOTES
         assert len(task.test_gain) == scatter.N_TEST
-        noisy[kind] = scatter.EvidenceCorrector().fit(task.table).diagnostics_["gold_weight_ratio"]
+        noisy[kind] = EvidenceCorrector().fit(task.table).diagnostics_["gold_weight_ratio"]
     assert noisy["both"] > 1.1 > noisy["neither"]
     assert set(np.unique(scatter.made("exact", 50, 0).table.gold().gain)) == {-1.0, 0.0, 1.0}
     found = scatter.collect([scatter.made("both", 50, seed) for seed in (0, 1)])
