@@ -167,7 +167,8 @@ def report(real: Found, known: Found) -> None:
         row = [world, str(len(values)), with_interval(partial(area_ratio, values))]
         rows.append([*row, with_interval(partial(difference, values))])
     print(markdown(head, rows))
-    head = ["made world, gold labels", "squared error, weighed / equal", "held, weighed", "equal"]
+    error = "squared error of ψ̂, weighed / equal"
+    head = ["made world, gold labels", error, "ψ held by 95 % intervals, weighed", "equal"]
     rows = []
     for world, by_seed in known.items():
         values = seeds_of(by_seed)

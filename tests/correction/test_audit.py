@@ -60,12 +60,21 @@ def test_gold_chosen_by_topic_raises_a_warning(world: World, features: Any) -> N
 
 
 def _of_kinds(
-    names_domains: Callable[[BoolArray], BoolArray], by_kind: bool, n: int = 1200
+    names_domains: Callable[[BoolArray], BoolArray] = np.ones_like,
+    by: str = "none",
+    n: int = 1200,
 ) -> GainTable:
-    """Features that know nothing of forty domains; 150 gold labels, of a third of them or any."""
+    """150 gold labels, drawn at random, in a third of forty domains, or by a feature.
+
+    Features and domains know nothing of each other.
+    """
     rng = np.random.default_rng(3)
-    domain = rng.integers(40, size=n)
-    chance = np.where(domain < 13, 1.0, 0.02) if by_kind else np.ones(n)
+    domain, X = rng.integers(40, size=n), rng.normal(size=(n, 16))
+    chance = {
+        "none": np.ones(n),
+        "domain": np.where(domain < 13, 1.0, 0.02),
+        "feature": 1.0 / (1.0 + np.exp(-3.0 * X[:, 0])) ** 2,
+    }[by]
     is_gold = np.zeros(n, dtype=np.bool_)
     is_gold[rng.choice(n, 150, replace=False, p=chance / chance.sum())] = True
     return make_gain_table(
@@ -74,22 +83,27 @@ def _of_kinds(
         is_gold=is_gold,
         domains=[f"domain {i}" for i in range(40)],
         domain=np.where(names_domains(is_gold), domain, -1),
-        features=rng.normal(size=(n, 5)),
+        features=X,
     )
 
 
 def test_gold_of_few_domains_is_warned_of_though_the_features_do_not_tell() -> None:
-    found = audit_labels(_of_kinds(np.ones_like, by_kind=True))["overlap"]
+    found = audit_labels(_of_kinds(by="domain"))["overlap"]
     assert found["auc"]["low"] > 0.75
     assert any("other kinds of queries" in text for text in found["warnings"])
 
 
 def test_random_gold_of_many_domains_raises_no_warning() -> None:
-    assert audit_labels(_of_kinds(np.ones_like, by_kind=False))["overlap"]["warnings"] == []
+    assert audit_labels(_of_kinds())["overlap"]["warnings"] == []
+
+
+def test_domains_that_tell_nothing_hide_no_feature_that_does() -> None:
+    found = audit_labels(_of_kinds(by="feature"))["overlap"]
+    assert any("other kinds of queries" in text for text in found["warnings"])
 
 
 def test_domains_that_one_file_names_alone_are_no_kinds_of_queries() -> None:
-    audit = audit_labels(_of_kinds(np.logical_not, by_kind=False))
+    audit = audit_labels(_of_kinds(np.logical_not))
     assert audit["overlap"]["warnings"] == []
     benchmarks = audit["sensitivity"]["mean_bias"]["benchmarks"]
     assert "domain" not in [strength["name"] for strength in benchmarks]

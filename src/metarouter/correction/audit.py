@@ -68,14 +68,15 @@ def audit_labels(
     -------
     dict of plain JSON values
         ``bias_map`` as :meth:`BiasMap.to_dict`; ``overlap`` as a flat
-        :class:`OverlapReport`, given features and, where every query has one, the
-        domain; ``sensitivity`` with ``mean_bias`` and
+        :class:`OverlapReport`, given features, or domains too where these tell the
+        sources apart more surely; ``sensitivity`` with ``mean_bias`` and
         ``routing_value``, each a :class:`Sensitivity`. Where the labels cannot
         tell, a sentence that begins with "cannot be told" stands instead.
 
     Notes
     -----
     ``mean_bias`` is E[preference gain − gold gain] over the labelled queries.
+    Domains count, for overlap and as covariates of sensitivity, where every query has one.
     ``routing_value`` is E[(c − E c) ψ], the gold gain of the router's choices c
     above as many premium calls at random. Both are about one pair of models and,
     beyond speed, about at most 5,000 queries without gold.
@@ -112,11 +113,11 @@ def audit_labels(
 class _Study:
     """Units with out-of-fold nuisances: `full`, and without each group of covariates.
 
-    `kinds` are all features and domains, which tell what kind of query each unit is.
+    `domains` are indicators, shape (n, k), with no column where they tell nothing.
     """
 
     units: SourceUnits
-    kinds: FloatArray
+    domains: FloatArray
     folds: IntArray
     full: Nuisances
     without: Mapping[str, Nuisances]
@@ -131,10 +132,9 @@ class _Study:
             return fit_nuisances(X[:, kept], units.gain, units.is_gold, folds, share=units.share)
 
         every = list(range(X.shape[1]))
-        domains = _domain_columns(pair.domain[units.query], _MAX_KINDS)
         return cls(
             units=units,
-            kinds=np.column_stack([units.features, domains]),
+            domains=_domain_columns(pair, units, _MAX_KINDS),
             folds=folds,
             full=fit(every),
             without={
@@ -192,7 +192,7 @@ def _covariates(pair: GainTable, units: SourceUnits) -> tuple[FloatArray, dict[s
     """Leading components, log length and domains, and the columns of each group."""
     components = units.features[:, :_COMPONENTS]
     length = np.log1p([len(pair.queries[i]) for i in units.query])
-    domains = _domain_columns(pair.domain[units.query], _MAX_DOMAINS)
+    domains = _domain_columns(pair, units, _MAX_DOMAINS)
     d = components.shape[1]
     groups = {
         "the leading components": list(range(min(_LEADING, d))),
@@ -219,12 +219,13 @@ def _without_bound(estimate: Estimate, n_gold: int) -> str:
     )
 
 
-def _domain_columns(domain: IntArray, most: int) -> FloatArray:
+def _domain_columns(pair: GainTable, units: SourceUnits, most: int) -> FloatArray:
     """Indicators of the largest domains but one, shape (n, at most `most`).
 
-    None where a query has no domain: if one file names domains and the other does not, they
-    tell the files apart and no kinds of queries.
+    No column where a query has no domain: names that one file alone gives tell the files
+    apart, and no kinds of queries.
     """
+    domain = pair.domain[units.query]
     if (domain < 0).any():
         return np.zeros((len(domain), 0))
     names, count = np.unique(domain, return_counts=True)
@@ -234,8 +235,17 @@ def _domain_columns(domain: IntArray, most: int) -> FloatArray:
 
 
 def _overlap(study: _Study) -> dict[str, Any]:
-    """The overlap of the sources given all features and domains, flat."""
-    report = Propensity().estimate(study.kinds, study.units.is_gold, study.folds).overlap
+    """The overlap of the sources given all features, flat.
+
+    Or given domains too, where they tell the sources apart more surely: many that tell
+    nothing would hide what a few features do.
+    """
+    features, is_gold = study.units.features, study.units.is_gold
+    given = [features]
+    if study.domains.shape[1]:
+        given.append(np.column_stack([features, study.domains]))
+    reports = [Propensity().estimate(X, is_gold, study.folds).overlap for X in given]
+    report = max(reports, key=lambda each: each.auc.low)
     found = asdict(report)
     del found["quantiles"]
     return found | {"warnings": _overlap_warnings(report)}

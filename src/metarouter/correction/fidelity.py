@@ -94,8 +94,8 @@ class EvidenceCorrector:
     posterior_ : GainPosterior
     evidence_ : Evidence
     diagnostics_ : dict
-        Posterior probability of each use and basis, slope of f, noise, and the largest
-        weight that the scatter of votes gives a gold label over the smallest.
+        Posterior probability of each use and basis, slope of f, noise of an average gold
+        label, and the largest weight that the scatter of votes gives one over the smallest.
 
     Raises
     ------
@@ -176,7 +176,7 @@ class EvidenceCorrector:
             covariance=covariance,
             elsewhere=_elsewhere(table, evidence.discrepancy_variance(basis_sizes)),
         )
-        self.diagnostics_ = self._describe(evidence, bases, preference, relative)
+        self.diagnostics_ = self._describe(evidence, bases, preference, relative, seeming_gain)
         return self
 
     def _check_options(self) -> None:
@@ -306,6 +306,7 @@ class EvidenceCorrector:
         bases: Sequence[str],
         preference: GainTable,
         relative: FloatArray,
+        seeming_gain: float,
     ) -> dict[str, Any]:
         return {
             "n_gold": len(relative),
@@ -314,7 +315,7 @@ class EvidenceCorrector:
             "use_of_preferences": {use: round(evidence.share(use), 4) for use in self.uses},
             "basis": {basis: round(evidence.basis_share(i), 4) for i, basis in enumerate(bases)},
             "preference_slope": evidence.judge_slope(),
-            "noise_variance": evidence.noise_variance(),
+            "noise_variance": evidence.noise_variance() * seeming_gain,
             "gold_weight_ratio": round(float(relative.max() / relative.min()), 4),
         }
 

@@ -44,7 +44,9 @@ def learn_scatter(
 ) -> Ridge | None:
     """Learn h(x), the relative squared deviation of votes from what is expected of them.
 
-    A line through the features: what is open in the middle alone is not seen.
+    A line through the features, so that what is open in the middle alone is not seen. Votes on
+    one query are taken as independent, and where the preference model is wrong about the judge,
+    that counts as scatter. Squares above 20 times their mean count as that.
 
     Parameters
     ----------
@@ -172,7 +174,7 @@ def _tail(gain: FloatArray, design: FloatArray, weight: FloatArray) -> float | N
     square = residual**2
     if square.mean() <= _ROUNDING * float((weight * gain**2).mean()):
         return None
-    kurtosis = float((square**2).mean()) / float(square.mean()) ** 2
+    kurtosis = float(((square / square.mean()) ** 2).mean())
     return min(1.0, 2.0 / max(kurtosis - 1.0, 1e-9))
 
 
