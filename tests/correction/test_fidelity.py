@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metarouter.correction import FittedGain, fidelity, learn_gain, make_corrector
+from metarouter.correction import FittedGain, fidelity, judge, learn_gain, make_corrector
 from metarouter.correction.fidelity import EvidenceCorrector
 from metarouter.evidence import Evidence, weigh_hypotheses
 from metarouter.features.bases import BASES, QueryMap
@@ -332,7 +332,8 @@ def test_the_votes_model_is_at_the_entries_of_its_parts(is_pool: bool) -> None:
     corrector = EvidenceCorrector()
     with pytest.MonkeyPatch.context() as patch:
         narrow = learn_gain(table, corrector).predict(table.row_features()[:50])
-        patch.setattr(fidelity, "_narrowed", whole)
+        patch.setattr(fidelity, "narrowed", whole)
+        patch.setattr(judge, "narrowed", whole)
         full = learn_gain(table, EvidenceCorrector()).predict(table.row_features()[:50])
     np.testing.assert_allclose(narrow.mean, full.mean, atol=1e-9)
     np.testing.assert_allclose(narrow.std, full.std, atol=1e-9)

@@ -11,13 +11,25 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarouter.correction.index import index_functions, learn_index
+from metarouter.correction.judge import (
+    Judge,
+    basis_columns,
+    design_rows,
+    fit_judge,
+    judge_moments,
+    judge_sizes,
+    narrowed,
+    no_judge,
+    sample_step,
+    with_judge,
+)
 from metarouter.correction.scatter import learn_scatter, relative_weight
 from metarouter.errors import DataError, NotFittedError, OptionError
 from metarouter.evidence import USES, Evidence, Priors, weigh_hypotheses
@@ -28,7 +40,7 @@ from metarouter.features.bases import (
     distinct_bases,
     learn_query_map,
 )
-from metarouter.gain.posterior import Elsewhere, GainPosterior, contrast_rows
+from metarouter.gain.posterior import Elsewhere, GainPosterior
 from metarouter.labels.contestants import judged_by_contestant
 from metarouter.labels.noise import label_noise
 from metarouter.labels.table import GainTable
@@ -37,7 +49,6 @@ from metarouter.types import FloatArray, IntArray
 
 __all__ = ["EvidenceCorrector"]
 
-_CHUNK = 32_768
 _SCATTER_ROWS = 10_000  # votes whose scatter is looked at, at most
 _INDEX_COMPONENTS = 64  # in which directions, and the scatter of votes, are looked for
 _INDEX_ROWS = 10_000  # votes that tell them, at most
@@ -53,7 +64,6 @@ _BASIS = r"index|(linear|rbf[1-9]\d*)(\+(linear|rbf[1-9]\d*))*"
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
 _LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
 _SOURCED = 20_000  # queries on which it is learned who has gold, about
-_SIZED = 4_000  # queries over which the size of f is taken, about
 
 
 @dataclass
@@ -136,14 +146,14 @@ class EvidenceCorrector:
             )
         n_candidates = len(table.models) - 1
         bases, query_map = self._learn_map(table, features)
-        design = _design(query_map, gold)
-        columns = [_basis_columns(query_map, basis, n_candidates) for basis in bases]
+        design = design_rows(query_map, gold)
+        columns = [basis_columns(query_map, basis, n_candidates) for basis in bases]
         constants = query_map.dim * np.arange(n_candidates)
         judge, at_gold = self._preference_model(
             query_map, bases, gold, preference, design, constants
         )
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
-        size, verdict_size, level_error = _sizes(query_map, features, judge, n_candidates)
+        size, verdict_size, level_error = judge_sizes(query_map, features, judge, n_candidates)
         noise = label_noise(table)
         relative, seeming_gain = self._relative_weight(
             query_map, gold, preference, judge, at_gold, noise
@@ -205,7 +215,7 @@ class EvidenceCorrector:
         index = _index(query_map, bases, table, self.seed) if is_asked and d > 1 else None
         if index is None:
             return bases, query_map
-        query_map = query_map.with_index(index, features[:: _step(features)])
+        query_map = query_map.with_index(index, features[:: sample_step(features)])
         return [*(bases if unlabelled else ()), "index"], query_map
 
     def transform(self, table: GainTable) -> GainTable:
@@ -244,18 +254,18 @@ class EvidenceCorrector:
         preference: GainTable,
         design: FloatArray,
         constants: IntArray,
-    ) -> tuple[_Judge, FloatArray | None]:
+    ) -> tuple[Judge, FloatArray | None]:
         """The preference model f, and f at the gold rows out of fold."""
         if len(preference) < 2 or not preference.gain.std():
-            return _no_judge(design.shape[1]), None
+            return no_judge(design.shape[1]), None
         bases = _judge_bases(bases)
-        narrow, entries = _narrowed(query_map, bases, len(constants))
-        candidates = [_basis_columns(narrow, basis, len(constants)) for basis in bases]
+        narrow, entries = narrowed(query_map, bases, len(constants))
+        candidates = [basis_columns(narrow, basis, len(constants)) for basis in bases]
         fold = _folds(gold, preference, self.n_folds, self.seed)
-        parts = _judge_moments(narrow, preference, fold)
+        parts = judge_moments(narrow, preference, fold)
         whole = functools.reduce(Moments.__add__, parts.values())
         judges = np.arange(len(entries), len(whole.x_sum))
-        fits = [_fit_judge(whole, each, judges) for each in candidates]
+        fits = [fit_judge(whole, each, judges) for each in candidates]
         best = int(np.argmin([fit.score for fit in fits]))
         judge, basis = fits[best].with_covariance(), candidates[best]
         judge = judge.among(entries, design.shape[1])
@@ -263,7 +273,7 @@ class EvidenceCorrector:
         for k, part in parts.items():
             rows = fold[gold.query] == k
             if k >= 0 and rows.any() and whole.n - part.n > 1:
-                fit = _fit_judge(whole - part, basis, judges, judge.penalty)
+                fit = fit_judge(whole - part, basis, judges, judge.penalty)
                 left_out = fit.among(entries, design.shape[1]).coef
                 # A level without the fold's votes would move against them.
                 left_out[constants] = judge.coef[constants]
@@ -275,7 +285,7 @@ class EvidenceCorrector:
         query_map: QueryMap,
         gold: GainTable,
         preference: GainTable,
-        judge: _Judge,
+        judge: Judge,
         at_gold: FloatArray | None,
         noise: float,
     ) -> tuple[FloatArray, float]:
@@ -288,10 +298,10 @@ class EvidenceCorrector:
         others = np.flatnonzero(~np.isin(preference.query, gold.query))
         rows = np.random.default_rng(self.seed).permutation(others)[:_SCATTER_ROWS]
         votes = preference.rows(np.sort(rows))
-        narrow, judge = _with_judge(query_map, judge, 1)
+        narrow, judge = with_judge(query_map, judge, 1)
         model = learn_scatter(
             _leading(query_map, votes),
-            votes.gain - _design(narrow, votes) @ judge.coef,
+            votes.gain - design_rows(narrow, votes) @ judge.coef,
             votes.weight,
             votes.judge,
         )
@@ -336,7 +346,7 @@ def _check_named(option: str, given: Sequence[str], form: str, allowed: str) -> 
 def _add_doubts(
     covariance: FloatArray,
     evidence: Evidence,
-    judge: _Judge,
+    judge: Judge,
     bases: Sequence[str],
     query_map: QueryMap,
 ) -> None:
@@ -372,35 +382,11 @@ def _leading(query_map: QueryMap, table: GainTable) -> FloatArray:
     return query_map.components(table.row_features(), _INDEX_COMPONENTS)
 
 
-def _design(query_map: QueryMap, table: GainTable) -> FloatArray:
-    mapped = query_map.transform(table.row_features())
-    return contrast_rows(mapped, table.candidate, table.baseline, len(table.models) - 1)
-
-
-def _basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArray:
-    inner = query_map.columns(basis)
-    if n_candidates == 1:
-        return inner
-    inner = np.concatenate([[0], inner])
-    return np.concatenate([inner + m * query_map.dim for m in range(n_candidates)])
-
-
 def _judge_bases(bases: Sequence[str]) -> Sequence[str]:
     """What f may live in: some of the default bases, which bounds its time, or all others."""
     if set(_JUDGE_BASES) <= set(bases):
         return _JUDGE_BASES
     return [basis for basis in bases if basis != "index"] or ["linear"]
-
-
-def _narrowed(
-    query_map: QueryMap, bases: Sequence[str], n_candidates: int
-) -> tuple[QueryMap, IntArray]:
-    """The map with the parts of some bases alone, and which entries of u are left."""
-    named = {part for basis in bases for part in basis.split("+")}
-    parts = tuple(part for part in query_map.parts if part in named)
-    inner = np.concatenate([[0], query_map.columns("+".join(parts))])
-    entries = inner + query_map.dim * np.arange(n_candidates)[:, None]
-    return replace(query_map, parts=parts), entries.ravel()
 
 
 def _folds(gold: GainTable, preference: GainTable, n_folds: int, seed: int) -> IntArray:
@@ -409,65 +395,6 @@ def _folds(gold: GainTable, preference: GainTable, n_folds: int, seed: int) -> I
     fold = np.full(gold.n_queries, -1)
     fold[np.random.default_rng(seed).permutation(shared)] = np.arange(len(shared)) % n_folds
     return fold
-
-
-def _judge_moments(
-    query_map: QueryMap, preference: GainTable, fold: IntArray
-) -> dict[int, Moments]:
-    """Sums over the preference rows of each fold, with a level for each judge.
-
-    Judges get a level each, so that a lenient one on hard queries does not
-    pass for a gain of those queries.
-    """
-    present = np.unique(preference.judge)
-    present = present if len(present) > 1 else present[:0]
-    share = (preference.judge[:, None] == present).mean(axis=0)
-    found: dict[int, Moments] = {}
-    for k in np.unique(fold[preference.query]):
-        rows = np.flatnonzero(fold[preference.query] == k)
-        for start in range(0, len(rows), _CHUNK):
-            part = preference.rows(rows[start : start + _CHUNK])
-            levels = (part.judge[:, None] == present) - share
-            X = np.hstack([_design(query_map, part), levels])
-            moments = Moments.of(X, part.gain, part.weight)
-            found[int(k)] = found[int(k)] + moments if int(k) in found else moments
-    return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Judge:
-    """The preference model on one basis: f(x) = u(x)'coef."""
-
-    coef: FloatArray  # (p,)
-    at: IntArray  # (r,) entries of u that were estimated
-    model: Ridge | None = None
-    has_level: bool = False  # of its own, beside the columns
-    covariance: FloatArray  # (r, r) of their coefficients; empty until it is asked for
-    penalty: float
-    score: float  # lower is better
-
-    def with_covariance(self) -> _Judge:
-        """The same with the covariance of what the votes tell."""
-        assert self.model is not None  # noqa: S101 - set by the fit
-        first = 0 if self.has_level else 1
-        last = first + len(self.at)
-        return replace(self, covariance=self.model.covariance()[first:last, first:last])
-
-    def among(self, entries: IntArray, p: int) -> _Judge:
-        """The same where the entries of u are some of p."""
-        coef = np.zeros(p)
-        coef[entries] = self.coef
-        return replace(self, coef=coef, at=entries[self.at])
-
-
-def _no_judge(p: int) -> _Judge:
-    return _Judge(
-        coef=np.zeros(p),
-        at=np.zeros(0, dtype=np.int64),
-        covariance=np.zeros((0, 0)),
-        penalty=0.0,
-        score=0.0,
-    )
 
 
 def _index(
@@ -543,81 +470,18 @@ def _plain_votes(
     query_map: QueryMap, bases: Sequence[str], votes: GainTable, fold: IntArray
 ) -> FloatArray:
     """What f says of a pair's votes out of fold."""
-    narrow, _ = _narrowed(query_map, bases, 1)
-    columns = [_basis_columns(narrow, basis, 1) for basis in bases]
-    X, none = _design(narrow, votes), np.zeros(0, dtype=np.int64)
+    narrow, _ = narrowed(query_map, bases, 1)
+    columns = [basis_columns(narrow, basis, 1) for basis in bases]
+    X, none = design_rows(narrow, votes), np.zeros(0, dtype=np.int64)
     parts = [
         Moments.of(X[fold == k], votes.gain[fold == k], votes.weight[fold == k])
         for k in range(_INDEX_FOLDS)
     ]
     whole = functools.reduce(Moments.__add__, parts)
-    fits = [_fit_judge(whole, each, none) for each in columns]
+    fits = [fit_judge(whole, each, none) for each in columns]
     best = int(np.argmin([fit.score for fit in fits]))
     found = np.zeros(len(votes))
     for k, part in enumerate(parts):
-        fit = _fit_judge(whole - part, columns[best], none, fits[best].penalty)
+        fit = fit_judge(whole - part, columns[best], none, fits[best].penalty)
         found[fold == k] = X[fold == k] @ fit.coef
     return found
-
-
-def _with_judge(query_map: QueryMap, judge: _Judge, n_candidates: int) -> tuple[QueryMap, _Judge]:
-    """The map with the parts in which f lives alone, and f there."""
-    parts = [p for p in query_map.parts if np.isin(query_map.columns(p), judge.at).any()]
-    narrow, entries = _narrowed(query_map, parts, n_candidates)
-    judge = replace(judge, coef=judge.coef[entries], at=np.searchsorted(entries, judge.at))
-    return narrow, judge
-
-
-def _step(features: NDArray[np.float32]) -> int:
-    return max(len(features) // _SIZED, 1)
-
-
-def _sizes(
-    query_map: QueryMap, features: NDArray[np.float32], judge: _Judge, n_candidates: int
-) -> tuple[float, float, float]:
-    """Standard deviations over queries of f and of the judge's mean verdict, and of f's level.
-
-    For a pool, of the mean of its candidates' variances, and no level.
-    """
-    if not len(judge.at):
-        return 0.0, 0.0, 0.0
-    query_map, judge = _with_judge(query_map, judge, n_candidates)
-    mapped = query_map.transform(features[:: _step(features)])
-    by_candidate = judge.coef.reshape(n_candidates, -1)
-    size = float((mapped @ by_candidate.T).var(axis=0).mean())
-    unlearned = level = 0.0
-    for m in range(n_candidates):
-        own = (judge.at >= m * query_map.dim) & (judge.at < (m + 1) * query_map.dim)
-        known = mapped[:, judge.at[own] - m * query_map.dim]
-        covariance = judge.covariance[np.ix_(own, own)]
-        mean = known.mean(axis=0)
-        spread = known.T @ known / len(mapped) - np.outer(mean, mean)
-        unlearned += float(np.vdot(covariance, spread)) / n_candidates
-        level = float(mean @ covariance @ mean) if n_candidates == 1 else 0.0
-    return float(np.sqrt(size)), float(np.sqrt(size + unlearned)), float(np.sqrt(level))
-
-
-def _fit_judge(
-    moments: Moments,
-    columns: IntArray,
-    judges: IntArray,
-    penalty: Literal["evidence"] | float = "evidence",
-) -> _Judge:
-    at = np.concatenate([columns, judges])
-    is_pair = 0 not in columns  # whose level is entry 0; a pool's bases hold the levels
-    problem = moments.spectrum(at, intercept=is_pair)
-    model = Ridge(penalty=penalty).fit_spectrum(problem)
-    assert model.coef_ is not None  # noqa: S101 - set by the fit
-    coef = np.zeros(len(moments.x_sum) - len(judges))
-    coef[columns] = model.coef_[: len(columns)]
-    if is_pair:
-        coef[0] = model.intercept_
-    return _Judge(
-        coef=coef,
-        at=np.concatenate([[0], columns]) if is_pair else columns,
-        model=model,
-        has_level=is_pair,
-        covariance=np.zeros((0, 0)),
-        penalty=model.penalty_,
-        score=float(problem.evidence(np.array([model.penalty_]))[0]),
-    )
