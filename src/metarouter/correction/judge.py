@@ -127,7 +127,7 @@ def fit_judge(
     judges: IntArray,
     penalty: Literal["evidence"] | float = "evidence",
 ) -> Judge:
-    """F on some columns, from the sums over the votes."""
+    """The preference model on some columns, from the sums over the votes."""
     at = np.concatenate([columns, judges])
     is_pair = 0 not in columns  # whose level is entry 0; a pool's bases hold the levels
     problem = moments.spectrum(at, intercept=is_pair)
