@@ -91,9 +91,9 @@ class EvidenceCorrector:
         Average over hypotheses by evidence; False keeps the best alone, which
         with ``uses=("rescale",)`` is Kennedy and O'Hagan's two-fidelity model.
     scatter : bool, default True
-        A gold label of a pair is as noisy as votes on such queries scatter
+        A gold label of a pair counts the less the more votes on such queries scatter
         (:mod:`metarouter.correction.scatter`), as far as gold confirms it; False
-        takes all as equally noisy.
+        counts all alike.
     priors : Priors
     n_folds : int, default 5
         Folds by query for f where gold queries have preference labels too.
