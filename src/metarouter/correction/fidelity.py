@@ -23,10 +23,12 @@ from metarouter.correction.judge import (
     basis_columns,
     design_rows,
     fit_judge,
+    judge_families,
+    judge_map,
     judge_moments,
     judge_sizes,
-    narrowed,
     no_judge,
+    refit_judge,
     sample_step,
     with_judge,
 )
@@ -59,7 +61,6 @@ _TRIAL_STEPS = 6  # enough to tell whether there is anything
 _INDEX_CERTAINTY = 3.0  # standard errors of what it adds to f on votes left out
 _ROUNDING = 1e-12
 _LEAST_VARIANCE = 1e-3  # of a gold label's: no row may stand for more than 1,000
-_JUDGE_BASES = ("linear", "rbf8", "linear+rbf8")
 _BASIS = r"index|(linear|rbf[1-9]\d*)(\+(linear|rbf[1-9]\d*))*"
 _POOL_DIM = 1_500  # bounds the joint feature length of a pool
 _LEAST_JUDGE = 1e-3  # standard deviation of f over that of votes: less is no model
@@ -84,9 +85,8 @@ class EvidenceCorrector:
     bases : sequence of str
         Kernels of the discrepancy. "index" is the line along directions that the votes
         depend on (:mod:`metarouter.correction.index`); it joins the others for a pair,
-        where its model of the votes tells what f does not. f takes the likeliest of the
-        others by the votes, of the default ones of the line, the kernel on 8 components,
-        and both.
+        where its model of the votes tells what f does not. f is a mean over the others
+        (:mod:`metarouter.correction.judge`).
     average : bool, default True
         Average over hypotheses by evidence; False keeps the best alone, which
         with ``uses=("rescale",)`` is Kennedy and O'Hagan's two-fidelity model.
@@ -149,9 +149,7 @@ class EvidenceCorrector:
         design = design_rows(query_map, gold)
         columns = [basis_columns(query_map, basis, n_candidates) for basis in bases]
         constants = query_map.dim * np.arange(n_candidates)
-        judge, at_gold = self._preference_model(
-            query_map, bases, gold, preference, design, constants
-        )
+        judge, at_gold = self._preference_model(query_map, gold, preference, design, constants)
         basis_sizes = [1.0 + basis.count("+") for basis in bases]
         size, verdict_size, level_error = judge_sizes(query_map, features, judge, n_candidates)
         noise = label_noise(table)
@@ -212,7 +210,7 @@ class EvidenceCorrector:
             max_curve=None if most is None else most // 2,
         )
         is_asked = len(unlabelled) < len(self.bases)
-        index = _index(query_map, bases, table, self.seed) if is_asked and d > 1 else None
+        index = _index(query_map, table, self.seed) if is_asked and d > 1 else None
         if index is None:
             return bases, query_map
         query_map = query_map.with_index(index, features[:: sample_step(features)])
@@ -249,7 +247,6 @@ class EvidenceCorrector:
     def _preference_model(
         self,
         query_map: QueryMap,
-        bases: Sequence[str],
         gold: GainTable,
         preference: GainTable,
         design: FloatArray,
@@ -258,23 +255,18 @@ class EvidenceCorrector:
         """The preference model f, and f at the gold rows out of fold."""
         if len(preference) < 2 or not preference.gain.std():
             return no_judge(design.shape[1]), None
-        bases = _judge_bases(bases)
-        narrow, entries = narrowed(query_map, bases, len(constants))
-        candidates = [basis_columns(narrow, basis, len(constants)) for basis in bases]
+        narrow, entries = judge_map(query_map, len(constants))
         fold = _folds(gold, preference, self.n_folds, self.seed)
         parts = judge_moments(narrow, preference, fold)
         whole = functools.reduce(Moments.__add__, parts.values())
-        judges = np.arange(len(entries), len(whole.x_sum))
-        fits = [fit_judge(whole, each, judges) for each in candidates]
-        best = int(np.argmin([fit.score for fit in fits]))
-        judge, basis = fits[best].with_covariance(), candidates[best]
-        judge = judge.among(entries, design.shape[1])
+        found = fit_judge(whole, judge_families(narrow, len(constants)), len(entries))
+        judge = found.among(entries, design.shape[1])
         at_gold = design @ judge.coef
         for k, part in parts.items():
             rows = fold[gold.query] == k
             if k >= 0 and rows.any() and whole.n - part.n > 1:
-                fit = fit_judge(whole - part, basis, judges, judge.penalty)
-                left_out = fit.among(entries, design.shape[1]).coef
+                left_out = np.zeros(len(judge.coef))
+                left_out[entries] = refit_judge(found, whole - part)
                 # A level without the fold's votes would move against them.
                 left_out[constants] = judge.coef[constants]
                 at_gold[rows] = design[rows] @ left_out
@@ -382,13 +374,6 @@ def _leading(query_map: QueryMap, table: GainTable) -> FloatArray:
     return query_map.components(table.row_features(), _INDEX_COMPONENTS)
 
 
-def _judge_bases(bases: Sequence[str]) -> Sequence[str]:
-    """What f may live in: some of the default bases, which bounds its time, or all others."""
-    if set(_JUDGE_BASES) <= set(bases):
-        return _JUDGE_BASES
-    return [basis for basis in bases if basis != "index"] or ["linear"]
-
-
 def _folds(gold: GainTable, preference: GainTable, n_folds: int, seed: int) -> IntArray:
     """Fold of each query that both sources label, −1 for the others."""
     shared = np.intersect1d(gold.query, preference.query)
@@ -397,9 +382,7 @@ def _folds(gold: GainTable, preference: GainTable, n_folds: int, seed: int) -> I
     return fold
 
 
-def _index(
-    query_map: QueryMap, bases: Sequence[str], table: GainTable, seed: int
-) -> FloatArray | None:
+def _index(query_map: QueryMap, table: GainTable, seed: int) -> FloatArray | None:
     """Functions of the components that a pair's votes depend on, if the votes tell any.
 
     They do where a model of a few such functions knows something of votes on other
@@ -428,7 +411,7 @@ def _index(
         if trial is None:
             return None
         own[~rest] = trial.predict(X[~rest])
-    plain = _plain_votes(query_map, _judge_bases(bases), votes, fold)
+    plain = _plain_votes(query_map, votes, fold)
     if not _adds(votes, plain, own) > _INDEX_CERTAINTY:
         return None
     model = learn_index(X, votes.gain, votes.weight, seed=seed)
@@ -466,22 +449,17 @@ def _adds(votes: GainTable, plain: FloatArray, own: FloatArray) -> float:
     return slope / error if error > 0 else 0.0
 
 
-def _plain_votes(
-    query_map: QueryMap, bases: Sequence[str], votes: GainTable, fold: IntArray
-) -> FloatArray:
+def _plain_votes(query_map: QueryMap, votes: GainTable, fold: IntArray) -> FloatArray:
     """What f says of a pair's votes out of fold."""
-    narrow, _ = narrowed(query_map, bases, 1)
-    columns = [basis_columns(narrow, basis, 1) for basis in bases]
-    X, none = design_rows(narrow, votes), np.zeros(0, dtype=np.int64)
+    narrow, entries = judge_map(query_map, 1)
+    X = design_rows(narrow, votes)
     parts = [
         Moments.of(X[fold == k], votes.gain[fold == k], votes.weight[fold == k])
         for k in range(_INDEX_FOLDS)
     ]
     whole = functools.reduce(Moments.__add__, parts)
-    fits = [fit_judge(whole, each, none) for each in columns]
-    best = int(np.argmin([fit.score for fit in fits]))
+    judge = fit_judge(whole, judge_families(narrow, 1), len(entries))
     found = np.zeros(len(votes))
     for k, part in enumerate(parts):
-        fit = fit_judge(whole - part, columns[best], none, fits[best].penalty)
-        found[fold == k] = X[fold == k] @ fit.coef
+        found[fold == k] = X[fold == k] @ refit_judge(judge, whole - part)
     return found

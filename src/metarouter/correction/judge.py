@@ -1,8 +1,11 @@
 """The preference model f: what the votes say of a query, linear in its map.
 
-A ridge regression of the votes on one basis of the query map, whose penalty is
-learned by evidence, with a level for each judge. :mod:`metarouter.correction.fidelity`
-takes it as one more direction of the gold gain.
+Ridge regressions of the votes on the line alone, on each kernel alone and on all of
+them together, with a level for each judge and a penalty learned by evidence. f is their
+mean, weighted by a power of their evidence: one that the votes clearly favour is taken
+alone, and where they do not tell, the mean foretells votes on other queries better than
+the likeliest does. :mod:`metarouter.correction.fidelity` takes f as one more direction of
+the gold gain.
 """
 
 from __future__ import annotations
@@ -22,19 +25,25 @@ from metarouter.types import FloatArray, IntArray
 
 __all__ = [
     "Judge",
+    "Member",
     "basis_columns",
     "design_rows",
     "fit_judge",
+    "judge_families",
+    "judge_map",
     "judge_moments",
     "judge_sizes",
-    "narrowed",
     "no_judge",
+    "refit_judge",
     "sample_step",
     "with_judge",
 ]
 
 _CHUNK = 32_768
 _SIZED = 4_000  # queries over which the size of f is taken, about
+_FUNCTIONS = 64  # of each kernel that f takes: more foretell votes hardly better
+_POWER = 0.25  # of the evidence: with all of it, votes on other queries are foretold worse
+_LEAST_SHARE = 0.02
 
 
 def design_rows(query_map: QueryMap, table: GainTable) -> FloatArray:
@@ -52,35 +61,40 @@ def basis_columns(query_map: QueryMap, basis: str, n_candidates: int) -> IntArra
     return np.concatenate([inner + m * query_map.dim for m in range(n_candidates)])
 
 
-def narrowed(
-    query_map: QueryMap, bases: Sequence[str], n_candidates: int
-) -> tuple[QueryMap, IntArray]:
-    """The map with the parts of some bases alone, and which entries of u are left."""
-    named = {part for basis in bases for part in basis.split("+")}
-    parts = tuple(part for part in query_map.parts if part in named)
-    inner = np.concatenate([[0], query_map.columns("+".join(parts))])
-    entries = inner + query_map.dim * np.arange(n_candidates)[:, None]
-    return replace(query_map, parts=parts), entries.ravel()
+def judge_map(query_map: QueryMap, n_candidates: int) -> tuple[QueryMap, IntArray]:
+    """The map in which f lives, and which entries of u these are."""
+    parts = tuple(part for part in query_map.parts if part != "index")
+    narrow = replace(query_map, parts=parts).leading(_most_functions(query_map, n_candidates))
+    inner = [query_map.columns(part)[: len(narrow.columns(part))] for part in parts]
+    entries = np.concatenate([[0], *inner]) + query_map.dim * np.arange(n_candidates)[:, None]
+    return narrow, entries.ravel()
+
+
+def _most_functions(query_map: QueryMap, n_candidates: int) -> int:
+    """Of each kernel; in a pool all kernels together get as many as one has."""
+    widths = [len(offset) for offset in query_map.offset.values()]
+    if n_candidates == 1 or not widths:
+        return _FUNCTIONS
+    return min(_FUNCTIONS, max(max(widths) // len(widths), 1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One regression that f is a mean of."""
+
+    columns: IntArray  # entries of u, without the level of a pair
+    penalty: float
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judge:
-    """The preference model on one basis: f(x) = u(x)'coef."""
+    """The preference model: f(x) = u(x)'coef."""
 
     coef: FloatArray  # (p,)
     at: IntArray  # (r,) entries of u that were estimated
-    model: Ridge | None = None
-    has_level: bool = False  # of its own, beside the columns
-    covariance: FloatArray  # (r, r) of their coefficients; empty until it is asked for
-    penalty: float
-    score: float  # lower is better
-
-    def with_covariance(self) -> Judge:
-        """The same with the covariance of what the votes tell."""
-        assert self.model is not None  # noqa: S101 - set by the fit
-        first = 0 if self.has_level else 1
-        last = first + len(self.at)
-        return replace(self, covariance=self.model.covariance()[first:last, first:last])
+    covariance: FloatArray  # (r, r) of their coefficients, with how the members differ
+    members: tuple[Member, ...] = ()
 
     def among(self, entries: IntArray, p: int) -> Judge:
         """The same where the entries of u are some of p."""
@@ -95,8 +109,6 @@ def no_judge(p: int) -> Judge:
         coef=np.zeros(p),
         at=np.zeros(0, dtype=np.int64),
         covariance=np.zeros((0, 0)),
-        penalty=0.0,
-        score=0.0,
     )
 
 
@@ -121,37 +133,97 @@ def judge_moments(query_map: QueryMap, preference: GainTable, fold: IntArray) ->
     return found
 
 
-def fit_judge(
+def fit_judge(moments: Moments, families: Sequence[IntArray], n_entries: int) -> Judge:
+    """The preference model from the sums over the votes.
+
+    Parameters
+    ----------
+    moments : Moments
+        Over `n_entries` of u, then the levels of judges.
+    families : int arrays
+        Entries of u that each regression may take. Where none takes entry 0, that of a
+        pair's level, each has a level.
+    """
+    fits = [_regression(moments, each, n_entries) for each in families]
+    shares = _shares(np.array([score for _, score in fits]))
+    at = np.unique(np.concatenate([_estimated(each) for each in families]))
+    coefs = [_coef(model, each, n_entries) for (model, _), each in zip(fits, families, strict=True)]
+    mean = shares @ np.stack(coefs)
+    covariance = np.zeros((len(at), len(at)))
+    for share, coef, (model, _), columns in zip(shares, coefs, fits, families, strict=True):
+        if share:
+            own = np.searchsorted(at, _estimated(columns))
+            first = 0 if _has_level(columns) else 1
+            known = model.covariance()[first : first + len(own), first : first + len(own)]
+            covariance[np.ix_(own, own)] += share * known
+            covariance += share * np.outer((coef - mean)[at], (coef - mean)[at])
+    members = (
+        Member(columns=columns, penalty=model.penalty_, weight=float(share))
+        for (model, _), columns, share in zip(fits, families, shares, strict=True)
+        if share
+    )
+    return Judge(coef=mean, at=at, covariance=covariance, members=tuple(members))
+
+
+def refit_judge(judge: Judge, moments: Moments) -> FloatArray:
+    """Coefficients of the same regressions, as much penalised and weighted, from other sums."""
+    coef = np.zeros(len(judge.coef))
+    for each in judge.members:
+        model, _ = _regression(moments, each.columns, len(coef), each.penalty)
+        coef += each.weight * _coef(model, each.columns, len(coef))
+    return coef
+
+
+def judge_families(query_map: QueryMap, n_candidates: int) -> list[IntArray]:
+    """Entries of u of the line alone, each kernel alone, and all together."""
+    alone = [basis_columns(query_map, part, n_candidates) for part in query_map.parts]
+    if len(alone) == 1:
+        return alone
+    return [*alone, basis_columns(query_map, "+".join(query_map.parts), n_candidates)]
+
+
+def _regression(
     moments: Moments,
     columns: IntArray,
-    judges: IntArray,
+    n_entries: int,
     penalty: Literal["evidence"] | float = "evidence",
-) -> Judge:
-    """The preference model on some columns, from the sums over the votes."""
-    at = np.concatenate([columns, judges])
-    is_pair = 0 not in columns  # whose level is entry 0; a pool's bases hold the levels
-    problem = moments.spectrum(at, intercept=is_pair)
+) -> tuple[Ridge, float]:
+    """Ridge on some entries of u and the levels of judges, and −2 log evidence."""
+    levels = np.arange(n_entries, len(moments.x_sum))
+    problem = moments.spectrum(np.concatenate([columns, levels]), intercept=_has_level(columns))
     model = Ridge(penalty=penalty).fit_spectrum(problem)
+    return model, float(problem.evidence(np.array([model.penalty_]))[0])
+
+
+def _has_level(columns: IntArray) -> bool:
+    """Of its own, beside the columns: those of a pool hold the levels."""
+    return 0 not in columns
+
+
+def _estimated(columns: IntArray) -> IntArray:
+    return np.concatenate([[0], columns]) if _has_level(columns) else columns
+
+
+def _coef(model: Ridge, columns: IntArray, n_entries: int) -> FloatArray:
     assert model.coef_ is not None  # noqa: S101 - set by the fit
-    coef = np.zeros(len(moments.x_sum) - len(judges))
+    coef = np.zeros(n_entries)
     coef[columns] = model.coef_[: len(columns)]
-    if is_pair:
+    if _has_level(columns):
         coef[0] = model.intercept_
-    return Judge(
-        coef=coef,
-        at=np.concatenate([[0], columns]) if is_pair else columns,
-        model=model,
-        has_level=is_pair,
-        covariance=np.zeros((0, 0)),
-        penalty=model.penalty_,
-        score=float(problem.evidence(np.array([model.penalty_]))[0]),
-    )
+    return coef
+
+
+def _shares(scores: FloatArray) -> FloatArray:
+    """Weights of regressions with these −2 log evidences, that sum to one."""
+    weight = np.exp(-0.5 * _POWER * (scores - scores.min()))
+    weight[weight < _LEAST_SHARE * weight.sum()] = 0.0
+    result: FloatArray = weight / weight.sum()
+    return result
 
 
 def with_judge(query_map: QueryMap, judge: Judge, n_candidates: int) -> tuple[QueryMap, Judge]:
-    """The map with the parts in which f lives alone, and f there."""
-    parts = [p for p in query_map.parts if np.isin(query_map.columns(p), judge.at).any()]
-    narrow, entries = narrowed(query_map, parts, n_candidates)
+    """The map in which f lives, and f there."""
+    narrow, entries = judge_map(query_map, n_candidates)
     judge = replace(judge, coef=judge.coef[entries], at=np.searchsorted(entries, judge.at))
     return narrow, judge
 

@@ -121,6 +121,14 @@ class QueryMap:
         index = np.ascontiguousarray(self.scale * functions / size)
         return replace(self, parts=(*self.parts, "index"), index=index)
 
+    def leading(self, most: int) -> QueryMap:
+        """The map with the leading functions of each kernel alone, those of most spread."""
+        return replace(
+            self,
+            whitening={part: each[:, :most] for part, each in self.whitening.items()},
+            offset={part: each[:most] for part, each in self.offset.items()},
+        )
+
     def _index(self) -> FloatArray:
         assert self.index is not None  # noqa: S101 - with_index adds both
         return self.index
