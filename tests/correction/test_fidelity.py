@@ -199,9 +199,9 @@ def test_votes_of_gold_queries_do_not_vouch_for_themselves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise that gold and votes on one query share makes no judge of other queries."""
-    slope, opposed = np.mean([judge_of_shared_noise(seed) for seed in range(8)], axis=0)
+    slope, opposed = np.mean([judge_of_shared_noise(seed) for seed in range(24)], axis=0)
     monkeypatch.setattr(fidelity, "_folds", lambda gold, *_: np.full(gold.n_queries, -1))
-    counted = np.mean([judge_of_shared_noise(seed) for seed in range(8)], axis=0)[0]
+    counted = np.mean([judge_of_shared_noise(seed) for seed in range(24)], axis=0)[0]
     assert abs(slope) < 0.2 * counted  # with the votes of gold queries in f
     assert opposed < 0.3
 
@@ -329,21 +329,30 @@ def test_the_votes_model_is_at_the_entries_of_its_parts(is_pool: bool) -> None:
         table = replace(
             table, models=("cheap", "middle", "premium"), candidate=candidate.astype(np.int64)
         )
-    corrector = EvidenceCorrector()
+    narrow = learn_gain(table, EvidenceCorrector()).predict(table.row_features()[:50])
     with pytest.MonkeyPatch.context() as patch:
-        narrow = learn_gain(table, corrector).predict(table.row_features()[:50])
-        patch.setattr(fidelity, "narrowed", whole)
-        patch.setattr(judge, "narrowed", whole)
+        patch.setattr(fidelity, "judge_map", whole)
+        patch.setattr(judge, "judge_map", whole)
+        patch.setattr(fidelity, "judge_families", families_in_whole)
         full = learn_gain(table, EvidenceCorrector()).predict(table.row_features()[:50])
     np.testing.assert_allclose(narrow.mean, full.mean, atol=1e-9)
     np.testing.assert_allclose(narrow.std, full.std, atol=1e-9)
     assert narrow.mean.std() > 0.1
 
 
-def whole(query_map: QueryMap, bases: list[str], n_candidates: int) -> tuple[QueryMap, IntArray]:
+judge_map, judge_families = judge.judge_map, judge.judge_families
+
+
+def whole(query_map: QueryMap, n_candidates: int) -> tuple[QueryMap, IntArray]:
     """Nothing left out."""
-    del bases
     return query_map, np.arange(query_map.dim * n_candidates)
+
+
+def families_in_whole(query_map: QueryMap, n_candidates: int) -> list[IntArray]:
+    """What the regressions take, among all entries."""
+    narrow, entries = judge_map(query_map, n_candidates)
+    assert len(entries) < query_map.dim * n_candidates
+    return [entries[each] for each in judge_families(narrow, n_candidates)]
 
 
 @pytest.mark.parametrize("d", [1, 2])

@@ -340,7 +340,9 @@ def test_stated_variances_grow_by_what_the_weights_seem_to_gain(
         )
         found.append(posterior(table).predict(table.row_features()))
     np.testing.assert_array_equal(found[0].mean, found[1].mean)
-    assert (found[1].std > 1.5 * found[0].std).all()
+    growth = found[1].std / found[0].std  # by 2, but for what the votes leave open about f
+    assert growth.min() > 1.4
+    assert np.median(growth) > 1.6
 
 
 def test_the_units_of_gold_and_votes_do_not_move_the_weights() -> None:
