@@ -3,9 +3,9 @@
 Ridge regressions of the votes on the line alone, on each kernel alone and on all of
 them together, with a level for each judge and a penalty learned by evidence. f is their
 mean, weighted by a power of their evidence: one that the votes clearly favour is taken
-alone, and where they do not tell, the mean foretells votes on other queries better than
-the likeliest does. :mod:`metarouter.correction.fidelity` takes f as one more direction of
-the gold gain.
+alone, and where they do not tell, the mean foretells votes on other real prompts better
+than the likeliest does. :mod:`metarouter.correction.fidelity` takes f as one more direction
+of the gold gain.
 """
 
 from __future__ import annotations
