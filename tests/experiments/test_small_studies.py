@@ -334,3 +334,26 @@ def test_made_worlds_of_the_study_of_scatter_have_the_noise_they_name() -> None:
         values[:, 0, 1].mean() / values[:, 1, 1].mean()
     )
     assert ((values[:, :, 2] > 0) & (values[:, :, 2] <= 1)).all()
+
+
+def test_the_study_of_the_votes_model_foretells_votes_held_out() -> None:
+    """Where votes are a line, and plenty, evidence takes it, and nothing beats it by much."""
+    import votes_model
+
+    task = next(votes_model.simulated_tasks(range(1)))
+    shares = dict(zip(range(len(votes_model.FORMS)), votes_model.explained(task), strict=True))
+    line, former = shares[2], shares[0]
+    assert votes_model.FORMS[2][0] == "line"
+    assert line == former  # the likeliest of three
+    assert 0.2 < line < 1.0
+    assert all(share < line + 0.01 for share in shares.values())
+
+
+def test_a_mean_of_forms_goes_from_all_alike_to_the_likeliest() -> None:
+    import votes_model
+
+    predicted = np.array([[1.0], [2.0], [4.0]])
+    scores = np.array([10.0, 8.0, 0.0])  # -2 log evidence
+    for power, share in ((0.0, 0.5), (0.25, 1 / (1 + np.exp(-0.25))), (np.inf, 1.0)):
+        found = votes_model.mean_of(predicted, scores, [0, 1], power)
+        assert found[0] == pytest.approx(1.0 + share)
