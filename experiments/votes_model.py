@@ -3,11 +3,13 @@
     ./run python experiments/votes_model.py --data ../shared/data
 
 A quarter of the queries with votes is held out. Ridge regressions on the line, on each kernel
-alone, on all together, and on the line with the kernel on 8 components, by default features;
-f is one of them, or a mean by a power of their evidence. Share of the variance of held-out votes
-that f explains, and what it adds to the likeliest of the line, the kernel on 8 components and
-both, which f was before. The splits for choosing: pairs, judges simulated on MMLU prompts, and
-the simulated setting, where gains are linear. Intervals: bootstrap over pairs or seeds, 95 %.
+alone and on all together, with the leading functions of each kernel that f takes, and on the
+kernel on 8 components, the line with it and all together with every function, by default
+features; f is one of them, or a mean by a power of their evidence. Share of the variance of
+held-out votes that f explains, and what it adds to the likeliest of the line, the kernel on 8
+components and both, which f was before. Judges have no levels here: there is one. The splits for
+choosing: pairs, judges simulated on MMLU prompts, and the simulated setting, where gains are
+linear. Intervals: bootstrap over pairs or seeds, 95 %.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ from priors import pair_tasks
 from semi_synthetic import read_mmlu, tasks
 from study import Task, markdown, with_interval
 
-THREE, FIVE = [0, 2, 5], [0, 1, 2, 3, 4]  # families: line, rbf3, rbf8, rbf20, all, line and rbf8
+# Families: line, rbf3, rbf8, rbf20, all of f; rbf8, line and rbf8, all with every function.
+THREE, FIVE, UNCUT = [0, 5, 6], [0, 1, 2, 3, 4], [7]
+WHOLE = ("rbf8", "linear+rbf8", "linear+rbf3+rbf8+rbf20")
 # Families that f is made of, and the power of their evidence; infinite: the likeliest alone.
 FORMS: list[tuple[str, list[int], float]] = [
     ("likeliest of line, 8, both", THREE, np.inf),
     ("mean of these, by evidence", THREE, 1.0),
     ("line", [0], np.inf),
+    ("all together, every function", UNCUT, np.inf),
     ("all together", [4], np.inf),
     ("likeliest of line, each kernel, all", FIVE, np.inf),
     ("mean of these, by evidence", FIVE, 1.0),
@@ -101,9 +106,10 @@ def explained(task: Task) -> FloatArray:
     is_out = np.isin(votes.query, drawn)
     with threadpool_limits(limits=1):
         query_map = learn_query_map(votes.features, BASES, seed=task.seed)  # type: ignore[arg-type]
-        narrow, _ = judge_map(query_map, 1)
-        families = [*judge_families(narrow, 1), narrow.columns("linear+rbf8")]
-        X, y, weight = design_rows(narrow, votes), votes.gain, votes.weight
+        narrow, entries = judge_map(query_map, 1)
+        families = [entries[each] for each in judge_families(narrow, 1)]
+        families += [query_map.columns(basis) for basis in WHOLE]
+        X, y, weight = design_rows(query_map, votes), votes.gain, votes.weight
         fits = [foretold(X[:, each], y, weight, is_out) for each in families]
     scores = np.array([score for _, score in fits])
     predicted = np.stack([values for values, _ in fits])

@@ -301,3 +301,23 @@ def test_misuse_is_refused() -> None:
         Ridge().fit(X, y, 0 * w)
     with pytest.raises(DataError, match="ridge got"):
         Ridge().fit(X, y[:-1])
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_ridge_of_sums_is_that_of_their_spectrum(intercept: bool) -> None:
+    rng = np.random.default_rng(0)
+    X, y, w = rng.normal(size=(60, 5)) + 2.0, rng.normal(size=60), rng.uniform(0.2, 3.0, 60)
+    sums, columns = Moments.of(X, y, w), np.array([0, 2, 4])
+    problem = sums.spectrum(columns, intercept=intercept)
+    coef, level = sums.ridge(columns, 3.0, intercept=intercept)
+    np.testing.assert_allclose(coef, problem.coefficients(3.0), atol=1e-12)
+    assert level == pytest.approx(problem.y_mean - problem.x_mean @ coef)
+
+
+def test_ridge_of_sums_over_rows_that_do_not_differ_is_their_mean() -> None:
+    """Also at the smallest penalty, which would divide rounding by rounding."""
+    y = np.random.default_rng(0).normal(size=50)
+    sums = Moments.of(np.full((50, 3), 0.1), y, np.ones(50))
+    coef, level = sums.ridge(np.arange(3), 1e-300)
+    assert coef.tolist() == [0.0, 0.0, 0.0]
+    assert level == pytest.approx(y.mean())

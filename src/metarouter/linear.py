@@ -169,25 +169,47 @@ class Moments:
 
         Without an intercept nothing is centred.
         """
-        scale = self.n / self.weight_sum
-        share = float(intercept) / self.weight_sum
-        x_mean, y_mean = self.x_sum[columns] * share, self.y_sum * share
-        gram = self.gram[np.ix_(columns, columns)] - self.weight_sum * np.outer(x_mean, x_mean)
-        moment = self.moment[columns] - self.weight_sum * y_mean * x_mean
-        values, basis = np.linalg.eigh(scale * gram)
+        gram, moment, x_mean, y_mean = self._centred(columns, intercept)
+        values, basis = np.linalg.eigh(gram)
         rounding = _ROUNDING_OF_SUMS * self.n * float(x_mean @ x_mean)
         largest = float(values.max(initial=0.0))
         keep = (values > 1e-10 * max(largest, 1e-300)) & (largest > rounding)
+        total = (self.total - self.weight_sum * y_mean**2) * self.n / self.weight_sum
         return Spectrum(
             values=values[keep],
             basis=basis[:, keep],
-            projection=scale * (basis[:, keep].T @ moment),
-            total=max(scale * (self.total - self.weight_sum * y_mean**2), 0.0),
+            projection=basis[:, keep].T @ moment,
+            total=max(total, 0.0),
             n=self.n,
             x_mean=x_mean,
             y_mean=y_mean,
             weight_sum=float(self.n),
         )
+
+    def ridge(
+        self, columns: IntArray, penalty: float, *, intercept: bool = True
+    ) -> tuple[FloatArray, float]:
+        """Coefficients on some columns and intercept of ridge at a penalty above 0.
+
+        Those of :meth:`spectrum`, for a fraction of its time.
+        """
+        gram, moment, x_mean, y_mean = self._centred(columns, intercept)
+        if np.trace(gram) <= _ROUNDING_OF_SUMS * self.n * float(x_mean @ x_mean):
+            return np.zeros(len(columns)), y_mean
+        gram[np.diag_indices_from(gram)] += penalty
+        coef: FloatArray = np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
+        return coef, y_mean - float(x_mean @ coef)
+
+    def _centred(
+        self, columns: IntArray, intercept: bool
+    ) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+        """X'X, X'y and the means that were taken out, with weights of mean 1."""
+        scale = self.n / self.weight_sum
+        share = float(intercept) / self.weight_sum
+        x_mean, y_mean = self.x_sum[columns] * share, self.y_sum * share
+        gram = self.gram[np.ix_(columns, columns)] - self.weight_sum * np.outer(x_mean, x_mean)
+        moment = self.moment[columns] - self.weight_sum * y_mean * x_mean
+        return scale * gram, scale * moment, x_mean, y_mean
 
 
 def spectrum(X: NDArray[Any], y: FloatArray, weight: FloatArray | None = None) -> Spectrum:

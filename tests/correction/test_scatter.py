@@ -332,7 +332,10 @@ def test_weights_come_of_votes_less_their_model_and_of_gold_beside_it(
 def test_stated_variances_grow_by_what_the_weights_seem_to_gain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """All but the doubts about f and about where gold is rare."""
     table = world(0, follows=False)
+    monkeypatch.setattr(fidelity, "_add_doubts", lambda *_: None)
+    monkeypatch.setattr(fidelity, "_elsewhere", lambda *_: None)
     found = []
     for seeming_gain in (1.0, 4.0):
         monkeypatch.setattr(
@@ -340,9 +343,7 @@ def test_stated_variances_grow_by_what_the_weights_seem_to_gain(
         )
         found.append(posterior(table).predict(table.row_features()))
     np.testing.assert_array_equal(found[0].mean, found[1].mean)
-    growth = found[1].std / found[0].std  # by 2, but for what the votes leave open about f
-    assert growth.min() > 1.4
-    assert np.median(growth) > 1.6
+    np.testing.assert_allclose(found[1].std, 2.0 * found[0].std, rtol=1e-9)
 
 
 def test_the_units_of_gold_and_votes_do_not_move_the_weights() -> None:

@@ -22,13 +22,14 @@ from metarouter.correction.judge import (
     Judge,
     basis_columns,
     design_rows,
-    fit_judge,
+    fit_members,
     judge_families,
     judge_map,
     judge_moments,
     judge_sizes,
+    mean_judge,
     no_judge,
-    refit_judge,
+    refit,
     sample_step,
     with_judge,
 )
@@ -85,8 +86,8 @@ class EvidenceCorrector:
     bases : sequence of str
         Kernels of the discrepancy. "index" is the line along directions that the votes
         depend on (:mod:`metarouter.correction.index`); it joins the others for a pair,
-        where its model of the votes tells what f does not. f is a mean over the others
-        (:mod:`metarouter.correction.judge`).
+        where its model of the votes tells what f does not. f is a mean over the parts of
+        the others, each alone and all together (:mod:`metarouter.correction.judge`).
     average : bool, default True
         Average over hypotheses by evidence; False keeps the best alone, which
         with ``uses=("rescale",)`` is Kennedy and O'Hagan's two-fidelity model.
@@ -259,14 +260,14 @@ class EvidenceCorrector:
         fold = _folds(gold, preference, self.n_folds, self.seed)
         parts = judge_moments(narrow, preference, fold)
         whole = functools.reduce(Moments.__add__, parts.values())
-        found = fit_judge(whole, judge_families(narrow, len(constants)), len(entries))
-        judge = found.among(entries, design.shape[1])
+        members = fit_members(whole, judge_families(narrow, len(constants)), len(entries))
+        judge = mean_judge(members).among(entries, design.shape[1])
         at_gold = design @ judge.coef
         for k, part in parts.items():
             rows = fold[gold.query] == k
             if k >= 0 and rows.any() and whole.n - part.n > 1:
                 left_out = np.zeros(len(judge.coef))
-                left_out[entries] = refit_judge(found, whole - part)
+                left_out[entries] = refit(members, whole - part)
                 # A level without the fold's votes would move against them.
                 left_out[constants] = judge.coef[constants]
                 at_gold[rows] = design[rows] @ left_out
@@ -458,8 +459,8 @@ def _plain_votes(query_map: QueryMap, votes: GainTable, fold: IntArray) -> Float
         for k in range(_INDEX_FOLDS)
     ]
     whole = functools.reduce(Moments.__add__, parts)
-    judge = fit_judge(whole, judge_families(narrow, 1), len(entries))
+    members = fit_members(whole, judge_families(narrow, 1), len(entries))
     found = np.zeros(len(votes))
     for k, part in enumerate(parts):
-        found[fold == k] = X[fold == k] @ refit_judge(judge, whole - part)
+        found[fold == k] = X[fold == k] @ refit(members, whole - part)
     return found

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +27,14 @@ __all__ = [
     "Member",
     "basis_columns",
     "design_rows",
-    "fit_judge",
+    "fit_members",
     "judge_families",
     "judge_map",
     "judge_moments",
     "judge_sizes",
+    "mean_judge",
     "no_judge",
-    "refit_judge",
+    "refit",
     "sample_step",
     "with_judge",
 ]
@@ -43,7 +43,7 @@ _CHUNK = 32_768
 _SIZED = 4_000  # queries over which the size of f is taken, about
 _FUNCTIONS = 64  # of each kernel that f takes: more foretell votes hardly better
 _POWER = 0.25  # of the evidence: with all of it, votes on other queries are foretold worse
-_LEAST_SHARE = 0.02
+_LEAST_SHARE = 0.02  # regressions of less are not worth their time
 
 
 def design_rows(query_map: QueryMap, table: GainTable) -> FloatArray:
@@ -83,8 +83,21 @@ class Member:
     """One regression that f is a mean of."""
 
     columns: IntArray  # entries of u, without the level of a pair
-    penalty: float
+    model: Ridge
+    coef: FloatArray  # of all entries of u
     weight: float
+
+    @property
+    def at(self) -> IntArray:
+        """Entries of u that were estimated."""
+        return np.concatenate([[0], self.columns]) if _has_level(self.columns) else self.columns
+
+    def covariance(self) -> FloatArray:
+        """Of the coefficients at these entries."""
+        # The model's first is its intercept, which in a pool is none.
+        first = 0 if _has_level(self.columns) else 1
+        own = slice(first, first + len(self.at))
+        return self.model.covariance()[own, own]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +107,6 @@ class Judge:
     coef: FloatArray  # (p,)
     at: IntArray  # (r,) entries of u that were estimated
     covariance: FloatArray  # (r, r) of their coefficients, with how the members differ
-    members: tuple[Member, ...] = ()
 
     def among(self, entries: IntArray, p: int) -> Judge:
         """The same where the entries of u are some of p."""
@@ -133,44 +145,58 @@ def judge_moments(query_map: QueryMap, preference: GainTable, fold: IntArray) ->
     return found
 
 
-def fit_judge(moments: Moments, families: Sequence[IntArray], n_entries: int) -> Judge:
-    """The preference model from the sums over the votes.
+def fit_members(
+    moments: Moments, families: Sequence[IntArray], n_entries: int
+) -> tuple[Member, ...]:
+    """The regressions that f is a mean of, from the sums over the votes.
 
     Parameters
     ----------
     moments : Moments
         Over `n_entries` of u, then the levels of judges.
     families : int arrays
-        Entries of u that each regression may take. Where none takes entry 0, that of a
-        pair's level, each has a level.
+        Entries of u that each regression may take. One without entry 0, which is the
+        level of a pair, has a level beside them.
     """
-    fits = [_regression(moments, each, n_entries) for each in families]
-    shares = _shares(np.array([score for _, score in fits]))
-    at = np.unique(np.concatenate([_estimated(each) for each in families]))
-    coefs = [_coef(model, each, n_entries) for (model, _), each in zip(fits, families, strict=True)]
-    mean = shares @ np.stack(coefs)
-    covariance = np.zeros((len(at), len(at)))
-    for share, coef, (model, _), columns in zip(shares, coefs, fits, families, strict=True):
-        if share:
-            own = np.searchsorted(at, _estimated(columns))
-            first = 0 if _has_level(columns) else 1
-            known = model.covariance()[first : first + len(own), first : first + len(own)]
-            covariance[np.ix_(own, own)] += share * known
-            covariance += share * np.outer((coef - mean)[at], (coef - mean)[at])
-    members = (
-        Member(columns=columns, penalty=model.penalty_, weight=float(share))
-        for (model, _), columns, share in zip(fits, families, shares, strict=True)
-        if share
+    fits, scores = [], []
+    for columns in families:
+        at = _with_judges(moments, columns, n_entries)
+        problem = moments.spectrum(at, intercept=_has_level(columns))
+        model = Ridge().fit_spectrum(problem)
+        assert model.coef_ is not None  # noqa: S101 - set by the fit
+        coef = _placed(columns, model.coef_, model.intercept_, n_entries)
+        fits.append(Member(columns=columns, model=model, coef=coef, weight=0.0))
+        scores.append(float(problem.evidence(np.array([model.penalty_]))[0]))
+    shares = _shares(np.array(scores))
+    return tuple(
+        replace(fit, weight=float(share)) for fit, share in zip(fits, shares, strict=True) if share
     )
-    return Judge(coef=mean, at=at, covariance=covariance, members=tuple(members))
 
 
-def refit_judge(judge: Judge, moments: Moments) -> FloatArray:
-    """Coefficients of the same regressions, as much penalised and weighted, from other sums."""
-    coef = np.zeros(len(judge.coef))
-    for each in judge.members:
-        model, _ = _regression(moments, each.columns, len(coef), each.penalty)
-        coef += each.weight * _coef(model, each.columns, len(coef))
+def mean_judge(members: Sequence[Member]) -> Judge:
+    """Mean of some regressions; its covariance is theirs, and how they differ."""
+    at = np.unique(np.concatenate([each.at for each in members]))
+    weights = np.array([each.weight for each in members])
+    mean: FloatArray = weights @ np.stack([each.coef for each in members])
+    covariance = np.zeros((len(at), len(at)))
+    for each in members:
+        own = np.searchsorted(at, each.at)
+        covariance[np.ix_(own, own)] += each.weight * each.covariance()
+        apart = (each.coef - mean)[at]
+        covariance += each.weight * np.outer(apart, apart)
+    return Judge(coef=mean, at=at, covariance=covariance)
+
+
+def refit(members: Sequence[Member], moments: Moments) -> FloatArray:
+    """Coefficients of f from other sums, with the same penalties and weights.
+
+    Learned anew without some votes, both would move against what these say.
+    """
+    coef = np.zeros(len(members[0].coef))
+    for each in members:
+        at = _with_judges(moments, each.columns, len(coef))
+        own = moments.ridge(at, each.model.penalty_, intercept=_has_level(each.columns))
+        coef += each.weight * _placed(each.columns, *own, len(coef))
     return coef
 
 
@@ -182,34 +208,21 @@ def judge_families(query_map: QueryMap, n_candidates: int) -> list[IntArray]:
     return [*alone, basis_columns(query_map, "+".join(query_map.parts), n_candidates)]
 
 
-def _regression(
-    moments: Moments,
-    columns: IntArray,
-    n_entries: int,
-    penalty: Literal["evidence"] | float = "evidence",
-) -> tuple[Ridge, float]:
-    """Ridge on some entries of u and the levels of judges, and −2 log evidence."""
-    levels = np.arange(n_entries, len(moments.x_sum))
-    problem = moments.spectrum(np.concatenate([columns, levels]), intercept=_has_level(columns))
-    model = Ridge(penalty=penalty).fit_spectrum(problem)
-    return model, float(problem.evidence(np.array([model.penalty_]))[0])
-
-
 def _has_level(columns: IntArray) -> bool:
     """Of its own, beside the columns: those of a pool hold the levels."""
     return 0 not in columns
 
 
-def _estimated(columns: IntArray) -> IntArray:
-    return np.concatenate([[0], columns]) if _has_level(columns) else columns
+def _with_judges(moments: Moments, columns: IntArray, n_entries: int) -> IntArray:
+    return np.concatenate([columns, np.arange(n_entries, len(moments.x_sum))])
 
 
-def _coef(model: Ridge, columns: IntArray, n_entries: int) -> FloatArray:
-    assert model.coef_ is not None  # noqa: S101 - set by the fit
+def _placed(columns: IntArray, values: FloatArray, level: float, n_entries: int) -> FloatArray:
+    """Coefficients of all entries of u, without the levels of judges."""
     coef = np.zeros(n_entries)
-    coef[columns] = model.coef_[: len(columns)]
+    coef[columns] = values[: len(columns)]
     if _has_level(columns):
-        coef[0] = model.intercept_
+        coef[0] = level
     return coef
 
 

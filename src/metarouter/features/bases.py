@@ -122,7 +122,10 @@ class QueryMap:
         return replace(self, parts=(*self.parts, "index"), index=index)
 
     def leading(self, most: int) -> QueryMap:
-        """The map with the leading functions of each kernel alone, those of most spread."""
+        """The map with the leading eigenfunctions alone of each kernel.
+
+        Its parts are a little smaller than 1 then: by a sixth with 64 of 150.
+        """
         return replace(
             self,
             whitening={part: each[:, :most] for part, each in self.whitening.items()},
