@@ -86,6 +86,7 @@ def test_a_slow_shadow_delays_its_row_and_no_answer(
         assert served.post("/v1/chat/completions", HELLO).status_code == 200
     assert served.rows() == []
     gate.set()
+    served.gateway.aside.close()  # once all have decided
     rows = served.rows()
     assert [row["shadow"][0]["model"] for row in rows] == ["premium"] * 5
 
