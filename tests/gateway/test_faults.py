@@ -298,7 +298,7 @@ def test_requests_succeed_while_one_try_in_five_fails(monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
     from gateway_faults import measure
 
-    found = measure(300, 16, 0.2)
+    found = measure(300, 16, 0.2, patience=2.0)
     assert found.requests == 300
     assert sum(found.faults.values()) > 30
     assert (found.succeeded, found.failures) == (found.can_succeed, {})
