@@ -199,13 +199,13 @@ def test_votes_of_gold_queries_do_not_vouch_for_themselves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise that gold and votes on one query share counts as little as noise that they do not."""
-    seeds = range(16)
+    seeds = range(24)
     slope, opposed = np.mean([judge_of_noise(seed) for seed in seeds], axis=0)
     apart = np.mean([judge_of_noise(seed, shared=0.0)[0] for seed in seeds])
     monkeypatch.setattr(fidelity, "_folds", lambda gold, *_: np.full(gold.n_queries, -1))
     counted = np.mean([judge_of_noise(seed)[0] for seed in seeds])
     assert slope == pytest.approx(apart, abs=0.15)
-    assert counted > 3.0 * slope  # with the votes of gold queries in f
+    assert abs(slope) < 0.2 * counted  # with the votes of gold queries in f
     assert opposed < 0.3
 
 
